@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+# Sluice. `make help` lists the targets. V=1 shows the commands.
+
+VERSION   := 0.1.0
+CC        ?= cc
+CLANG     ?= clang
+BPFTOOL   ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PYTHON    ?= /usr/bin/python3
+PKGCONFIG ?= pkg-config
+prefix    ?= /usr/local
+DESTDIR   ?=
+BUILD     ?= build
+
+Q = $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef
+CFLAGS  ?= -O2 -g
+ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS) -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
+	-fno-strict-aliasing -pthread -MMD -MP -Iinclude -Iuserspace -I$(BUILD)/gen -I$(BUILD)/bpf
+ALL_LDFLAGS = $(LDFLAGS) -pthread -Wl,-z,relro,-z,now
+BPF_CFLAGS := -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-function -Wno-address-of-packed-member -fno-stack-protector -Iinclude -I/usr/include/$(shell $(CC) -print-multiarch)
+
+pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
+LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
+LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
+LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd) -lm
+LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libmicrohttpd cmocka)
+
+BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
+SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)
+COMMON_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/common/*.c))
+CLI_O     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/cli/*.c userspace/drill/*.c))
+DAEMON_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/daemon/*.c))
+WRITER_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/writer/*.c))
+WEB       := $(wildcard userspace/web/*)
+PROGRAMS  := $(BUILD)/sluice $(BUILD)/sluiced $(BUILD)/sluice-writer
+LIB       := $(BUILD)/libsluice.a
+# Tests of programs link the program's objects except its main.
+UNIT      := $(patsubst tests/unit/test_%.c,$(BUILD)/tests/unit/test_%,$(wildcard tests/unit/test_*.c))
+PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wildcard tests/packet/test_*.c))
+PACKET_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packet/test_%.c,$(wildcard tests/packet/*.c)))
+BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wildcard tests/bench/bench_*.c))
+
+.PHONY: all check check-unit check-packet check-e2e demo bench lint sanitize install clean help FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(PROGRAMS)
+
+help:
+	@echo 'all       programs and BPF objects in $(BUILD)/'
+	@echo 'check     every test (needs root)          check-unit, check-packet, check-e2e: one part'
+	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
+	@echo 'bench     cost of each path of the gate (needs root); report in $(BUILD)/bench/report.json'
+	@echo 'lint      clang-format, cppcheck, shellcheck'
+	@echo 'sanitize  unit tests under ASan and UBSan'
+	@echo 'install   to $$(DESTDIR)$$(prefix)             clean     removes $(BUILD)/'
+
+# --- BPF --------------------------------------------------------------------------------------------------------------
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
+	$(call say,BPF,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c $< -o $@
+
+$(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $(*)_bpf > $@
+
+# --- generated --------------------------------------------------------------------------------------------------------
+$(BUILD)/gen/web_assets.h: scripts/embed-web.sh $(WEB)
+	$(call say,EMBED,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)sh scripts/embed-web.sh $(WEB) > $@
+
+# --- userspace --------------------------------------------------------------------------------------------------------
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg,libmicrohttpd libxdp) -c $< -o $@
+
+# Rebuild when compiler or flags change (gcc, clang and sanitizer builds may share a directory by mistake).
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS) $(LDFLAGS) $(VERSION)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LDFLAGS) $(VERSION)' > $@
+
+$(LIB): $(COMMON_O)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/sluice: $(CLI_O) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_CLI) -o $@
+
+$(BUILD)/sluiced: $(DAEMON_O) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_DAEMON) -o $@
+
+$(BUILD)/sluice-writer: $(WRITER_O) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_WRITER) -o $@
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(filter-out %/main.o,$(CLI_O) $(DAEMON_O) $(WRITER_O)) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_UNIT) -o $@
+
+$(BUILD)/tests/packet/test_%: $(BUILD)/tests/packet/test_%.o $(PACKET_SUPPORT_O) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) $(call pkg,cmocka) -o $@
+
+$(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(PACKET_SUPPORT_O) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -lm -o $@
+
+check-unit: $(UNIT)
+	$(Q)scripts/run-tests.sh $(UNIT)
+
+check-packet: all $(PACKET)
+	$(Q)scripts/run-tests.sh $(PACKET)
+
+check-e2e: all
+	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e
+
+check: all
+	$(Q)BUILD='$(BUILD)' MAKE='$(MAKE)' scripts/check.sh
+
+demo: all
+	$(Q)scripts/demo.sh $(BUILD)
+
+bench: all $(BENCH)
+	$(Q)mkdir -p $(BUILD)/bench
+	$(Q)scripts/bench.sh $(BUILD)
+
+lint:
+	$(Q)scripts/lint.sh
+
+sanitize:
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -U_FORTIFY_SOURCE -Wno-error=cpp' check-unit
+
+install: all
+	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/share/doc/sluice $(DESTDIR)/etc/sluice
+	install -m 0755 $(PROGRAMS) $(DESTDIR)$(prefix)/sbin/
+	install -m 0644 README.md LICENSE docs/*.md docs/sluice.conf.example $(DESTDIR)$(prefix)/share/doc/sluice/
+	[ -e $(DESTDIR)/etc/sluice/sluice.conf ] || install -m 0640 docs/sluice.conf.example $(DESTDIR)/etc/sluice/sluice.conf
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What the gate and userspace share: map names, keys and values, and the context of the call door.
+ *
+ * Everything here is laid out without gaps and its size is asserted: a pinned map outlives the program that made it, and
+ * `sluice reload` must be able to trust it. Any change of a size, an offset or a meaning needs a new SLUICE_ABI_VERSION;
+ * `reload` and the daemon refuse pins of another version.
+ *
+ * Clocks: `mono` is CLOCK_MONOTONIC in ns (bpf_ktime_get_ns), `wall` is CLOCK_REALTIME in ns since 1970.
+ * The gate knows only mono; control.wall_offset_ns turns it into wall.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#include <linux/types.h>
+
+#include "reasons.h"
+
+#define SLUICE_ABI_VERSION 1
+#define SLUICE_ABI_MAGIC 0x534c5543 /* "SLUC" */
+
+#define SLUICE_MAX_SERVICES 16
+#define SLUICE_MAX_SALES 1024
+#define SLUICE_CACHE_LINE 64
+/* A daemon whose heartbeat is older than this is taken for dead, and the judge closes orders. */
+#define SLUICE_HEARTBEAT_MAX_NS 2000000000ULL
+/* The most units one token may ask for, and the most that `per_buyer` may be. */
+#define SLUICE_MAX_QUANTITY 100
+/* One answer segment; with headers it fits the smallest IPv6 MTU. */
+#define SLUICE_ANSWER_MAX 1000
+#define SLUICE_ANSWER_SHORT_MAX 96
+#define SLUICE_RETRY_MAX_S 9999
+
+/* An address as a number in host byte order; an IPv4 address is mapped (::ffff:a.b.c.d), so one key serves both. */
+struct sluice_addr {
+	__u64 hi;
+	__u64 lo;
+};
+
+/* --- map "services": array[SLUICE_MAX_SERVICES]; written by the loader, read by the gate ------------------------------- */
+enum sluice_service_kind { SLUICE_SERVICE_UNUSED, SLUICE_SERVICE_SALE, SLUICE_SERVICE_TCP };
+
+struct sluice_service {
+	struct sluice_addr addr; /* all zero = any address of either family */
+	__u16 port;              /* host byte order */
+	__u8 kind;               /* enum sluice_service_kind */
+	__u8 pad[5];
+	char name[24]; /* NUL-terminated; the metric label `service` */
+};
+
+/* --- map "ports": array[65536] of __u64; bit n set = service n listens on this port ------------------------------------ */
+
+/* --- map "limits": array[1]; written by loader and daemon, read by the gate --------------------------------------------
+ * A GCRA limit: `interval_ns` is the time one request costs (1e9 / rate), 0 = no limit; `tolerance_ns` is how far ahead of
+ * time a caller may run, (burst - 1) * interval_ns. The two words may be seen mixed for one packet while they change.
+ */
+struct sluice_limit {
+	__u64 interval_ns;
+	__u64 tolerance_ns;
+};
+
+enum sluice_limit_id {
+	SLUICE_LIMIT_SOURCE,     /* requests per IPv4 address or IPv6 /64, after the handshake */
+	SLUICE_LIMIT_PREFIX,     /* requests per IPv4 /24 or IPv6 /48, after the handshake */
+	SLUICE_LIMIT_TOKEN,      /* order attempts per token */
+	SLUICE_LIMIT_ANSWER,     /* 429 answers per source; beyond it: drop */
+	SLUICE_LIMIT_SYN_PREFIX, /* SYNs per IPv4 /24 or IPv6 /48 (hashed into a table of fixed size) */
+	SLUICE_LIMIT_SYN_GLOBAL, /* SYNs in all */
+	SLUICE_LIMIT_COUNT
+};
+
+struct sluice_limits {
+	struct sluice_limit limit[8]; /* by enum sluice_limit_id */
+};
+_Static_assert(SLUICE_LIMIT_COUNT <= 8, "sluice_limits is full");
+
+/* --- map "control": mmapable array[1]; the words that daemon and gate share -------------------------------------------- */
+#define SLUICE_CONTROL_ORDERS_OPEN 1u /* flags: the writer is there; without it the judge says writer_away */
+#define SLUICE_CONTROL_DENY_ALL 2u    /* flags: the deny list also covers traffic that is not protected */
+#define SLUICE_GROW_HEAD 1u           /* grow: bpf_xdp_adjust_head works on this interface */
+#define SLUICE_GROW_TAIL 2u           /* grow: bpf_xdp_adjust_tail can grow on this interface */
+
+struct sluice_control {
+	__u32 magic;
+	__u32 abi_version;
+	__u64 generation;       /* counts program replacements; the daemon reopens the door when it changes */
+	__u64 heartbeat_mono;   /* daemon: time of its last sign of life */
+	__u64 wall_offset_ns;   /* daemon: wall - mono, two's complement; also seeded by the loader */
+	__u32 flags;            /* SLUICE_CONTROL_* */
+	__u32 grow;             /* SLUICE_GROW_*; loader's self-test */
+	__u32 answer_banks;     /* bit n = bank of answer n in use */
+	__u16 mss4;             /* for SYN-ACKs */
+	__u16 mss6;
+	__u64 backlog_max;      /* unacknowledged admissions at which orders close; 0 = no limit */
+	__u64 reserved;
+	/* second cache line: written by the judge for each admission and by the daemon for each durable order */
+	__u64 in_flight;        /* admissions not yet durable */
+	__u64 syn_global_tat;   /* GCRA of the global SYN budget (mono) */
+	__u64 pad[6];
+};
+
+/* --- map "sales": mmapable array[SLUICE_MAX_SALES]; slot = id % SLUICE_MAX_SALES; written by the daemon ------------------
+ * The daemon stores each word with one atomic store, and sets SLUICE_SALE_CLOSED around a change of more than one word.
+ */
+#define SLUICE_SALE_PAUSED 1u
+#define SLUICE_SALE_ENDED 2u  /* ended by hand, before `ends_wall` */
+#define SLUICE_SALE_CLOSED 4u /* being changed at this moment: judged as paused */
+
+struct sluice_sale {
+	__u32 id;    /* 0 = slot is free */
+	__u32 flags; /* SLUICE_SALE_* */
+	__u64 opens_wall;
+	__u64 ends_wall;
+	struct sluice_limit pace; /* per unit */
+	__u32 per_buyer;
+	__u32 pad[5];
+};
+
+/* --- map "stock": mmapable array[SLUICE_MAX_SALES]; same slot as the sale ------------------------------------------------ */
+struct sluice_stock {
+	/* first line: nothing but the units that may still be sold. Judge: compare-and-swap down. Daemon: atomic add. */
+	__u64 free;
+	__u64 pad0[7];
+	/* second line */
+	__u64 pace_tat; /* GCRA of the sale's pace (mono) */
+	__u64 taken;    /* units admitted by the judge since the slot was filled; only grows */
+	__u64 pad1[6];
+};
+
+/* --- map "keys": mmapable array[2]; slot = key id & 1; written by the daemon ----------------------------------------------- */
+struct sluice_key {
+	__u64 k0;
+	__u64 k1;
+	__u32 id;
+	__u32 valid; /* 0 = nothing is accepted from this slot */
+	__u64 pad;
+};
+
+/* --- map "admissions": preallocated hash, key __u64 serial ------------------------------------------------------------------ */
+enum sluice_admission_state {
+	SLUICE_ADMISSION_CLAIMED = 1, /* a judge is at work: not an admission yet */
+	SLUICE_ADMISSION_DONE = 2,
+};
+enum sluice_door { SLUICE_DOOR_WIRE = 1, SLUICE_DOOR_CALL = 2 };
+
+struct sluice_admission {
+	__u64 buyer;
+	struct sluice_addr source;
+	__u64 admitted_wall;
+	__u32 sale;
+	__u32 state; /* enum sluice_admission_state */
+	__u32 expires_at_s; /* of the token */
+	__u32 network;      /* of the token */
+	__u8 quantity;
+	__u8 door; /* enum sluice_door */
+	__u8 service;
+	__u8 pad[5];
+};
+
+/* --- map "ring": BPF ring buffer of struct sluice_admitted --------------------------------------------------------------------- */
+struct sluice_admitted {
+	__u64 serial;
+	struct sluice_admission admission;
+};
+
+/* --- map "buyers": preallocated hash; units that a buyer has in a sale. Also the key of map "issued" ------------------------------ */
+struct sluice_buyer_key {
+	__u64 buyer;
+	__u32 sale;
+	__u32 pad;
+};
+
+struct sluice_buyer {
+	__u32 units;
+	__u32 pad;
+};
+
+/* --- map "issued": preallocated hash, key struct sluice_buyer_key; the live token of a buyer. Only the daemon uses it; it is a map so
+ * that a restarted daemon gives the same token to a buyer who asks again.
+ */
+struct sluice_issued {
+	__u32 issued_at_s;
+	__u32 expires_at_s;
+	__u32 network;
+	__u8 quantity;
+	__u8 key_id;
+	__u8 round; /* how many tokens of this buyer were used up before this one */
+	__u8 pad;
+};
+
+/* --- map "rates": LRU hash; forgets the longest unused source when full, which only resets that source's rate ------------------------- */
+enum sluice_rate_kind {
+	SLUICE_RATE_SOURCE4 = 1,
+	SLUICE_RATE_SOURCE6,
+	SLUICE_RATE_PREFIX4,
+	SLUICE_RATE_PREFIX6,
+	SLUICE_RATE_TOKEN,
+};
+
+struct sluice_rate_key {
+	__u64 net; /* address, prefix or token serial */
+	__u32 kind;
+	__u32 pad;
+};
+
+struct sluice_rate {
+	__u64 tat;         /* GCRA theoretical arrival time (mono) */
+	__u64 answer_tat;  /* GCRA of 429 answers (mono) */
+	__u64 muted_until; /* jiffies: over the rate and out of answers until this tick */
+};
+
+/* --- map "syn_budget": array[SLUICE_SYN_SLOTS] of __u64 tat (mono); slot = hash of the prefix ---------------------------------------------- */
+#define SLUICE_SYN_SLOTS 65536
+
+/* --- map "lists": preallocated hash; deny and allow entries ------------------------------------------------------------------------------------ */
+enum sluice_list { SLUICE_LIST_DENY = 1, SLUICE_LIST_ALLOW = 2 };
+
+struct sluice_list_key {
+	struct sluice_addr addr; /* bits beyond the prefix are zero */
+	__u8 list;               /* enum sluice_list */
+	__u8 prefix_len;         /* 1..128 in the mapped form: an IPv4 /24 is 120 */
+	__u8 pad[6];
+};
+
+struct sluice_list_entry {
+	__u64 expires_wall; /* 0 = never */
+	__u64 hits;
+	char text[32]; /* reason, NUL-terminated */
+};
+
+/* --- map "list_index": array[SLUICE_INDEX_SLOTS]; which prefix lengths exist near an address -----------------------------------------------------
+ * Slot of an IPv4 address: its upper 16 bits. Slot of an IPv6 address: 65536 + sluice_index_hash(upper 32 bits). The last slot: IPv6
+ * prefixes shorter than /32. Bit (prefix_len - 1) of the 128 is set if an entry of that length may match; a bit too many costs
+ * one lookup, a bit too few would be a hole, so the writer sets the bit before the entry and clears it after.
+ */
+#define SLUICE_INDEX_V6 65536
+#define SLUICE_INDEX_SHORT6 131072
+#define SLUICE_INDEX_SLOTS 131073
+
+struct sluice_list_index {
+	__u64 deny[2]; /* [0]: lengths 1..64, [1]: lengths 65..128 */
+	__u64 allow[2];
+};
+
+static inline __u32 sluice_index_hash(__u32 upper)
+{
+	upper *= 0x9e3779b1u; /* Knuth's multiplicative hash */
+	return upper >> 16;
+}
+
+/* --- map "answers": array[2 * SLUICE_ANSWER_COUNT]; entry = bank * SLUICE_ANSWER_COUNT + code ----------------------------------------------------- */
+struct sluice_answer_bytes {
+	__u16 len;      /* 1..SLUICE_ANSWER_MAX, even */
+	__u16 retry_at; /* offset of the four digits of Retry-After, even; 0 = none */
+	__u32 sum;      /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
+	__u16 short_len; /* the form for frames that cannot grow: status line and empty body */
+	__u16 pad;
+	__u32 short_sum;
+	__u8 bytes[SLUICE_ANSWER_MAX];
+	__u8 short_bytes[SLUICE_ANSWER_SHORT_MAX];
+};
+
+/* --- map "counters": per-CPU array[(SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS]; row = service * SLUICE_REASON_ROWS + reason ------------------------
+ * Service SLUICE_MAX_SERVICES is what is not protected. Map "calls": per-CPU array[SLUICE_REASON_ROWS] of __u64, verdicts of the call door.
+ */
+struct sluice_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* --- the call door: context of the program "sluice_door" (BPF_PROG_TEST_RUN on a SEC("syscall") program) ------------------------------------------------ */
+enum sluice_call_op {
+	SLUICE_CALL_ORDER = 1, /* judge `token` */
+	SLUICE_CALL_RATE = 2,  /* only charge the rates of `source` */
+};
+#define SLUICE_CALL_CHARGE 1u /* flags: charge the source's rates too (a second request on a kept-alive connection) */
+#define SLUICE_TOKEN_TEXT 64
+
+struct sluice_call {
+	__u32 op;
+	__u32 flags;
+	struct sluice_addr source;
+	char token[SLUICE_TOKEN_TEXT];
+	/* out */
+	__u32 reason;        /* enum sluice_reason: ADMITTED, ADMITTED_AGAIN, REQUEST (op RATE: within the rates), or a refusal */
+	__u32 retry_after_s; /* 0 = none */
+	__u64 serial;        /* of the token, once its MAC was found good */
+	struct sluice_admission admission; /* if ADMITTED or ADMITTED_AGAIN */
+};
+
+_Static_assert(sizeof(struct sluice_service) == 48, "abi");
+_Static_assert(sizeof(struct sluice_limits) == 128, "abi");
+_Static_assert(sizeof(struct sluice_control) == 128, "abi");
+_Static_assert(sizeof(struct sluice_sale) == 64, "abi");
+_Static_assert(sizeof(struct sluice_stock) == 128, "abi");
+_Static_assert(sizeof(struct sluice_key) == 32, "abi");
+_Static_assert(sizeof(struct sluice_admission) == 56, "abi");
+_Static_assert(sizeof(struct sluice_admitted) == 64, "abi");
+_Static_assert(sizeof(struct sluice_buyer_key) == 16, "abi");
+_Static_assert(sizeof(struct sluice_issued) == 16, "abi");
+_Static_assert(sizeof(struct sluice_rate) == 24, "abi");
+_Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
+_Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
+_Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");
+_Static_assert(sizeof(struct sluice_call) == 168, "abi");
+
+#endif

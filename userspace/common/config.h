@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The one config file (libconfig syntax), read by all three programs. Every key has a default, so an empty file is valid.
+ * Unknown keys, wrong types and values out of range are errors that name file, line, key and what is allowed.
+ * docs/sluice.conf.example lists every key.
+ */
+#ifndef SLUICE_COMMON_CONFIG_H
+#define SLUICE_COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sluice/abi.h"
+
+#define CONFIG_DEFAULT_PATH "/etc/sluice/sluice.conf"
+#define CONFIG_PATH_MAX 256
+
+/* requests per second and burst, as people write them; rate 0 = off */
+struct config_limit {
+	double rate;    /* 0, or 0.001 .. 1e9 per second */
+	uint32_t burst; /* 1 .. 1e6 */
+};
+
+struct config {
+	struct {
+		char pin_dir[CONFIG_PATH_MAX]; /* /sys/fs/bpf/sluice */
+		bool deny_all;                 /* deny_scope = "protected" (default) | "all" */
+		uint32_t max_prefixes;         /* 1048576 */
+		uint32_t max_admissions;       /* 131072; also the size of the buyers map */
+		uint32_t max_tokens;           /* 262144 live tokens */
+		uint32_t max_sources;          /* 262144 */
+		uint32_t ring_bytes;           /* 4194304; power of two */
+		uint64_t backlog_max;          /* 100000 */
+	} gate;
+	struct sluice_service services[SLUICE_MAX_SERVICES]; /* default: one, "shop", any address, port 8080, sale */
+	unsigned service_count;
+	struct config_limit limits[SLUICE_LIMIT_COUNT]; /* by enum sluice_limit_id */
+	struct {
+		char public_listen[64];              /* "[::]:8080" */
+		char control_listen[64];             /* "127.0.0.1:9180"; "" = none */
+		char control_socket[108];            /* /run/sluice/control.sock */
+		char control_group[32];              /* "" = leave the group as it is */
+		char state_dir[CONFIG_PATH_MAX];     /* /var/lib/sluice: keys, control secret */
+		char user[32];                       /* run as after start; "" = stay */
+		char cors_origin[128];               /* "" = no CORS header */
+		uint32_t threads;                    /* 2: HTTP threads, 1..64 */
+		uint32_t max_connections;            /* 20000 */
+		uint32_t token_ttl_s;                /* 7200 */
+		bool token_bind_network;             /* false */
+		uint32_t token_multiplier;           /* 0 = no limit */
+		struct config_limit issue_source;    /* token issue per source: 5/s burst 20 */
+		struct config_limit issue_buyer;     /* token issue per buyer: 1/s burst 10 */
+	} daemon;
+	struct {
+		char socket[108];                /* /run/sluice/writer.sock */
+		char ledger[CONFIG_PATH_MAX];    /* /var/lib/sluice/ledger.db */
+		char group[32];                  /* "" = leave */
+		char user[32];
+	} writer;
+};
+
+void config_defaults(struct config *config);
+/* Reads `path` over the defaults. Returns 0, -ENOENT, or -EINVAL; `error` (at least 512 bytes) gets one sentence:
+ * "/etc/sluice/sluice.conf:12: limits.source.rate must be 0 or 0.001..1000000000".
+ */
+int config_load(struct config *config, const char *path, char *error, size_t error_size);
+/* Turns a rate as people write it into the gate's form, and back. */
+void config_limit_to_gate(const struct config_limit *from, struct sluice_limit *to);
+void config_limit_from_gate(const struct sluice_limit *from, struct config_limit *to);
+/* "source", "prefix", "token", "answer", "syn_prefix", "syn_global": the names in config, API and CLI; NULL if unknown. */
+const char *config_limit_name(enum sluice_limit_id id);
+/* -1 if there is none of that name. */
+int config_limit_id(const char *name);
+
+#endif
