@@ -45,6 +45,7 @@ struct config {
 		char cors_origin[128];               /* "" = no CORS header */
 		uint32_t threads;                    /* 2: HTTP threads, 1..64 */
 		uint32_t max_connections;            /* 20000 */
+		bool public_tokens;                  /* true: buyers get tokens over the public route; false: only the shop's backend issues them */
 		uint32_t token_ttl_s;                /* 7200 */
 		bool token_bind_network;             /* false */
 		uint32_t token_multiplier;           /* 0 = no limit */

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Renders the gate's HTTP answers. Called by the loader at attach and by the daemon when an operator replaces one.
+ *
+ * Promises for each answer: a valid HTTP/1.1 response, even length, digits of Retry-After on an even offset (so that patching
+ * them changes whole 16-bit words of the checksum), and the ones' complement sum of the bytes. Evenness comes from an optional
+ * space where HTTP allows white space (RFC 9110 section 5.6.3) and JSON does (RFC 8259 section 2).
+ * The problem documents carry no "type": absent means "about:blank" (RFC 9457 section 3.1.1), and on a frame that cannot
+ * grow each byte counts.
+ */
+#include "common/answers.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_DIGITS  4
+#define LENGTH_FORMAT "Content-Length: %zu\r\n\r\n"
+
+static const struct {
+	const char *code;
+	const char *title;
+	const char *detail;
+	int status;
+	bool retry;
+} texts[SLUICE_ANSWER_COUNT] = {
+#define X(name, code_, status_, title_, retry_, detail_) \
+	[SLUICE_ANSWER_##name] = {.code = code_, .title = title_, .detail = detail_, .status = status_, .retry = retry_},
+	SLUICE_ANSWERS(X)
+#undef X
+};
+
+/* A text that grows in a buffer of fixed size; `full` stays set once something did not fit. */
+struct text {
+	char *at;
+	size_t used;
+	size_t size;
+	bool full;
+};
+
+static __attribute__((format(printf, 2, 3))) void text_add(struct text *text, const char *format, ...)
+{
+	size_t room = text->size - text->used;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(text->at + text->used, room, format, args);
+	va_end(args);
+	if (n < 0 || (size_t)n >= room)
+		text->full = true;
+	else
+		text->used += (size_t)n;
+}
+
+/* RFC 1071, without the final inversion: bytes as big-endian 16-bit words. `count` is even. */
+static __u32 ones_sum(const __u8 *bytes, size_t count)
+{
+	__u32 sum = 0;
+
+	for (size_t i = 0; i + 1 < count; i += 2)
+		sum += (__u32)bytes[i] << 8 | bytes[i + 1];
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* What may stand in a header value unescaped: visible ASCII. An origin has no blanks (RFC 6454 section 6.1). */
+static bool is_header_token(const char *text)
+{
+	for (; *text; text++)
+		if (*text <= ' ' || *text > '~')
+			return false;
+	return true;
+}
+
+static bool render_full(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+{
+	static const char retry_name[] = "Retry-After:";
+	char body[SLUICE_ANSWER_MAX + 1], head[SLUICE_ANSWER_MAX + 1];
+	struct text head_text = {.at = head, .size = sizeof(head)};
+	struct text body_text = {.at = body, .size = sizeof(body)};
+
+	text_add(&body_text, "{\"title\":\"%s\",\"status\":%d,\"code\":\"%s\",\"detail\":\"%s\"}", texts[code].title,
+		texts[code].status, texts[code].code, texts[code].detail);
+	text_add(&head_text, "HTTP/1.1 %d %s\r\n", texts[code].status, texts[code].title);
+	if (texts[code].retry) {
+		bool odd = (head_text.used + sizeof(retry_name) - 1) % 2 == 0; /* where one blank would put the digits */
+
+		text_add(&head_text, "%s%s", retry_name, odd ? "  " : " ");
+		out->retry_at = (__u16)head_text.used;
+		text_add(&head_text, "%0*d\r\n", RETRY_DIGITS, 0);
+	}
+	text_add(&head_text, "Content-Type: application/problem+json\r\n");
+	text_add(&head_text, "Connection: close\r\nCache-Control: no-store\r\n");
+	if (*cors_origin)
+		text_add(&head_text, "Access-Control-Allow-Origin: %s\r\n", cors_origin);
+	/* One blank makes it even; two where the first one takes Content-Length from 99 to 100. */
+	while ((head_text.used + (size_t)snprintf(NULL, 0, LENGTH_FORMAT, body_text.used) + body_text.used) % 2)
+		text_add(&body_text, " ");
+	text_add(&head_text, LENGTH_FORMAT, body_text.used);
+	if (head_text.full || body_text.full || head_text.used + body_text.used > SLUICE_ANSWER_MAX)
+		return false;
+	memcpy(out->bytes, head, head_text.used);
+	memcpy(out->bytes + head_text.used, body, body_text.used);
+	out->len = (__u16)(head_text.used + body_text.used);
+	out->sum = ones_sum(out->bytes, out->len);
+	return true;
+}
+
+static bool render_short(enum sluice_answer code, struct sluice_answer_bytes *out)
+{
+	char bytes[SLUICE_ANSWER_SHORT_MAX + 1];
+	struct text text = {.at = bytes, .size = sizeof(bytes)};
+
+	text_add(&text, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: ", texts[code].status, texts[code].title);
+	text_add(&text, "%sclose\r\n\r\n", (text.used + strlen("close\r\n\r\n")) % 2 ? " " : "");
+	if (text.full)
+		return false;
+	memcpy(out->short_bytes, bytes, text.used);
+	out->short_len = (__u16)text.used;
+	out->short_sum = ones_sum(out->short_bytes, out->short_len);
+	return true;
+}
+
+int answer_render(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+{
+	if ((unsigned)code >= SLUICE_ANSWER_COUNT || code == SLUICE_ANSWER_NONE || !is_header_token(cors_origin))
+		return -EINVAL;
+	memset(out, 0, sizeof(*out));
+	if (!render_full(code, cors_origin, out) || !render_short(code, out))
+		return -EMSGSIZE;
+	return 0;
+}
+
+int answers_write_defaults(int answers_fd, const char *cors_origin)
+{
+	struct sluice_answer_bytes answer;
+
+	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
+		int err = answer_render((enum sluice_answer)code, cors_origin, &answer);
+
+		if (!err && bpf_map_update_elem(answers_fd, &code, &answer, BPF_ANY) < 0)
+			err = -errno;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+size_t answer_fill(const struct sluice_answer_bytes *answer, unsigned retry_after_s, char *out)
+{
+	char digits[RETRY_DIGITS + 1];
+
+	memcpy(out, answer->bytes, answer->len);
+	if (answer->retry_at) {
+		if (retry_after_s > SLUICE_RETRY_MAX_S)
+			retry_after_s = SLUICE_RETRY_MAX_S;
+		snprintf(digits, sizeof(digits), "%0*u", RETRY_DIGITS, retry_after_s % 10000);
+		memcpy(out + answer->retry_at, digits, RETRY_DIGITS);
+	}
+	return answer->len;
+}
