@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <libconfig.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,7 +153,7 @@ void config_limit_from_gate(const struct sluice_limit *from, struct config_limit
 	to->rate = NS_PER_S / (double)from->interval_ns;
 	/* 1e9 / 333333 ns is 3.000003/s: show the rate that was written, where one of at most six digits after the point gives this interval. */
 	for (double scale = 1; scale <= 1e6; scale *= 10) {
-		struct config_limit rounded = {.rate = nearbyint(to->rate * scale) / scale, .burst = 1};
+		struct config_limit rounded = {.rate = (double)(uint64_t)(to->rate * scale + 0.5) / scale, .burst = 1};
 		struct sluice_limit back;
 
 		config_limit_to_gate(&rounded, &back);
