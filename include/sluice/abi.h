@@ -301,6 +301,6 @@ _Static_assert(sizeof(struct sluice_rate) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");
-_Static_assert(sizeof(struct sluice_call) == 168, "abi");
+_Static_assert(sizeof(struct sluice_call) == 160, "abi");
 
 #endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The gate: the chain from a frame to its verdict, top to bottom, and the call door to the same judge.
+ *
+ * sluice_gate stands in the driver's receive path (XDP). It answers SYNs with cookies, keeps no state for anybody until a
+ * cookie has proved the source real, judges the first data segment, answers losers from here and lets the rest up.
+ * sluice_door is run by the daemon for orders that a first segment did not show.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "packet.h"
+#include "maps.h"
+#include "parse.h"
+#include "lists.h"
+#include "rate.h"
+#include "handshake.h"
+#include "request.h"
+#include "judge.h"
+#include "verdict.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* The deny list may cover all traffic of the interface. */
+static __always_inline int gate_unprotected(struct packet *pkt)
+{
+	struct sluice_control *ctl = control_get();
+
+	if (ctl && (ctl->flags & SLUICE_CONTROL_DENY_ALL) && pkt->is_ip && lists_check(pkt))
+		return SLUICE_REASON_DENIED;
+	return SLUICE_REASON_UNPROTECTED;
+}
+
+__noinline int gate_judge(struct xdp_md *ctx, struct packet *pkt)
+{
+	struct judge judge = {};
+	int reason;
+
+	if (!pkt)
+		return SLUICE_REASON_NONE;
+	switch (request_read(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, judge.text)) {
+	case REQUEST_OTHER:
+		return SLUICE_REASON_REQUEST;
+	case REQUEST_ORDER_CUT:
+		return SLUICE_REASON_REQUEST_UNREAD;
+	case REQUEST_ORDER:
+		break;
+	}
+	judge.now = pkt->now;
+	judge.door = SLUICE_DOOR_WIRE;
+	judge.service = pkt->service;
+	judge.admission.source = pkt->source;
+	reason = judge_decide(&judge);
+	pkt->retry_after_s = judge.retry_after_s;
+	return reason;
+}
+
+/* First data of a connection whose cookie is valid: the source is real. */
+static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet *pkt)
+{
+	int reason = SLUICE_REASON_NONE;
+
+	if (!pkt->allowed && rate_is_muted(&pkt->source))
+		return SLUICE_REASON_RATE_DROP;
+	if (handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+		return SLUICE_REASON_SOCKET; /* a retransmission: not charged again */
+
+	pkt->now = bpf_ktime_get_ns();
+	if (!pkt->allowed)
+		reason = rate_check_request(&pkt->source, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	return pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
+}
+
+static __always_inline int gate_syn(struct xdp_md *ctx, struct packet *pkt)
+{
+	if (pkt->flags & TCP_FIN)
+		return SLUICE_REASON_SYN_FIN;
+	if (pkt->flags & TCP_RST)
+		return SLUICE_REASON_SYN_RST;
+	if (pkt->payload_len)
+		return SLUICE_REASON_SYN_DATA;
+	return handshake_syn(ctx, pkt);
+}
+
+/* A TCP segment to a protected service. */
+static __always_inline int gate_segment(struct xdp_md *ctx, struct packet *pkt)
+{
+	__u8 flags = pkt->flags;
+
+	if (!(flags & (TCP_SYN | TCP_ACK | TCP_RST)))
+		return SLUICE_REASON_TCP_FLAGS;
+	if ((flags & TCP_SYN) && (!(flags & TCP_ACK) || (flags & (TCP_FIN | TCP_RST))))
+		return gate_syn(ctx, pkt);
+	if (pkt->payload_len && !(flags & (TCP_SYN | TCP_RST)) && handshake_cookie_valid(ctx, pkt))
+		return gate_first_segment(ctx, pkt);
+	if (handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+		return SLUICE_REASON_SOCKET;
+	if (flags & TCP_RST)
+		return SLUICE_REASON_RST_STRAY;
+	if (flags & TCP_SYN)
+		return SLUICE_REASON_TCP_FLAGS; /* SYN-ACK that nobody asked for */
+	if (pkt->payload_len || (flags & TCP_FIN))
+		return handshake_leftover(ctx, pkt);
+	return SLUICE_REASON_BARE_ACK;
+}
+
+static __always_inline int gate_decide(struct xdp_md *ctx, struct packet *pkt)
+{
+	int reason = parse_frame(ctx, pkt);
+
+	if (reason == SLUICE_REASON_UNPROTECTED)
+		return gate_unprotected(pkt);
+	/* A malformed segment to a protected port is still counted as denied, if it is. */
+	if (pkt->service < SLUICE_MAX_SERVICES && lists_check(pkt))
+		return SLUICE_REASON_DENIED;
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	if (pkt->fragment)
+		return SLUICE_REASON_FRAGMENT;
+	return gate_segment(ctx, pkt);
+}
+
+SEC("xdp")
+int sluice_gate(struct xdp_md *ctx)
+{
+	struct packet pkt = {};
+
+	return verdict_apply(ctx, &pkt, gate_decide(ctx, &pkt));
+}
+
+/* Runs in the daemon's context (BPF_PROG_TEST_RUN); `call` is copied in and out. */
+SEC("syscall")
+int sluice_door(struct sluice_call *call)
+{
+	int reason = SLUICE_REASON_REQUEST;
+	struct judge judge = {.now = bpf_ktime_get_ns(), .door = SLUICE_DOOR_CALL, .service = SLUICE_MAX_SERVICES};
+	__u64 *count;
+	__u32 row;
+
+	judge.admission.source.hi = call->source.hi;
+	judge.admission.source.lo = call->source.lo;
+	if (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE)) {
+		reason = rate_check_request(&judge.admission.source, judge.now, 1, &judge.retry_after_s);
+		if (reason == SLUICE_REASON_NONE)
+			reason = SLUICE_REASON_REQUEST;
+	}
+	if (reason == SLUICE_REASON_REQUEST && call->op == SLUICE_CALL_ORDER) {
+#pragma GCC unroll 8
+		for (int i = 0; i < SLUICE_TOKEN_TEXT / 8; i++)
+			((__u64 *)judge.text)[i] = ((__u64 *)call->token)[i];
+		reason = judge_decide(&judge);
+	}
+	call->reason = reason;
+	call->retry_after_s = judge.retry_after_s;
+	call->serial = judge.serial_known ? judge.token.serial : 0;
+	call->admission = judge.admission;
+
+	row = reason;
+	count = bpf_map_lookup_elem(&calls, &row);
+	if (count)
+		__sync_fetch_and_add(count, 1); /* the door may be run by two threads that share a CPU */
+	return 0;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The stateless handshake: SYN cookies from XDP that the kernel's own listener accepts, and the orderly end of connections
+ * that never became a socket.
+ *
+ * The cookie comes from bpf_tcp_gen_syncookie with the listener: that stamps the listener's overflow time, without which the
+ * kernel would refuse its own cookie. The SYN-ACK carries the MSS and no other option: timestamps would need a
+ * per-connection offset that BPF cannot know, and the kernel would read window scale, SACK and ECN out of them.
+ */
+#ifndef SLUICE_BPF_HANDSHAKE_H
+#define SLUICE_BPF_HANDSHAKE_H
+
+#include "rate.h"
+#include "reply.h"
+
+#define ERRNO_ENOENT 2 /* linux/errno.h is not for BPF */
+
+enum handshake_socket { SOCKET_NONE, SOCKET_LISTENER, SOCKET_CONNECTION };
+
+static __always_inline struct bpf_sock *handshake_lookup(struct xdp_md *ctx, struct packet *pkt)
+{
+	if (pkt->is_ip6)
+		return bpf_skc_lookup_tcp(ctx, &pkt->tuple, sizeof(pkt->tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	return bpf_skc_lookup_tcp(ctx, &pkt->tuple, sizeof(pkt->tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+}
+
+__noinline int handshake_find_socket(struct xdp_md *ctx, struct packet *pkt)
+{
+	struct bpf_sock *sk;
+	enum handshake_socket found;
+
+	if (!pkt)
+		return SOCKET_NONE;
+	sk = handshake_lookup(ctx, pkt);
+	if (!sk)
+		return SOCKET_NONE;
+	found = sk->state == BPF_TCP_LISTEN ? SOCKET_LISTENER : SOCKET_CONNECTION;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* True for the ACK of the handshake, the first data segment and its retransmissions; for nothing later. */
+__noinline int handshake_cookie_valid(struct xdp_md *ctx, const struct packet *pkt)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *ip;
+	struct tcphdr *tcp;
+
+	if (!pkt || pkt->l2_len > L2_MAX || pkt->l4_off > L4_OFF_MAX)
+		return 0;
+	ip = data + pkt->l2_len;
+	tcp = data + pkt->l4_off;
+	if ((void *)(tcp + 1) > data_end)
+		return 0;
+	if (pkt->is_ip6) {
+		if (ip + sizeof(struct ipv6hdr) > data_end)
+			return 0;
+		return !bpf_tcp_raw_check_syncookie_ipv6(ip, tcp);
+	}
+	if (ip + sizeof(struct iphdr) > data_end)
+		return 0;
+	return !bpf_tcp_raw_check_syncookie_ipv4(ip, tcp);
+}
+
+/* Low 32 bits: the sequence number. Negative: an error of the helper. */
+static __always_inline __s64 handshake_make_cookie(struct xdp_md *ctx, const struct packet *pkt, struct bpf_sock *sk)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *ip;
+	__u8 header[TCP_HEADER_MAX];
+	__u32 len = pkt->header_len;
+
+	/* The helper wants exactly the header, options included, in memory of a known size. */
+	if (len < sizeof(struct tcphdr) || len > TCP_HEADER_MAX || bpf_xdp_load_bytes(ctx, pkt->l4_off, header, len) ||
+		pkt->l2_len > L2_MAX)
+		return -1;
+	ip = data + pkt->l2_len;
+	if (pkt->is_ip6) {
+		if (ip + sizeof(struct ipv6hdr) > data_end)
+			return -1;
+		return bpf_tcp_gen_syncookie(sk, ip, sizeof(struct ipv6hdr), (void *)header, len);
+	}
+	if (ip + sizeof(struct iphdr) > data_end)
+		return -1;
+	return bpf_tcp_gen_syncookie(sk, ip, sizeof(struct iphdr), (void *)header, len);
+}
+
+__noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
+{
+	struct sluice_control *ctl = control_get();
+	struct reply reply = {.flags = TCP_SYN | TCP_ACK};
+	enum sluice_reason reason = SLUICE_REASON_NONE;
+	struct bpf_sock *sk;
+	__s64 cookie;
+
+	if (!pkt || !ctl)
+		return SLUICE_REASON_COOKIE_FAILED;
+	if (!pkt->allowed)
+		reason = rate_check_syn(&pkt->source);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	sk = handshake_lookup(ctx, pkt);
+	if (!sk)
+		return SLUICE_REASON_NO_LISTENER;
+	if (sk->state != BPF_TCP_LISTEN) { /* port reuse in TIME_WAIT and the like: the kernel knows best */
+		bpf_sk_release(sk);
+		return SLUICE_REASON_SOCKET;
+	}
+	cookie = handshake_make_cookie(ctx, pkt, sk);
+	bpf_sk_release(sk);
+	if (cookie < 0)
+		return cookie == -ERRNO_ENOENT ? SLUICE_REASON_ACCEPT_FULL : SLUICE_REASON_COOKIE_FAILED;
+
+	reply.seq = (__u32)cookie;
+	reply.ack = pkt->seq + 1;
+	if (pkt->header_len > sizeof(struct tcphdr)) /* never longer than the SYN */
+		reply.mss = pkt->is_ip6 ? ctl->mss6 : ctl->mss4;
+	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_SYN_COOKIE;
+}
+
+/* Data or FIN of a connection that was answered and forgotten. It gets a bare ACK, so that the client can close; as we never
+ * answer a bare ACK, this cannot loop.
+ */
+static __always_inline enum sluice_reason handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
+{
+	struct reply reply = {
+		.flags = TCP_ACK,
+		.seq = pkt->ack,
+		.ack = pkt->seq + pkt->payload_len + (pkt->flags & TCP_FIN ? 1 : 0),
+	};
+
+	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_LEFTOVER;
+}
+
+#endif

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The judge: the one piece of code that decides on an order, compiled once for the wire and once for the call door.
+ *
+ * Cheapest refusal first, and nothing is taken before everything that could refuse has been asked. Then the claims, each
+ * undone in reverse order if a later one fails:
+ *     ring slot -> token (insert if absent) -> buyer (count up to the limit) -> units (compare-and-swap, never below zero)
+ * So a unit is neither burned by a double click nor sold twice: not by a retransmission, not by one token on two CPUs, not by
+ * a buyer with two tokens.
+ *
+ * A token that was admitted is told so before window, pause and expiry are looked at: the buyer who lost the answer of the
+ * last second, and asks again after the end, has an order (a yes is never taken back).
+ */
+#ifndef SLUICE_BPF_JUDGE_H
+#define SLUICE_BPF_JUDGE_H
+
+#include "sluice/token.h"
+#include "maps.h"
+#include "rate.h"
+
+/* Attempts at a compare-and-swap. One fails only if another CPU succeeded, so only a machine with hundreds of CPUs on one
+ * word at one instant gets to the end of it; that order is told to come again, and nothing was taken.
+ */
+#define JUDGE_SWAP_MAX 64
+
+#define JUDGE_RETRY_PAUSED_S 5
+#define JUDGE_RETRY_AWAY_S 2
+#define JUDGE_RETRY_FULL_S 1
+#define ERRNO_EEXIST 17
+#define ERRNO_EBUSY 16
+
+struct judge {
+	union {
+		char text[SLUICE_TOKEN_TEXT]; /* in */
+		struct sluice_token token;    /* decoded in place: writing stays behind reading */
+	};
+	__u64 now;  /* mono */
+	__u32 door; /* enum sluice_door */
+	__u32 service;
+	__u32 retry_after_s;  /* out */
+	__u32 serial_known;   /* out: the MAC was good */
+	struct sluice_admission admission; /* in: source; out: all of it when admitted */
+};
+
+static __always_inline __u32 judge_seconds_until(__u64 wall, __u64 then)
+{
+	__u64 seconds = (then - wall + 999999999ULL) / 1000000000ULL;
+
+	return seconds > SLUICE_RETRY_MAX_S ? SLUICE_RETRY_MAX_S : seconds;
+}
+
+static __always_inline enum sluice_reason judge_check_token(struct judge *j)
+{
+	struct sluice_token *token = &j->token;
+	struct sluice_key *key;
+	__u32 slot;
+
+	if (sluice_token_decode(j->text, token) || token->version != SLUICE_TOKEN_VERSION || token->flags)
+		return SLUICE_REASON_TOKEN_FORM;
+	slot = token->key_id & 1;
+	key = bpf_map_lookup_elem(&keys, &slot);
+	if (!key || !*(volatile __u32 *)&key->valid || key->id != token->key_id)
+		return SLUICE_REASON_TOKEN_KEY;
+	if (sluice_token_mac(token, key->k0, key->k1) != token->mac)
+		return SLUICE_REASON_TOKEN_MAC;
+	j->serial_known = 1;
+	return SLUICE_REASON_NONE;
+}
+
+/* Was this token admitted before? REASON_NONE: no. */
+static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
+{
+	struct sluice_token *token = &j->token;
+	__u64 serial = token->serial;
+	struct sluice_admission *before = bpf_map_lookup_elem(&admissions, &serial);
+
+	if (!before)
+		return SLUICE_REASON_NONE;
+	if (before->buyer != token->buyer || before->sale != token->sale)
+		return SLUICE_REASON_TOKEN_MAC; /* two tokens with one serial: cannot be ours */
+	if (*(volatile __u32 *)&before->state != SLUICE_ADMISSION_DONE)
+		return SLUICE_REASON_IN_PROGRESS;
+	j->admission = *before;
+	return SLUICE_REASON_ADMITTED_AGAIN;
+}
+
+static __always_inline enum sluice_reason judge_check_window(struct judge *j, const struct sluice_sale *sale, __u64 wall)
+{
+	__u32 flags = *(volatile __u32 *)&sale->flags;
+
+	if ((flags & SLUICE_SALE_ENDED) || wall >= sale->ends_wall)
+		return SLUICE_REASON_ENDED;
+	if (flags & (SLUICE_SALE_PAUSED | SLUICE_SALE_CLOSED)) {
+		j->retry_after_s = JUDGE_RETRY_PAUSED_S;
+		return SLUICE_REASON_PAUSED;
+	}
+	if (wall < sale->opens_wall) {
+		j->retry_after_s = judge_seconds_until(wall, sale->opens_wall);
+		return SLUICE_REASON_NOT_OPEN;
+	}
+	return SLUICE_REASON_NONE;
+}
+
+static __always_inline enum sluice_reason judge_check_right(struct judge *j, const struct sluice_sale *sale, __u64 wall)
+{
+	struct sluice_token *token = &j->token;
+
+	if (token->expires_at_s <= wall / 1000000000ULL)
+		return SLUICE_REASON_TOKEN_EXPIRED;
+	if (token->network && token->network != sluice_network_of(&j->admission.source))
+		return SLUICE_REASON_WRONG_NETWORK;
+	if (!token->quantity || token->quantity > sale->per_buyer)
+		return SLUICE_REASON_TOKEN_QUANTITY;
+	return SLUICE_REASON_NONE;
+}
+
+/* The rate of one token is only looked at here. It is charged when the attempt is refused (judge_charge_token): an attempt that
+ * succeeds spends the token, and an insert into the LRU is the dearest thing the judge could do.
+ */
+static __always_inline enum sluice_reason judge_check_token_rate(struct judge *j)
+{
+	struct sluice_rate_key key = {.net = j->token.serial, .kind = SLUICE_RATE_TOKEN};
+	struct sluice_limits *lim = limits_get();
+	struct sluice_rate *bucket;
+
+	if (!lim || !lim->limit[SLUICE_LIMIT_TOKEN].interval_ns)
+		return SLUICE_REASON_NONE;
+	bucket = bpf_map_lookup_elem(&rates, &key);
+	if (!bucket || gcra_next(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now, 1))
+		return SLUICE_REASON_NONE;
+	j->retry_after_s = gcra_retry_after_s(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now);
+	return SLUICE_REASON_RATE_TOKEN;
+}
+
+static __always_inline void judge_charge_token(struct judge *j)
+{
+	struct sluice_rate_key key = {.net = j->token.serial, .kind = SLUICE_RATE_TOKEN};
+	struct sluice_limits *lim = limits_get();
+	__u32 unused;
+
+	if (lim)
+		rate_charge(&key, &lim->limit[SLUICE_LIMIT_TOKEN], j->now, &unused);
+}
+
+static __always_inline enum sluice_reason judge_check_pace(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units)
+{
+	struct sluice_limit pace = sale->pace;
+
+	if (!pace.interval_ns)
+		return SLUICE_REASON_NONE;
+	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
+		__u64 old = *(volatile __u64 *)&units->pace_tat;
+		__u64 next = gcra_next(&pace, old, j->now, j->token.quantity);
+
+		if (!next) {
+			j->retry_after_s = gcra_retry_after_s(&pace, old, j->now);
+			return SLUICE_REASON_PACE;
+		}
+		if (__sync_val_compare_and_swap(&units->pace_tat, old, next) == old)
+			return SLUICE_REASON_NONE;
+	}
+	return SLUICE_REASON_CONTENDED;
+}
+
+static __always_inline enum sluice_reason judge_claim_token(struct judge *j)
+{
+	__u64 serial = j->token.serial;
+	enum sluice_reason reason;
+	long err = bpf_map_update_elem(&admissions, &serial, &j->admission, BPF_NOEXIST);
+
+	if (!err)
+		return SLUICE_REASON_NONE;
+	if (err == -ERRNO_EBUSY)
+		return SLUICE_REASON_CONTENDED;
+	if (err != -ERRNO_EEXIST)
+		return SLUICE_REASON_ADMISSIONS_FULL;
+	/* Another CPU has it. If it is gone again by now, that one's claim was undone: this client comes again. */
+	reason = judge_check_admitted(j);
+	return reason == SLUICE_REASON_NONE ? SLUICE_REASON_IN_PROGRESS : reason;
+}
+
+static __always_inline enum sluice_reason judge_count_buyer(struct judge *j, __u32 limit)
+{
+	struct sluice_buyer_key key = {.buyer = j->token.buyer, .sale = j->token.sale};
+	struct sluice_buyer fresh = {.units = j->token.quantity};
+	struct sluice_buyer *buyer;
+	long err;
+
+	/* Nearly every buyer is new, so the insert comes first. */
+	err = bpf_map_update_elem(&buyers, &key, &fresh, BPF_NOEXIST);
+	if (!err)
+		return SLUICE_REASON_NONE;
+	if (err == -ERRNO_EBUSY)
+		return SLUICE_REASON_CONTENDED;
+	buyer = bpf_map_lookup_elem(&buyers, &key);
+	if (!buyer)
+		return SLUICE_REASON_BUYERS_FULL;
+	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
+		__u32 old = *(volatile __u32 *)&buyer->units;
+
+		if (old + j->token.quantity > limit)
+			return SLUICE_REASON_BUYER_LIMIT;
+		if (__sync_val_compare_and_swap(&buyer->units, old, old + j->token.quantity) == old)
+			return SLUICE_REASON_NONE;
+	}
+	return SLUICE_REASON_CONTENDED;
+}
+
+/* The entry stays, with fewer units: another CPU may be counting in it. */
+static __always_inline void judge_uncount_buyer(struct judge *j)
+{
+	struct sluice_buyer_key key = {.buyer = j->token.buyer, .sale = j->token.sale};
+	struct sluice_buyer *buyer = bpf_map_lookup_elem(&buyers, &key);
+
+	if (buyer)
+		__sync_fetch_and_add(&buyer->units, -(__u32)j->token.quantity);
+}
+
+static __always_inline enum sluice_reason judge_take_units(struct judge *j, struct sluice_stock *units)
+{
+	__u64 quantity = j->token.quantity;
+
+	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
+		__u64 old = *(volatile __u64 *)&units->free;
+
+		if (old < quantity)
+			return SLUICE_REASON_SOLD_OUT;
+		if (__sync_val_compare_and_swap(&units->free, old, old - quantity) == old)
+			return SLUICE_REASON_NONE;
+	}
+	return SLUICE_REASON_CONTENDED;
+}
+
+static __always_inline void judge_record_done(struct judge *j)
+{
+	__u64 serial = j->token.serial;
+	struct sluice_admission *admission = bpf_map_lookup_elem(&admissions, &serial);
+
+	/* The exchange is also the barrier: who sees DONE sees the unit taken. */
+	if (admission)
+		__sync_lock_test_and_set(&admission->state, SLUICE_ADMISSION_DONE);
+	j->admission.state = SLUICE_ADMISSION_DONE;
+}
+
+/* The claims. Everything that could refuse without taking has been asked. */
+static __always_inline enum sluice_reason judge_admit(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units,
+	struct sluice_control *ctl, __u64 wall)
+{
+	__u64 serial = j->token.serial;
+	struct sluice_admitted *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	enum sluice_reason reason;
+
+	if (!record) {
+		j->retry_after_s = JUDGE_RETRY_FULL_S;
+		return SLUICE_REASON_RING_FULL;
+	}
+	j->admission.buyer = j->token.buyer;
+	j->admission.admitted_wall = wall;
+	j->admission.sale = j->token.sale;
+	j->admission.state = SLUICE_ADMISSION_CLAIMED;
+	j->admission.expires_at_s = j->token.expires_at_s;
+	j->admission.network = j->token.network;
+	j->admission.quantity = j->token.quantity;
+	j->admission.door = j->door;
+	j->admission.service = j->service;
+
+	reason = judge_claim_token(j);
+	if (reason != SLUICE_REASON_NONE)
+		goto discard;
+	reason = judge_count_buyer(j, sale->per_buyer);
+	if (reason != SLUICE_REASON_NONE)
+		goto unclaim;
+	reason = judge_take_units(j, units);
+	if (reason != SLUICE_REASON_NONE)
+		goto uncount;
+
+	/* In flight before it is visible: the daemon subtracts when it is durable. */
+	__sync_fetch_and_add(&ctl->in_flight, 1);
+	__sync_fetch_and_add(&units->taken, j->token.quantity);
+	judge_record_done(j);
+	record->serial = serial;
+	record->admission = j->admission;
+	bpf_ringbuf_submit(record, 0);
+	return SLUICE_REASON_ADMITTED;
+
+uncount:
+	judge_uncount_buyer(j);
+unclaim:
+	bpf_map_delete_elem(&admissions, &serial);
+discard:
+	bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+	j->retry_after_s = JUDGE_RETRY_FULL_S;
+	return reason;
+}
+
+/* What is asked of an attempt that may win: it stands between "units are left" and the claims. */
+static __always_inline enum sluice_reason judge_check_flow(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units,
+	struct sluice_control *ctl)
+{
+	enum sluice_reason reason = judge_check_token_rate(j);
+
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	if (ctl->backlog_max && *(volatile __u64 *)&ctl->in_flight >= ctl->backlog_max) {
+		j->retry_after_s = JUDGE_RETRY_FULL_S;
+		return SLUICE_REASON_BACKLOG;
+	}
+	return judge_check_pace(j, sale, units);
+}
+
+/* Decides on the token in j->text. Fills j->admission if the answer is yes or was yes before. */
+__noinline int judge_decide(struct judge *j)
+{
+	struct sluice_control *ctl = control_get();
+	struct sluice_stock *units;
+	struct sluice_sale *sale;
+	enum sluice_reason reason;
+	__u64 wall;
+	__u32 slot;
+
+	if (!ctl || !j)
+		return SLUICE_REASON_DAEMON_AWAY;
+	wall = j->now + *(volatile __u64 *)&ctl->wall_offset_ns;
+
+	reason = judge_check_token(j);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+
+	slot = j->token.sale % SLUICE_MAX_SALES;
+	sale = bpf_map_lookup_elem(&sales, &slot);
+	units = bpf_map_lookup_elem(&stock, &slot);
+	if (!sale || !units || !j->token.sale || *(volatile __u32 *)&sale->id != j->token.sale)
+		return SLUICE_REASON_UNKNOWN_SALE;
+
+	j->retry_after_s = JUDGE_RETRY_AWAY_S;
+	/* Signed: another CPU's heartbeat may be a moment younger than our clock. */
+	if ((__s64)(j->now - *(volatile __u64 *)&ctl->heartbeat_mono) > (__s64)SLUICE_HEARTBEAT_MAX_NS)
+		return SLUICE_REASON_DAEMON_AWAY;
+
+	reason = judge_check_admitted(j);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	reason = judge_check_window(j, sale, wall);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	reason = judge_check_right(j, sale, wall);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	if (*(volatile __u64 *)&units->free < j->token.quantity)
+		return SLUICE_REASON_SOLD_OUT;
+	if (!(ctl->flags & SLUICE_CONTROL_ORDERS_OPEN))
+		return SLUICE_REASON_WRITER_AWAY;
+
+	reason = judge_check_flow(j, sale, units, ctl);
+	if (reason == SLUICE_REASON_NONE)
+		reason = judge_admit(j, sale, units, ctl, wall);
+	if (reason != SLUICE_REASON_ADMITTED && reason != SLUICE_REASON_ADMITTED_AGAIN)
+		judge_charge_token(j);
+	return reason;
+}
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Every map of the gate, the one place where they are defined. Keys and values are in sluice/abi.h.
+ *
+ * For each: what it is for, who writes it, what happens when it is full. Sizes marked (config) are set by the loader. All hashes
+ * are preallocated: memory is taken at attach and no packet makes the kernel allocate.
+ */
+#ifndef SLUICE_BPF_MAPS_H
+#define SLUICE_BPF_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "sluice/abi.h"
+
+/* The protected services. Written by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, struct sluice_service);
+} services SEC(".maps");
+
+/* Destination port -> services on it, as bits: one read tells that a packet is none of our business. Written by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u64);
+} ports SEC(".maps");
+
+/* Rates and bursts. Written by loader and daemon at run time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sluice_limits);
+} limits SEC(".maps");
+
+/* Heartbeat, clock offset, switches. Written by daemon and loader; the judge counts admissions in flight. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sluice_control);
+} control SEC(".maps");
+
+/* Windows and limits of the sales. Written by the daemon. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_MAX_SALES);
+	__type(key, __u32);
+	__type(value, struct sluice_sale);
+} sales SEC(".maps");
+
+/* Free units. The judge takes, the daemon adds and takes away; both by atomic operations. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_MAX_SALES);
+	__type(key, __u32);
+	__type(value, struct sluice_stock);
+} stock SEC(".maps");
+
+/* Token keys. Written by the daemon; root only, as all pins. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct sluice_key);
+} keys SEC(".maps");
+
+/* Token serial -> admission. The judge inserts, the daemon removes what no token can ask for any more. Full: admissions_full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072); /* (config) */
+	__type(key, __u64);
+	__type(value, struct sluice_admission);
+} admissions SEC(".maps");
+
+/* Admissions on their way to the daemon. Full: ring_full, before anything is taken. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4194304); /* (config) bytes */
+} ring SEC(".maps");
+
+/* Units per buyer and sale. The judge counts, the daemon removes those of dead sales. Full: buyers_full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072); /* (config) */
+	__type(key, struct sluice_buyer_key);
+	__type(value, struct sluice_buyer);
+} buyers SEC(".maps");
+
+/* Live tokens. Only the daemon uses it; it stands here because it must outlive the daemon. Full: no new tokens. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144); /* (config) */
+	__type(key, struct sluice_buyer_key);
+	__type(value, struct sluice_issued);
+} issued SEC(".maps");
+
+/* Rates of validated sources, their prefixes, and tokens. Only this map is an LRU: what it forgets is a rate. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 262144); /* (config) */
+	__type(key, struct sluice_rate_key);
+	__type(value, struct sluice_rate);
+} rates SEC(".maps");
+
+/* SYN budget by hashed prefix. Fixed: sources that nothing has validated get no memory of their own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_SYN_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} syn_budget SEC(".maps");
+
+/* Deny and allow entries. Written by the daemon; the gate counts hits. Full: the daemon refuses the entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1048576); /* (config) */
+	__type(key, struct sluice_list_key);
+	__type(value, struct sluice_list_entry);
+} lists SEC(".maps");
+
+/* Which prefix lengths occur near an address. Written with `lists`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_INDEX_SLOTS);
+	__type(key, __u32);
+	__type(value, struct sluice_list_index);
+} list_index SEC(".maps");
+
+/* Answers, two banks. Written by loader and daemon: the bank not in use, then the bit in control.answer_banks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * SLUICE_ANSWER_COUNT);
+	__type(key, __u32);
+	__type(value, struct sluice_answer_bytes);
+} answers SEC(".maps");
+
+/* Packets and bytes by service and reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, (SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS);
+	__type(key, __u32);
+	__type(value, struct sluice_counter);
+} counters SEC(".maps");
+
+/* Verdicts of the call door by reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLUICE_REASON_ROWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} calls SEC(".maps");
+
+static __always_inline struct sluice_control *control_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+#endif

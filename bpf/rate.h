@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Rates: the SYN budget of sources that nobody has validated, and the rates of those that a SYN cookie has proved real.
+ *
+ * Per-source state is made only after that proof: a spoofed flood must not be able to push honest buyers out of the LRU (an
+ * insert into a full LRU costs twenty lookups; the flood would win twice).
+ */
+#ifndef SLUICE_BPF_RATE_H
+#define SLUICE_BPF_RATE_H
+
+#include "sluice/gcra.h"
+#include "maps.h"
+
+/* Takes one cell from a shared word. Two CPUs that meet may let one cell too many pass: the loser of the exchange tries
+ * once more and then passes, so the error is at most one cell per CPU and collision, and no packet waits.
+ */
+static __always_inline int rate_take(const struct sluice_limit *limit, __u64 *tat, __u64 now)
+{
+	for (int i = 0; i < 2; i++) {
+		__u64 old = *(volatile __u64 *)tat;
+		__u64 next = gcra_next(limit, old, now, 1);
+
+		if (!next)
+			return 0;
+		if (!limit->interval_ns || __sync_val_compare_and_swap(tat, old, next) == old)
+			return 1;
+	}
+	return 1;
+}
+
+static __always_inline struct sluice_limits *limits_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&limits, &zero);
+}
+
+/* The budget of SYNs, before a cookie is made. The coarse clock moves by ticks; a budget is not finer than that. */
+static __always_inline enum sluice_reason rate_check_syn(const struct sluice_addr *source)
+{
+	struct sluice_limits *lim = limits_get();
+	struct sluice_control *ctl = control_get();
+	__u64 now, prefix, *tat;
+	__u32 slot;
+
+	if (!lim || !ctl)
+		return SLUICE_REASON_COOKIE_FAILED;
+	if (!lim->limit[SLUICE_LIMIT_SYN_PREFIX].interval_ns && !lim->limit[SLUICE_LIMIT_SYN_GLOBAL].interval_ns)
+		return SLUICE_REASON_NONE;
+	now = bpf_ktime_get_coarse_ns();
+	prefix = source->hi ? source->hi >> 16 : source->lo >> 8;
+	slot = (prefix * 0x9e3779b97f4a7c15ULL) >> 48; /* Fibonacci hashing to SLUICE_SYN_SLOTS */
+	tat = bpf_map_lookup_elem(&syn_budget, &slot);
+	if (tat && !rate_take(&lim->limit[SLUICE_LIMIT_SYN_PREFIX], tat, now))
+		return SLUICE_REASON_SYN_PREFIX;
+	if (!rate_take(&lim->limit[SLUICE_LIMIT_SYN_GLOBAL], &ctl->syn_global_tat, now))
+		return SLUICE_REASON_SYN_GLOBAL;
+	return SLUICE_REASON_NONE;
+}
+
+static __always_inline void rate_key_source(struct sluice_rate_key *key, const struct sluice_addr *source)
+{
+	key->net = source->hi ?: source->lo;
+	key->kind = source->hi ? SLUICE_RATE_SOURCE6 : SLUICE_RATE_SOURCE4;
+	key->pad = 0;
+}
+
+static __always_inline void rate_key_prefix(struct sluice_rate_key *key, const struct sluice_addr *source)
+{
+	key->net = source->hi ? source->hi >> 16 : source->lo >> 8;
+	key->kind = source->hi ? SLUICE_RATE_PREFIX6 : SLUICE_RATE_PREFIX4;
+	key->pad = 0;
+}
+
+/* Over its rate and out of answers: known from the source's own words alone, without a clock. */
+static __always_inline int rate_is_muted(const struct sluice_addr *source)
+{
+	struct sluice_rate_key key;
+	struct sluice_rate *bucket;
+
+	rate_key_source(&key, source);
+	bucket = bpf_map_lookup_elem(&rates, &key);
+	return bucket && bucket->muted_until && bucket->muted_until >= bpf_jiffies64();
+}
+
+/* Charges one cell to the bucket of `key`, made if absent. Returns 0 if it does not conform, with *retry_after_s. */
+static __always_inline int rate_charge(const struct sluice_rate_key *key, const struct sluice_limit *limit, __u64 now,
+	__u32 *retry_after_s)
+{
+	struct sluice_rate *bucket;
+
+	if (!limit->interval_ns)
+		return 1;
+	bucket = bpf_map_lookup_elem(&rates, key);
+	if (!bucket) {
+		struct sluice_rate fresh = {.tat = now + limit->interval_ns};
+
+		/* Lost against another CPU, or no room: this one cell is free. */
+		bpf_map_update_elem(&rates, key, &fresh, BPF_NOEXIST);
+		return 1;
+	}
+	if (rate_take(limit, &bucket->tat, now))
+		return 1;
+	*retry_after_s = gcra_retry_after_s(limit, bucket->tat, now);
+	return 0;
+}
+
+/* May this source have another 429? If not, it is muted for the rest of this tick and the next. */
+static __always_inline int rate_may_answer(const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
+{
+	struct sluice_rate_key key;
+	struct sluice_rate *bucket;
+
+	rate_key_source(&key, source);
+	bucket = bpf_map_lookup_elem(&rates, &key);
+	if (!bucket) {
+		/* The rate per source is off, so it has no bucket yet: its budget of answers needs one. */
+		struct sluice_rate fresh = {.answer_tat = now + limit->interval_ns};
+
+		bpf_map_update_elem(&rates, &key, &fresh, BPF_NOEXIST);
+		return 1;
+	}
+	if (rate_take(limit, &bucket->answer_tat, now))
+		return 1;
+	bucket->muted_until = bpf_jiffies64() + 1;
+	return 0;
+}
+
+/* Charges source and prefix for one request. `answers` tells if a refused one may be answered at all. */
+__noinline int rate_check_request(const struct sluice_addr *source, __u64 now, int answers, __u32 *retry_after_s)
+{
+	struct sluice_limits *lim = limits_get();
+	enum sluice_reason reason = SLUICE_REASON_NONE;
+	struct sluice_rate_key key;
+
+	if (!lim || !source || !retry_after_s)
+		return SLUICE_REASON_NONE;
+	rate_key_source(&key, source);
+	if (!rate_charge(&key, &lim->limit[SLUICE_LIMIT_SOURCE], now, retry_after_s)) {
+		reason = SLUICE_REASON_RATE_SOURCE;
+	} else {
+		rate_key_prefix(&key, source);
+		if (!rate_charge(&key, &lim->limit[SLUICE_LIMIT_PREFIX], now, retry_after_s))
+			reason = SLUICE_REASON_RATE_PREFIX;
+	}
+	if (reason == SLUICE_REASON_NONE)
+		return reason;
+	return rate_may_answer(source, &lim->limit[SLUICE_LIMIT_ANSWER], now) && answers ? reason : SLUICE_REASON_RATE_DROP;
+}
+
+#endif
