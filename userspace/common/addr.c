@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define MAPPED_PREFIX_BITS 96
-#define MAPPED_MARK        0xffffULL /* bits 32..63 of `lo` of a mapped address */
+#define MAPPED_MARK	   0xffffULL /* bits 32..63 of `lo` of a mapped address */
 
 static uint64_t load_be64(const uint8_t *bytes)
 {
@@ -148,7 +148,8 @@ char *prefix_format(const struct sluice_addr *addr, unsigned len, char *text)
 
 	if (addr_is_ipv4(addr) && shown == len) {
 		/* An IPv6 prefix that covers mapped addresses: dotted form with such a length would read as nonsense. */
-		snprintf(text, ADDR_TEXT_MAX, "::ffff:%x:%x/%u", (unsigned)(addr->lo >> 16 & 0xffff), (unsigned)(addr->lo & 0xffff), len);
+		snprintf(text, ADDR_TEXT_MAX, "::ffff:%x:%x/%u", (unsigned)(addr->lo >> 16 & 0xffff),
+			(unsigned)(addr->lo & 0xffff), len);
 		return text;
 	}
 	addr_format(addr, text);
@@ -163,7 +164,8 @@ const char *prefix_strerror(int error)
 	case -EINVAL:
 		return "not an address or prefix such as 192.0.2.0/24 or 2001:db8::/32";
 	case -ERANGE:
-		return "prefix length out of range: IPv4 /0../32, IPv6 /1../128 (for all of IPv6 use ::/1 and 8000::/1)";
+		return "prefix length out of range: IPv4 /0../32, IPv6 /1../128 (for all of IPv6 use ::/1 and "
+		       "8000::/1)";
 	case -EDOM:
 		return "bits beyond the prefix length are set: write the network's first address";
 	default:

@@ -26,8 +26,9 @@ static const struct {
 	int status;
 	bool retry;
 } texts[SLUICE_ANSWER_COUNT] = {
-#define X(name, code_, status_, title_, retry_, detail_) \
-	[SLUICE_ANSWER_##name] = {.code = code_, .title = title_, .detail = detail_, .status = status_, .retry = retry_},
+#define X(name, code_, status_, title_, retry_, detail_)                                                               \
+	[SLUICE_ANSWER_##name] = {                                                                                     \
+		.code = code_, .title = title_, .detail = detail_, .status = status_, .retry = retry_},
 	SLUICE_ANSWERS(X)
 #undef X
 };
@@ -87,7 +88,8 @@ static bool render_full(enum sluice_answer code, const char *cors_origin, struct
 		texts[code].status, texts[code].code, texts[code].detail);
 	text_add(&head_text, "HTTP/1.1 %d %s\r\n", texts[code].status, texts[code].title);
 	if (texts[code].retry) {
-		bool odd = (head_text.used + sizeof(retry_name) - 1) % 2 == 0; /* where one blank would put the digits */
+		bool odd =
+			(head_text.used + sizeof(retry_name) - 1) % 2 == 0; /* where one blank would put the digits */
 
 		text_add(&head_text, "%s%s", retry_name, odd ? "  " : " ");
 		out->retry_at = (__u16)head_text.used;

@@ -17,29 +17,41 @@
 #include "common/addr.h"
 
 #define CONFIG_FILE_MAX (1u << 20) /* bytes; a file that is longer is not a config file */
-#define NS_PER_S        1e9
-#define RATE_MIN        0.001
-#define RATE_MAX        1e9
-#define BURST_MAX       1000000u
-#define SERVICES_TEXT   "a list of at most 16 groups: services = ( { name = \"shop\"; port = 8080; } );"
-#define LIMIT_TEXT      "a group such as { rate = 50.0; burst = 100; }"
+#define NS_PER_S	1e9
+#define RATE_MIN	0.001
+#define RATE_MAX	1e9
+#define BURST_MAX	1000000u
+#define SERVICES_TEXT	"a list of at most 16 groups: services = ( { name = \"shop\"; port = 8080; } );"
+#define LIMIT_TEXT	"a group such as { rate = 50.0; burst = 100; }"
 _Static_assert(SLUICE_MAX_SERVICES == 16, "SERVICES_TEXT names the number");
 
-enum kind { KIND_BOOL, KIND_U32, KIND_POWER_OF_TWO, KIND_U64, KIND_PATH, KIND_NAME, KIND_LISTEN, KIND_ORIGIN, KIND_SCOPE, KIND_LIMIT };
+enum kind {
+	KIND_BOOL,
+	KIND_U32,
+	KIND_POWER_OF_TWO,
+	KIND_U64,
+	KIND_PATH,
+	KIND_NAME,
+	KIND_LISTEN,
+	KIND_ORIGIN,
+	KIND_SCOPE,
+	KIND_LIMIT
+};
 
 struct key {
 	const char *section;
 	const char *name;
 	enum kind kind;
 	size_t offset;
-	size_t size;       /* strings: of the field */
+	size_t size;	   /* strings: of the field */
 	uint64_t min, max; /* numbers; for KIND_LISTEN: max 1 = may be empty */
 };
 
-#define FIELD(section, field)              offsetof(struct config, section.field), sizeof(((struct config *)0)->section.field)
+/* clang-format off */
+#define FIELD(section, field) offsetof(struct config, section.field), sizeof(((struct config *)0)->section.field)
 #define NUMBER(kind, section, name, field, min, max) {#section, name, kind, FIELD(section, field), min, max}
-#define TEXT(kind, section, name)          {#section, #name, kind, FIELD(section, name), 0, 0}
-#define LIMIT(section, name)               {#section, #name, KIND_LIMIT, FIELD(section, name), 0, 0}
+#define TEXT(kind, section, name) {#section, #name, kind, FIELD(section, name), 0, 0}
+#define LIMIT(section, name) {#section, #name, KIND_LIMIT, FIELD(section, name), 0, 0}
 #define GATE_LIMIT(name, id)               {"limits", name, KIND_LIMIT, offsetof(struct config, limits) + (id) * sizeof(struct config_limit), 0, 0, 0}
 
 static const struct key keys[] = {
@@ -77,6 +89,7 @@ static const struct key keys[] = {
 	TEXT(KIND_NAME, writer, group),
 	TEXT(KIND_NAME, writer, user),
 };
+/* clang-format on */
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
 static const char *const limit_names[SLUICE_LIMIT_COUNT] = {
@@ -91,6 +104,7 @@ static const char *const limit_names[SLUICE_LIMIT_COUNT] = {
 /* --- defaults and units -------------------------------------------------------------------------------------------------- */
 void config_defaults(struct config *config)
 {
+	/* clang-format off */
 	static const struct config defaults = {
 		.gate = {
 			.pin_dir = "/sys/fs/bpf/sluice",
@@ -128,6 +142,7 @@ void config_defaults(struct config *config)
 			.ledger = "/var/lib/sluice/ledger.db",
 		},
 	};
+	/* clang-format on */
 
 	*config = defaults;
 }
@@ -186,13 +201,15 @@ struct reader {
 	size_t error_size;
 };
 
-static __attribute__((format(printf, 3, 4))) int fail_at(const struct reader *reader, const config_setting_t *at, const char *format, ...)
+static __attribute__((format(printf, 3, 4))) int fail_at(
+	const struct reader *reader, const config_setting_t *at, const char *format, ...)
 {
 	const char *file = config_setting_source_file(at); /* set if an @include brought it */
 	va_list args;
 	int n;
 
-	n = snprintf(reader->error, reader->error_size, "%s:%u: ", file ? file : reader->path, config_setting_source_line(at));
+	n = snprintf(reader->error, reader->error_size, "%s:%u: ", file ? file : reader->path,
+		config_setting_source_line(at));
 	if (n < 0 || (size_t)n >= reader->error_size)
 		return -EINVAL;
 	va_start(args, format);
@@ -257,19 +274,22 @@ static bool is_listen(const char *text)
 	if (addr_parse(addr_text, &addr) < 0 || bracketed != (strchr(addr_text, ':') != NULL))
 		return false;
 	digits = strspn(colon + 1, "0123456789");
-	return digits >= 1 && digits <= 5 && colon[1 + digits] == '\0' && atoi(colon + 1) >= 1 && atoi(colon + 1) <= 65535;
+	return digits >= 1 && digits <= 5 && colon[1 + digits] == '\0' && atoi(colon + 1) >= 1 &&
+	       atoi(colon + 1) <= 65535;
 }
 
 static bool is_origin(const char *text)
 {
 	const char *scheme_end = strstr(text, "://");
 
-	return !*text || !strcmp(text, "*") || (is_plain(text) && scheme_end && scheme_end > text && scheme_end[3] && !strchr(scheme_end + 3, '/'));
+	return !*text || !strcmp(text, "*") ||
+	       (is_plain(text) && scheme_end && scheme_end > text && scheme_end[3] && !strchr(scheme_end + 3, '/'));
 }
 
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)
 {
-	const char *text = config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : NULL;
+	const char *text =
+		config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : NULL;
 	bool fits = text && strlen(text) < key->size;
 	const char *allowed;
 	bool ok;
@@ -285,8 +305,8 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 		break;
 	case KIND_LISTEN:
 		ok = fits && ((key->max && !*text) || is_listen(text));
-		allowed = key->max ? "ADDRESS:PORT such as \"127.0.0.1:9180\" or \"[::1]:9180\", or \"\" for none" :
-				     "ADDRESS:PORT such as \"0.0.0.0:8080\" or \"[::]:8080\"";
+		allowed = key->max ? "ADDRESS:PORT such as \"127.0.0.1:9180\" or \"[::1]:9180\", or \"\" for none"
+				   : "ADDRESS:PORT such as \"0.0.0.0:8080\" or \"[::]:8080\"";
 		break;
 	default:
 		ok = fits && is_origin(text);
@@ -294,13 +314,14 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 		break;
 	}
 	if (!ok)
-		return fail_at(reader, setting, "%s.%s must be a string: %s (at most %zu characters)", key->section, key->name, allowed,
-			key->size - 1);
+		return fail_at(reader, setting, "%s.%s must be a string: %s (at most %zu characters)", key->section,
+			key->name, allowed, key->size - 1);
 	snprintf(field, key->size, "%s", text);
 	return 0;
 }
 
-static int read_limit(const struct reader *reader, const struct key *key, const config_setting_t *group, struct config_limit *limit)
+static int read_limit(
+	const struct reader *reader, const struct key *key, const config_setting_t *group, struct config_limit *limit)
 {
 	if (!config_setting_is_group(group))
 		return fail_at(reader, group, "%s.%s must be " LIMIT_TEXT, key->section, key->name);
@@ -317,15 +338,18 @@ static int read_limit(const struct reader *reader, const struct key *key, const 
 			else if (get_integer(setting, &integer))
 				rate = (double)integer;
 			if (!(rate == 0 || (rate >= RATE_MIN && rate <= RATE_MAX)))
-				return fail_at(reader, setting, "%s.%s.rate must be 0 (off) or 0.001..1000000000 per second", key->section,
+				return fail_at(reader, setting,
+					"%s.%s.rate must be 0 (off) or 0.001..1000000000 per second", key->section,
 					key->name);
 			limit->rate = rate;
 		} else if (!strcmp(name, "burst")) {
 			if (!get_integer(setting, &integer) || integer < 1 || integer > BURST_MAX)
-				return fail_at(reader, setting, "%s.%s.burst must be an integer, 1..%u", key->section, key->name, BURST_MAX);
+				return fail_at(reader, setting, "%s.%s.burst must be an integer, 1..%u", key->section,
+					key->name, BURST_MAX);
 			limit->burst = (uint32_t)integer;
 		} else {
-			return fail_at(reader, setting, "unknown key %s.%s.%s; known are rate, burst", key->section, key->name, name);
+			return fail_at(reader, setting, "unknown key %s.%s.%s; known are rate, burst", key->section,
+				key->name, name);
 		}
 	}
 	return 0;
@@ -346,11 +370,11 @@ static int read_key(const struct reader *reader, const struct key *key, const co
 	case KIND_U32:
 	case KIND_POWER_OF_TWO:
 	case KIND_U64:
-		if (!get_integer(setting, &integer) || integer < 0 || (uint64_t)integer < key->min || (uint64_t)integer > key->max ||
-			(key->kind == KIND_POWER_OF_TWO && (integer & (integer - 1))))
+		if (!get_integer(setting, &integer) || integer < 0 || (uint64_t)integer < key->min ||
+			(uint64_t)integer > key->max || (key->kind == KIND_POWER_OF_TWO && (integer & (integer - 1))))
 			return fail_at(reader, setting, "%s.%s must be %s, %llu..%llu", key->section, key->name,
-				key->kind == KIND_POWER_OF_TWO ? "a power of two" : "an integer", (unsigned long long)key->min,
-				(unsigned long long)key->max);
+				key->kind == KIND_POWER_OF_TWO ? "a power of two" : "an integer",
+				(unsigned long long)key->min, (unsigned long long)key->max);
 		if (key->kind == KIND_U64)
 			*(uint64_t *)field = (uint64_t)integer;
 		else
@@ -359,7 +383,8 @@ static int read_key(const struct reader *reader, const struct key *key, const co
 	case KIND_SCOPE:
 		text = config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
 		if (strcmp(text, "protected") && strcmp(text, "all"))
-			return fail_at(reader, setting, "%s.%s must be \"protected\" or \"all\"", key->section, key->name);
+			return fail_at(
+				reader, setting, "%s.%s must be \"protected\" or \"all\"", key->section, key->name);
 		*(bool *)field = !strcmp(text, "all");
 		return 0;
 	case KIND_LIMIT:
@@ -379,14 +404,17 @@ static int read_service(const struct reader *reader, const config_setting_t *gro
 	service->kind = SLUICE_SERVICE_SALE;
 	for (int i = 0; i < config_setting_length(group); i++) {
 		const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
-		const char *text = config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
+		const char *text =
+			config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
 		const char *key = config_setting_name(setting);
 
 		if (!strcmp(key, "name")) {
 			size_t length = strlen(text);
 
-			if (length < 1 || length >= sizeof(service->name) || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") != length)
-				return fail_at(reader, setting, "services.name must be a string of 1..%zu characters a-z, 0-9, _ and -",
+			if (length < 1 || length >= sizeof(service->name) ||
+				strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") != length)
+				return fail_at(reader, setting,
+					"services.name must be a string of 1..%zu characters a-z, 0-9, _ and -",
 					sizeof(service->name) - 1);
 			memcpy(service->name, text, length);
 			named = true;
@@ -394,7 +422,9 @@ static int read_service(const struct reader *reader, const config_setting_t *gro
 			if (!strcmp(text, "any"))
 				service->addr = (struct sluice_addr){0};
 			else if (addr_parse(text, &service->addr) < 0 || (!service->addr.hi && !service->addr.lo))
-				return fail_at(reader, setting, "services.address must be \"any\" or an address such as \"192.0.2.1\" or \"2001:db8::1\"");
+				return fail_at(reader, setting,
+					"services.address must be \"any\" or an address such as \"192.0.2.1\" or "
+					"\"2001:db8::1\"");
 		} else if (!strcmp(key, "port")) {
 			if (!get_integer(setting, &integer) || integer < 1 || integer > 65535)
 				return fail_at(reader, setting, "services.port must be an integer, 1..65535");
@@ -404,7 +434,8 @@ static int read_service(const struct reader *reader, const config_setting_t *gro
 				return fail_at(reader, setting, "services.kind must be \"sale\" or \"tcp\"");
 			service->kind = !strcmp(text, "tcp") ? SLUICE_SERVICE_TCP : SLUICE_SERVICE_SALE;
 		} else {
-			return fail_at(reader, setting, "unknown key services.%s; known are name, address, port, kind", key);
+			return fail_at(
+				reader, setting, "unknown key services.%s; known are name, address, port, kind", key);
 		}
 	}
 	if (!named || !service->port)
@@ -433,8 +464,10 @@ static int read_services(const struct reader *reader, const config_setting_t *li
 
 			if (!strcmp(other->name, service->name))
 				return fail_at(reader, group, "two services have the name \"%s\"", service->name);
-			if (other->port == service->port && other->addr.hi == service->addr.hi && other->addr.lo == service->addr.lo)
-				return fail_at(reader, group, "services \"%s\" and \"%s\" have the same address and port", other->name,
+			if (other->port == service->port && other->addr.hi == service->addr.hi &&
+				other->addr.lo == service->addr.lo)
+				return fail_at(reader, group,
+					"services \"%s\" and \"%s\" have the same address and port", other->name,
 					service->name);
 		}
 		config->service_count++;
@@ -457,9 +490,11 @@ static int fail_unknown_key(const struct reader *reader, const config_setting_t 
 
 	for (size_t i = 0; i < KEY_COUNT; i++) {
 		if (!strcmp(keys[i].section, section) && used < sizeof(known))
-			used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", keys[i].name);
+			used += (size_t)snprintf(
+				known + used, sizeof(known) - used, "%s%s", used ? ", " : "", keys[i].name);
 	}
-	return fail_at(reader, setting, "unknown key %.64s.%.64s; known are %s", section, config_setting_name(setting), known);
+	return fail_at(
+		reader, setting, "unknown key %.64s.%.64s; known are %s", section, config_setting_name(setting), known);
 }
 
 static int read_section(const struct reader *reader, const config_setting_t *group)
@@ -471,7 +506,8 @@ static int read_section(const struct reader *reader, const config_setting_t *gro
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		known |= !strcmp(sections[i], section);
 	if (!known)
-		return fail_at(reader, group, "unknown section %.64s; known are gate, limits, daemon, writer, services", section);
+		return fail_at(reader, group, "unknown section %.64s; known are gate, limits, daemon, writer, services",
+			section);
 	if (!config_setting_is_group(group))
 		return fail_at(reader, group, "%s must be a group: %s: { … };", section, section);
 	for (int i = 0; i < config_setting_length(group); i++) {
@@ -498,7 +534,8 @@ static int slurp(const struct reader *reader, char **text)
 	*text = NULL;
 	if (!file) {
 		err = errno;
-		snprintf(reader->error, reader->error_size, "%s: cannot open the config file: %s", reader->path, strerror(err));
+		snprintf(reader->error, reader->error_size, "%s: cannot open the config file: %s", reader->path,
+			strerror(err));
 		return err == ENOENT ? -ENOENT : -EINVAL;
 	}
 	*text = malloc(CONFIG_FILE_MAX + 1);
@@ -506,7 +543,8 @@ static int slurp(const struct reader *reader, char **text)
 	err = !*text ? ENOMEM : ferror(file) ? errno : length > CONFIG_FILE_MAX ? EFBIG : 0;
 	fclose(file);
 	if (err) {
-		snprintf(reader->error, reader->error_size, "%s: cannot read the config file: %s", reader->path, strerror(err));
+		snprintf(reader->error, reader->error_size, "%s: cannot read the config file: %s", reader->path,
+			strerror(err));
 		return -EINVAL;
 	}
 	(*text)[length] = '\0';
@@ -516,7 +554,8 @@ static int slurp(const struct reader *reader, char **text)
 
 		for (const char *c = *text; c < nul; c++)
 			line += *c == '\n';
-		snprintf(reader->error, reader->error_size, "%s:%u: a NUL byte: this is not a text file", reader->path, line);
+		snprintf(reader->error, reader->error_size, "%s:%u: a NUL byte: this is not a text file", reader->path,
+			line);
 		return -EINVAL;
 	}
 	return 0;
@@ -538,7 +577,8 @@ int config_load(struct config *config, const char *path, char *error, size_t err
 	if (!config_read_string(&syntax, text)) {
 		const char *file = config_error_file(&syntax);
 
-		snprintf(error, error_size, "%s:%d: %s", file ? file : path, config_error_line(&syntax), config_error_text(&syntax));
+		snprintf(error, error_size, "%s:%d: %s", file ? file : path, config_error_line(&syntax),
+			config_error_text(&syntax));
 		err = -EINVAL;
 		goto out_free;
 	}
@@ -546,7 +586,8 @@ int config_load(struct config *config, const char *path, char *error, size_t err
 	for (int i = 0; !err && i < config_setting_length(root); i++) {
 		const config_setting_t *setting = config_setting_get_elem(root, (unsigned)i);
 
-		err = strcmp(config_setting_name(setting), "services") ? read_section(&reader, setting) : read_services(&reader, setting);
+		err = strcmp(config_setting_name(setting), "services") ? read_section(&reader, setting)
+								       : read_services(&reader, setting);
 	}
 	if (!err)
 		*config = read;

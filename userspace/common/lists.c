@@ -18,8 +18,8 @@
 #define MAPPED_PREFIX_BITS 96
 #define INDEX_PREFIX4_BITS 16 /* an IPv4 slot stands for so many leading bits */
 #define INDEX_PREFIX6_BITS 32
-#define BATCH_ENTRIES      4096
-#define COUNTS_MIN         1024 /* a power of two, as all sizes of the hash of counts */
+#define BATCH_ENTRIES	   4096
+#define COUNTS_MIN	   1024 /* a power of two, as all sizes of the hash of counts */
 
 /* Entries that set one bit: key = list, slot and length packed. Linear probing, at most half full. An entry whose count fell to 0 stays
  * until the next growth, which leaves it behind.
@@ -235,8 +235,8 @@ static int batch_read(struct lists *lists, struct cursor *cursor, struct batch *
 
 	for (;;) {
 		uint32_t count = batch->room, next = 0;
-		int err = bpf_map_lookup_batch(lists->lists_fd, cursor->started ? &cursor->bucket : NULL, &next, batch->keys,
-			batch->entries, &count, &opts);
+		int err = bpf_map_lookup_batch(lists->lists_fd, cursor->started ? &cursor->bucket : NULL, &next,
+			batch->keys, batch->entries, &count, &opts);
 
 		if (err == -ENOSPC) { /* one bucket holds more than the batch: no position was lost */
 			err = batch_resize(batch, batch->room * 2);
@@ -348,7 +348,8 @@ void lists_close(struct lists *lists)
 }
 
 /* --- changes ------------------------------------------------------------------------------------------------------------- */
-static void make_key(struct sluice_list_key *key, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
+static void make_key(
+	struct sluice_list_key *key, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
 {
 	memset(key, 0, sizeof(*key));
 	key->addr = *addr;

@@ -117,19 +117,24 @@ static int map_shared_words(struct gate_maps *maps, char *error, size_t error_si
 		int err = check_value_size(wanted[i].fd, wanted[i].value_size, wanted[i].entries);
 
 		if (err)
-			return fail(err, error, error_size, "map %s/%s has another layout than this program knows (%s): detach and attach again",
+			return fail(err, error, error_size,
+				"map %s/%s has another layout than this program knows (%s): detach and attach again",
 				maps->pin_dir, wanted[i].name, strerror(-err));
 	}
 	maps->control = map_array(maps->control_fd, sizeof(struct sluice_control));
-	if (maps->control && (maps->control->magic != SLUICE_ABI_MAGIC || maps->control->abi_version != SLUICE_ABI_VERSION))
+	if (maps->control &&
+		(maps->control->magic != SLUICE_ABI_MAGIC || maps->control->abi_version != SLUICE_ABI_VERSION))
 		return fail(-EPROTO, error, error_size,
-			"the gate under %s speaks ABI version %u and this program version %d: detach and attach again, or use the matching programs",
-			maps->pin_dir, maps->control->magic == SLUICE_ABI_MAGIC ? maps->control->abi_version : 0, SLUICE_ABI_VERSION);
+			"the gate under %s speaks ABI version %u and this program version %d: detach and attach again, "
+			"or use the matching programs",
+			maps->pin_dir, maps->control->magic == SLUICE_ABI_MAGIC ? maps->control->abi_version : 0,
+			SLUICE_ABI_VERSION);
 	maps->sales = map_array(maps->sales_fd, SLUICE_MAX_SALES * sizeof(struct sluice_sale));
 	maps->stock = map_array(maps->stock_fd, SLUICE_MAX_SALES * sizeof(struct sluice_stock));
 	maps->keys = map_array(maps->keys_fd, 2 * sizeof(struct sluice_key));
 	if (!maps->control || !maps->sales || !maps->stock || !maps->keys)
-		return fail(-errno, error, error_size, "cannot map the gate's words under %s: %s", maps->pin_dir, strerror(errno));
+		return fail(-errno, error, error_size, "cannot map the gate's words under %s: %s", maps->pin_dir,
+			strerror(errno));
 	return 0;
 }
 
@@ -151,9 +156,12 @@ int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, siz
 		}
 		err = fd == -EACCES ? -EPERM : fd;
 		if (err == -ENOENT && i == 0)
-			fail(err, error, error_size, "no gate is attached (nothing is pinned under %s): sluice attach IFACE", pin_dir);
+			fail(err, error, error_size,
+				"no gate is attached (nothing is pinned under %s): sluice attach IFACE", pin_dir);
 		else if (err == -EPERM)
-			fail(err, error, error_size, "may not open %s/%s: needs root, or CAP_BPF and access to the directory", pin_dir, pins[i].name);
+			fail(err, error, error_size,
+				"may not open %s/%s: needs root, or CAP_BPF and access to the directory", pin_dir,
+				pins[i].name);
 		else
 			fail(err, error, error_size, "cannot open %s/%s: %s", pin_dir, pins[i].name, strerror(-err));
 		goto out_close;

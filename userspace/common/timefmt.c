@@ -12,7 +12,7 @@
 
 #define NS_PER_S  1000000000ULL
 #define NS_PER_MS 1000000ULL
-#define DAY_S     86400LL
+#define DAY_S	  86400LL
 #define YEAR_MIN  1970
 #define YEAR_MAX  2262 /* the last whole year that a signed 64-bit count of ns reaches is 2261; u64 holds all of 2262 */
 
@@ -146,7 +146,8 @@ int time_parse_rfc3339(const char *text, uint64_t *wall_ns)
 		return -EINVAL;
 	if (!take_fraction(&text, &fraction_ns) || !take_offset(&text, &offset_s) || *text != '\0')
 		return -EINVAL;
-	if (year < YEAR_MIN || year > YEAR_MAX || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month))
+	if (year < YEAR_MIN || year > YEAR_MAX || month < 1 || month > 12 || day < 1 ||
+		day > days_in_month(year, month))
 		return -EINVAL;
 	if (hour > 23 || minute > 59 || second > 59)
 		return -EINVAL;
@@ -184,7 +185,8 @@ int time_parse_duration_s(const char *text, uint64_t *seconds)
 	if (digits == 0)
 		return -EINVAL;
 	for (size_t i = 0; i < digits; i++) {
-		if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(text[i] - '0'), &value))
+		if (__builtin_mul_overflow(value, 10, &value) ||
+			__builtin_add_overflow(value, (uint64_t)(text[i] - '0'), &value))
 			return -EINVAL;
 	}
 	text += digits;

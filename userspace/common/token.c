@@ -98,7 +98,8 @@ int token_open(const struct token_keys *keys, const char *text, size_t length, s
 {
 	const struct sluice_key *key;
 
-	if (length != SLUICE_TOKEN_TEXT || sluice_token_decode(text, token) < 0 || token->version != SLUICE_TOKEN_VERSION)
+	if (length != SLUICE_TOKEN_TEXT || sluice_token_decode(text, token) < 0 ||
+		token->version != SLUICE_TOKEN_VERSION)
 		return -EINVAL;
 	key = &keys->slot[token->key_id & 1];
 	if (!key->valid || key->id != token->key_id)
@@ -253,10 +254,12 @@ static int keys_read(struct token_keys *keys, int fd, const char *path, char *er
 	if (!S_ISREG(st.st_mode))
 		return fail(-EINVAL, error, error_size, "the key file %s is not a regular file", path);
 	if (st.st_mode & 077)
-		return fail(-EPERM, error, error_size, "others may read the key file %s (mode %04o): chmod 0600 it, and rotate the keys", path,
+		return fail(-EPERM, error, error_size,
+			"others may read the key file %s (mode %04o): chmod 0600 it, and rotate the keys", path,
 			(unsigned)(st.st_mode & 07777));
 	if (st.st_uid != geteuid() && st.st_uid != 0)
-		return fail(-EPERM, error, error_size, "the key file %s belongs to uid %u, not to this process's user: chown it", path,
+		return fail(-EPERM, error, error_size,
+			"the key file %s belongs to uid %u, not to this process's user: chown it", path,
 			(unsigned)st.st_uid);
 	n = read(fd, text, sizeof(text) - 1);
 	if (n < 0)
@@ -266,7 +269,9 @@ static int keys_read(struct token_keys *keys, int fd, const char *path, char *er
 	explicit_bzero(text, sizeof(text));
 	if (!ok)
 		return fail(-EINVAL, error, error_size,
-			"the key file %s is damaged: restore it, or remove it to make new keys (all tokens become invalid)", path);
+			"the key file %s is damaged: restore it, or remove it to make new keys (all tokens become "
+			"invalid)",
+			path);
 	return 0;
 }
 
@@ -299,7 +304,8 @@ int token_keys_load(struct token_keys *keys, const char *path, char *error, size
 int token_keys_rotate(struct token_keys *keys, const char *path, char *error, size_t error_size)
 {
 	struct token_keys next = *keys;
-	__u32 id = (keys->slot[keys->current].id + 1) & UINT8_MAX; /* ids alternate in parity, so the other slot is theirs */
+	__u32 id = (keys->slot[keys->current].id + 1) &
+		   UINT8_MAX; /* ids alternate in parity, so the other slot is theirs */
 	int err;
 
 	next.current = id & 1;
