@@ -43,7 +43,7 @@ PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wil
 PACKET_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packet/test_%.c,$(wildcard tests/packet/*.c)))
 BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: all check check-unit check-packet check-e2e demo bench lint sanitize install clean help FORCE
+.PHONY: docs all check check-unit check-packet check-e2e demo bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -54,6 +54,7 @@ help:
 	@echo 'check     every test (needs root)          check-unit, check-packet, check-e2e: one part'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path of the gate (needs root); report in $(BUILD)/bench/report.json'
+	@echo 'docs      docs/reasons.md from the list of reasons'
 	@echo 'lint      clang-format, cppcheck, shellcheck'
 	@echo 'sanitize  unit tests under ASan and UBSan'
 	@echo 'install   to $$(DESTDIR)$$(prefix)             clean     removes $(BUILD)/'
@@ -131,6 +132,9 @@ demo: all
 bench: all $(BENCH)
 	$(Q)mkdir -p $(BUILD)/bench
 	$(Q)scripts/bench.sh $(BUILD)
+
+docs: $(BUILD)/tests/unit/test_reasons
+	$(Q)SLUICE_WRITE_DOCS=1 $<
 
 lint:
 	$(Q)scripts/lint.sh
