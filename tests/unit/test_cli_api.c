@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* `sluice` against a made-up control server that plays a script: which requests a command sends, what it makes of the answers, and
+ * with which exit code it ends. Run by check-unit; needs no daemon and no root.
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "cli/cli.h"
+#include "common/timefmt.h"
+
+#define ARGS_MAX 24
+#define SCRIPT_MAX 5
+#define REQUEST_MAX 4096
+
+/* One exchange. `request` is the request line without the version; `body` is compared as text if not NULL. */
+struct exchange {
+	const char *request;
+	const char *body;
+	const char *header; /* must be in the request's head, if not NULL */
+	int status;
+	const char *answer;
+};
+
+static struct {
+	const struct exchange *script;
+	unsigned played;
+	char wrong[REQUEST_MAX + 512]; /* the first request that was not as the script has it */
+	char seen_body[REQUEST_MAX];
+} server;
+
+static char dir[] = "/tmp/sluice-cli-test-XXXXXX";
+static char socket_path[64], secret_path[64];
+static const struct cli_program programs[] = {{NULL, NULL, NULL}};
+static char *said, *printed;
+
+/* Reads one request; returns its length, 0 at the end of the connection. */
+static size_t read_request(int fd, char *request)
+{
+	size_t length = 0, head, body = 0;
+	char *end;
+
+	for (;;) {
+		ssize_t got = read(fd, request + length, REQUEST_MAX - 1 - length);
+
+		if (got <= 0)
+			return 0;
+		length += (size_t)got;
+		request[length] = '\0';
+		end = strstr(request, "\r\n\r\n");
+		if (!end)
+			continue;
+		head = (size_t)(end + 4 - request);
+		end = strstr(request, "Content-Length: ");
+		if (end && end < request + head)
+			body = strtoul(end + 16, NULL, 10);
+		if (length >= head + body)
+			return length;
+	}
+}
+
+static void play(int fd)
+{
+	char request[REQUEST_MAX], answer[8192];
+
+	while (read_request(fd, request)) {
+		const struct exchange *exchange = &server.script[server.played];
+		char *body = strstr(request, "\r\n\r\n") + 4;
+		const char *text;
+		size_t line = exchange->request ? strlen(exchange->request) : 0;
+		int length;
+
+		if (!line || strncmp(request, exchange->request, line) ||
+			strncmp(request + line, " HTTP/1.1\r\n", 11) ||
+			(exchange->body && strcmp(exchange->body, body)) ||
+			(exchange->header && !strstr(request, exchange->header))) {
+			snprintf(server.wrong, sizeof(server.wrong), "request %u: %s", server.played, request);
+			return;
+		}
+		snprintf(server.seen_body, sizeof(server.seen_body), "%s", body);
+		server.played++;
+		if (!exchange->status)
+			return; /* hangs up instead of answering */
+		text = exchange->answer ? exchange->answer : "";
+		length = snprintf(answer, sizeof(answer), "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n%s",
+			exchange->status, strlen(text), text);
+		if (write(fd, answer, (size_t)length) != length)
+			return;
+	}
+}
+
+static void *serve(void *arg)
+{
+	int listener = *(int *)arg, fd;
+
+	while ((fd = accept(listener, NULL, NULL)) >= 0) {
+		play(fd);
+		close(fd);
+	}
+	return NULL;
+}
+
+static int run_words(const char *words, const char *input)
+{
+	static char line[1024];
+	char *argv[ARGS_MAX + 1] = {(char *)"sluice"};
+	size_t size, said_size;
+	FILE *in = input ? fmemopen((char *)input, strlen(input), "r") : fopen("/dev/null", "r"), *out,
+	     *terminal = stderr;
+	int argc = 1, code;
+
+	free(said);
+	free(printed);
+	snprintf(line, sizeof(line), "%s", words);
+	for (char *word = strtok(line, " "); word && argc < ARGS_MAX; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	out = open_memstream(&printed, &size);
+	stderr = open_memstream(&said, &said_size);
+	code = cli_run(argc, argv, programs, in, out);
+	fclose(stderr);
+	stderr = terminal;
+	fclose(out);
+	fclose(in);
+	return code;
+}
+
+/* Runs "sluice --socket … `words`" against the script and checks that every exchange of it took place. */
+static int run_input(const struct exchange *script, const char *words, const char *input)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char with_socket[1024];
+	pthread_t thread;
+	unsigned expected = 0;
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), code;
+
+	while (expected < SCRIPT_MAX && script[expected].request)
+		expected++;
+	memset(&server, 0, sizeof(server));
+	server.script = script;
+	strcpy(address.sun_path, socket_path);
+	unlink(socket_path);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	assert_int_equal(pthread_create(&thread, NULL, serve, &listener), 0);
+	snprintf(with_socket, sizeof(with_socket), "--socket %s %s", socket_path, words);
+	code = run_words(with_socket, input);
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(thread, NULL);
+	close(listener);
+	if (*server.wrong)
+		fail_msg("\"%s\" sent %s", words, server.wrong);
+	assert_int_equal(server.played, expected);
+	return code;
+}
+
+static int run(const struct exchange *script, const char *words)
+{
+	return run_input(script, words, NULL);
+}
+
+static void assert_said(const char *sentence)
+{
+	if (!strstr(said, sentence))
+		fail_msg("it says \"%s\", not \"%s\"", said, sentence);
+}
+
+static void sales_become_a_table(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {{"GET /v1/sales", "", "Host: sluice", 200,
+		"{\"sales\":[{\"slug\":\"drop-11\",\"state\":\"open\",\"stock\":1000,\"free\":7,\"held\":993,"
+		"\"confirmed\":0,\"per_buyer\":1,"
+		"\"pace_per_second\":0,\"opens_at\":\"2026-11-22T12:00:00Z\",\"ends_at\":\"2026-11-22T13:00:00Z\"}]}"}};
+
+	(void)state;
+	assert_int_equal(run(script, "sale list"), CLI_OK);
+	assert_non_null(strstr(printed, "SALE     STATE  STOCK  FREE  HELD  CONFIRMED"));
+	assert_non_null(strstr(printed, "drop-11  open    1000     7   993          0"));
+	assert_string_equal(said, "");
+}
+
+static void json_output_is_what_the_api_answered(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales/a", NULL, NULL, 200, "{\"slug\":\"a\",\"new_member\":[1,2.5]}"}};
+
+	(void)state;
+	assert_int_equal(run(script, "sale show a -o json"), CLI_OK);
+	assert_string_equal(printed, "{\n  \"slug\": \"a\",\n  \"new_member\": [\n    1,\n    2.5\n  ]\n}\n");
+}
+
+static void a_sale_is_created_with_what_was_given_and_no_more(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales", NULL, NULL, 200, "{\"sales\":[{\"slug\":\"b\"}]}"},
+		{"PUT /v1/sales/a",
+			"{\"stock\":1000,\"opens_at\":\"2026-11-22T12:00:00Z\",\"ends_at\":\"2026-11-22T13:00:00Z\","
+			"\"per_buyer\":2,\"hold_seconds\":600}",
+			"Content-Type: application/json", 201, "{\"slug\":\"a\",\"state\":\"scheduled\"}"},
+	};
+
+	(void)state;
+	assert_int_equal(
+		run(script,
+			"sale create a --stock 1000 --opens 2026-11-22T12:00:00Z --ends +1h --per-buyer 2 --hold 10m"),
+		CLI_OK);
+	assert_string_equal(printed, "slug   a\nstate  scheduled\n");
+}
+
+static void a_sale_that_exists_is_not_created_again(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales", NULL, NULL, 200, "{\"sales\":[{\"slug\":\"a\"}]}"}};
+
+	(void)state;
+	assert_int_equal(run(script, "sale create a --stock 1000 --opens now --ends +1h"), CLI_CONFLICT);
+	assert_said("there is such a sale already");
+	assert_string_equal(printed, "");
+}
+
+static void a_changed_end_counts_from_the_opening(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales/a", NULL, NULL, 200, "{\"slug\":\"a\",\"opens_at\":\"2026-11-22T12:00:00Z\"}"},
+		{"PUT /v1/sales/a", "{\"ends_at\":\"2026-11-22T14:00:00Z\"}", NULL, 200, "{\"slug\":\"a\"}"},
+	};
+	static const struct exchange missing[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales/a", NULL, NULL, 404,
+			"{\"code\":\"unknown_sale\",\"detail\":\"There is no sale \\\"a\\\".\",\"status\":404}"},
+	};
+
+	(void)state;
+	assert_int_equal(run(script, "sale set a --ends +2h"), CLI_OK);
+	assert_int_equal(run(missing, "sale set a --ends +2h"), CLI_NOT_FOUND);
+}
+
+static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/pause", "", NULL, 404,
+		"{\"code\":\"unknown_sale\",\"detail\":\"There is no such sale.\",\"status\":404}"}};
+	static const struct exchange taken[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", "{\"delta\":-500}", NULL, 409,
+		"{\"code\":\"not_enough_free\",\"detail\":\"Fewer units are free.\",\"free\":7}"}};
+	static const struct exchange stranger[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 500, "<html>"}};
+	static const struct exchange not_json[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 200, "hello"}};
+
+	(void)state;
+	assert_int_equal(run(script, "sale pause a"), CLI_NOT_FOUND);
+	assert_string_equal(said,
+		"sluice: sale \"a\": There is no such sale (unknown_sale)\n  \"sluice sale list\" "
+		"shows the sales of this node\n");
+	assert_string_equal(printed, "");
+	assert_int_equal(run(taken, "stock remove a 500"), CLI_CONFLICT);
+	assert_said("7 units are free");
+	assert_int_equal(run(stranger, "sale list"), CLI_FAILED);
+	assert_said("answered 500 without saying why");
+	assert_int_equal(run(not_json, "sale list"), CLI_FAILED);
+	assert_said("is not JSON");
+}
+
+static void a_change_without_an_answer_is_not_called_undone(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"POST /v1/sales/a/stock", "{\"delta\":100,\"reason\":\"found\"}", NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "stock add a 100 --reason found"), CLI_UNREACHABLE);
+	assert_said("may have been made all the same");
+}
+
+static void stock_that_does_not_add_up_is_exit_code_seven(void **state)
+{
+	static const struct exchange whole[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
+		"{\"put_in\":10,\"free\":4,\"held\":6,\"confirmed\":0,\"in_flight\":0,\"balanced\":true}"}};
+	static const struct exchange moving[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
+		"{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":0,\"in_flight\":1,\"balanced\":false}"}};
+	static const struct exchange broken[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
+		"{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":2,\"in_flight\":0,\"balanced\":false}"}};
+
+	(void)state;
+	assert_int_equal(run(whole, "stock show a"), CLI_OK);
+	assert_string_equal(said, "");
+	assert_int_equal(run(moving, "stock show a"), CLI_OK);
+	assert_said("1 admissions are on their way");
+	assert_int_equal(run(broken, "stock show a"), CLI_INVARIANT);
+	assert_said("put in 10, but free 4 + held 5 + confirmed 2 = 11");
+	assert_non_null(strstr(printed, "balanced   no"));
+}
+
+static void the_pages_of_a_list_are_followed_to_the_end(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/lists/deny?limit=1000", NULL, NULL, 200,
+			"{\"entries\":[{\"prefix\":\"192.0.2.0/"
+			"24\",\"expires_at\":null,\"reason\":\"bots\",\"hits\":5}],\"next\":\"192.0.2.0/24\"}"},
+		{"GET /v1/lists/deny?limit=1000&after=192.0.2.0%2F24", NULL, NULL, 200,
+			"{\"entries\":[{\"prefix\":\"2001:db8::/"
+			"32\",\"expires_at\":null,\"reason\":\"\",\"hits\":0}],\"next\":7}"},
+		{"GET /v1/lists/deny?limit=1000&after=7", NULL, NULL, 200, "{\"entries\":[],\"next\":null}"},
+	};
+
+	(void)state;
+	assert_int_equal(run(script, "deny list"), CLI_OK);
+	assert_string_equal(printed,
+		"PREFIX        HITS  EXPIRES  REASON\n"
+		"192.0.2.0/24     5  -        bots\n"
+		"2001:db8::/32     0  -        \n");
+	assert_int_equal(run(script, "deny list -o json"), CLI_OK);
+	assert_string_equal(printed,
+		"{\n  \"entries\": [\n"
+		"    {\"prefix\": \"192.0.2.0/24\", \"expires_at\": null, \"reason\": \"bots\", \"hits\": 5},\n"
+		"    {\"prefix\": \"2001:db8::/32\", \"expires_at\": null, \"reason\": \"\", \"hits\": 0}\n"
+		"  ],\n  \"next\": null\n}\n");
+}
+
+static void a_cursor_that_does_not_move_ends_the_walk(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/lists/allow?limit=1000", NULL, NULL, 200, "{\"entries\":[],\"next\":\"x\"}"},
+		{"GET /v1/lists/allow?limit=1000&after=x", NULL, NULL, 200, "{\"entries\":[],\"next\":\"x\"}"},
+	};
+
+	(void)state;
+	assert_int_equal(run(script, "allow list"), CLI_FAILED);
+	assert_said("leads nowhere");
+}
+
+static void half_a_list_is_not_whole_json(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/lists/deny?limit=1000", NULL, NULL, 200,
+			"{\"entries\":[{\"prefix\":\"192.0.2.0/24\"}],\"next\":\"x\"}"},
+		{"GET /v1/lists/deny?limit=1000&after=x", NULL, NULL, 503,
+			"{\"code\":\"unavailable\",\"detail\":\"No.\"}"},
+	};
+
+	(void)state;
+	assert_int_equal(run(script, "deny list -o json"), CLI_FAILED);
+	assert_null(strstr(printed, "]"));
+}
+
+static void orders_stop_after_a_page_unless_all_are_wanted(void **state)
+{
+	static const struct exchange first[SCRIPT_MAX + 1] = {{"GET /v1/orders?limit=1000&sale=a&state=held", NULL,
+		NULL, 200, "{\"orders\":[{\"id\":\"00\",\"seq\":1}],\"next\":12}"}};
+	static const struct exchange all[SCRIPT_MAX + 1] = {
+		{"GET /v1/orders?limit=1000", NULL, NULL, 200, "{\"orders\":[{\"id\":\"00\",\"seq\":1}],\"next\":12}"},
+		{"GET /v1/orders?limit=1000&after=12", NULL, NULL, 200,
+			"{\"orders\":[{\"id\":\"01\",\"seq\":2}],\"next\":null}"}};
+
+	(void)state;
+	assert_int_equal(run(first, "order list --sale a --state held"), CLI_OK);
+	assert_said("--all lists every one");
+	assert_int_equal(run(first, "order list --sale a --state held -o json"), CLI_OK);
+	assert_non_null(strstr(printed, "\"next\": 12"));
+	assert_int_equal(run(all, "order list --all"), CLI_OK);
+	assert_string_equal(said, "");
+	assert_non_null(strstr(printed, "\n01  "));
+}
+
+static void a_limit_keeps_its_burst_unless_told(void **state)
+{
+	static const char after[] = "{\"source\":{\"rate\":60.0,\"burst\":100},\"prefix\":{\"rate\":0,\"burst\":1}}";
+	static const struct exchange keep[SCRIPT_MAX + 1] = {
+		{"GET /v1/limits", NULL, NULL, 200, "{\"source\":{\"rate\":50.0,\"burst\":100}}"},
+		{"PATCH /v1/limits", "{\"source\":{\"rate\":60.0,\"burst\":100}}", NULL, 200, after}};
+	static const struct exchange was_off[SCRIPT_MAX + 1] = {
+		{"GET /v1/limits", NULL, NULL, 200, "{\"source\":{\"rate\":0,\"burst\":1}}"},
+		{"PATCH /v1/limits", "{\"source\":{\"rate\":2.5,\"burst\":3}}", NULL, 200, after}};
+	static const struct exchange off[SCRIPT_MAX + 1] = {
+		{"PATCH /v1/limits", "{\"source\":{\"rate\":0.0,\"burst\":1}}", NULL, 200, after}};
+
+	(void)state;
+	assert_int_equal(run(keep, "limit set source 60"), CLI_OK);
+	assert_non_null(strstr(printed, "source      60    100  requests per IPv4 address"));
+	assert_non_null(strstr(printed, "prefix     off      -  "));
+	assert_int_equal(run(was_off, "limit set source 2.5"), CLI_OK);
+	assert_int_equal(run(off, "limit set source off"), CLI_OK);
+}
+
+static void list_entries_are_put_and_removed_by_encoded_prefix(void **state)
+{
+	static const struct exchange put[SCRIPT_MAX + 1] = {
+		{"PUT /v1/lists/deny/192.0.2.0%2F24", "{\"ttl_seconds\":600,\"reason\":\"bots\"}", NULL, 200,
+			"{\"prefix\":\"192.0.2.0/24\",\"expires_at\":null,\"reason\":\"bots\",\"hits\":0}"}};
+	static const struct exchange removed[SCRIPT_MAX + 1] = {
+		{"DELETE /v1/lists/allow/192.0.2.0%2F24", "", NULL, 204, NULL}};
+	static const struct exchange full[SCRIPT_MAX + 1] = {{"PUT /v1/lists/deny/192.0.2.1", "{}", NULL, 507,
+		"{\"code\":\"list_full\",\"detail\":\"The list is full.\"}"}};
+
+	(void)state;
+	assert_int_equal(run(put, "deny add 192.0.2.0/24 --ttl 10m --reason bots"), CLI_OK);
+	assert_int_equal(run(removed, "allow rm 192.0.2.0/24"), CLI_OK);
+	assert_string_equal(printed, "");
+	assert_int_equal(run(full, "deny add 192.0.2.1"), CLI_FAILED);
+	assert_said("gate.max_prefixes");
+}
+
+static void secrets_come_from_standard_input(void **state)
+{
+	static const struct exchange issue[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/tokens",
+		"{\"buyer\":\"session-1\",\"quantity\":2,\"network\":\"192.0.2.7\"}", NULL, 201, "{\"token\":\"t\"}"}};
+	static const struct exchange inspect[SCRIPT_MAX + 1] = {
+		{"POST /v1/tokens/inspect", "{\"token\":\"abc\"}", NULL, 200, "{\"mac_valid\":false}"}};
+	static const struct exchange none[SCRIPT_MAX + 1] = {{NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(
+		run_input(issue, "token issue a --buyer - --quantity 2 --network 192.0.2.7", "session-1\n"), CLI_OK);
+	assert_string_equal(printed, "token  t\n");
+	assert_int_equal(run_input(inspect, "token inspect", "abc\r\n"), CLI_OK);
+	assert_int_equal(run_input(inspect, "token inspect -", "abc"), CLI_OK);
+	assert_int_equal(run_input(inspect, "token inspect abc", NULL), CLI_OK);
+	assert_int_equal(run_input(none, "token inspect", "\n"), CLI_USAGE);
+	assert_int_equal(run_input(none, "token issue a --buyer -", "one\ntwo\n"), CLI_USAGE);
+	assert_said("more than one line");
+	assert_int_equal(run_input(none, "token issue a --buyer -",
+				 "12345678901234567890123456789012345678901234567890123456789012345678901234567890"
+				 "1234567890123456789012345678901234567890123456789"),
+		CLI_USAGE);
+	assert_said("longer than 128 bytes");
+}
+
+static void stats_leave_out_what_did_not_happen(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {{"GET /v1/stats", NULL, NULL, 200,
+		"{\"packets\":{\"shop\":{\"syn_cookie\":{\"packets\":12,\"bytes\":720},\"denied\":{\"packets\":0,"
+		"\"bytes\":0}}},"
+		"\"calls\":{\"admitted\":3,\"sold_out\":0},\"orders\":{\"admitted\":5},\"tokens\":{\"live\":9}}"}};
+
+	(void)state;
+	assert_int_equal(run(script, "stats"), CLI_OK);
+	assert_non_null(strstr(printed, "shop     syn_cookie       12    720  SYN answered with a SYN cookie\n"));
+	assert_non_null(strstr(printed, "admitted          3  admitted: token spent"));
+	assert_null(strstr(printed, "denied"));
+	assert_null(strstr(printed, "sold_out"));
+	assert_non_null(strstr(printed, "orders admitted      5\n"));
+}
+
+static void the_secret_travels_in_a_header_over_tcp(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"POST /v1/keys/rotate", "", "Authorization: Bearer 0123abcd\r\n", 200, "{\"key_id\":4}"}};
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), code;
+	FILE *secret = fopen(secret_path, "w");
+	char words[256];
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(fputs("0123abcd\n", secret) < 0, 0);
+	fclose(secret);
+	memset(&server, 0, sizeof(server));
+	server.script = script;
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	assert_int_equal(pthread_create(&thread, NULL, serve, &listener), 0);
+	snprintf(words, sizeof(words), "--url http://127.0.0.1:%u/ --secret-file %s key rotate",
+		ntohs(address.sin_port), secret_path);
+	setenv("http_proxy", "http://127.0.0.1:1", 1); /* would get the secret if it were used */
+	code = run_words(words, NULL);
+	unsetenv("http_proxy");
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(thread, NULL);
+	close(listener);
+	assert_string_equal(server.wrong, "");
+	assert_int_equal(code, CLI_OK);
+	assert_string_equal(printed, "key_id  4\n");
+	assert_null(strstr(said, "0123abcd"));
+}
+
+static void a_secret_file_that_holds_none_is_refused(void **state)
+{
+	static const char *const bad[] = {"", "\n", "two words\n", "line\r\nX-Injected: 1\n"};
+	char words[256];
+
+	(void)state;
+	snprintf(words, sizeof(words), "--url http://127.0.0.1:1 --secret-file %s sale list", secret_path);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		FILE *secret = fopen(secret_path, "w");
+
+		fputs(bad[i], secret);
+		fclose(secret);
+		assert_int_equal(run_words(words, NULL), CLI_FAILED);
+		assert_said("does not hold a control secret");
+	}
+	unlink(secret_path);
+	assert_int_equal(run_words(words, NULL), CLI_FAILED);
+	assert_said("No such file");
+}
+
+static int make_dir(void **state)
+{
+	(void)state;
+	umask(077);
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(socket_path, sizeof(socket_path), "%s/sock", dir);
+	snprintf(secret_path, sizeof(secret_path), "%s/secret", dir);
+	return 0;
+}
+
+static int remove_dir(void **state)
+{
+	(void)state;
+	unlink(socket_path);
+	unlink(secret_path);
+	free(said);
+	free(printed);
+	return rmdir(dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sales_become_a_table),
+		cmocka_unit_test(json_output_is_what_the_api_answered),
+		cmocka_unit_test(a_sale_is_created_with_what_was_given_and_no_more),
+		cmocka_unit_test(a_sale_that_exists_is_not_created_again),
+		cmocka_unit_test(a_changed_end_counts_from_the_opening),
+		cmocka_unit_test(a_refusal_names_the_thing_the_cause_and_the_remedy),
+		cmocka_unit_test(a_change_without_an_answer_is_not_called_undone),
+		cmocka_unit_test(stock_that_does_not_add_up_is_exit_code_seven),
+		cmocka_unit_test(the_pages_of_a_list_are_followed_to_the_end),
+		cmocka_unit_test(a_cursor_that_does_not_move_ends_the_walk),
+		cmocka_unit_test(half_a_list_is_not_whole_json),
+		cmocka_unit_test(orders_stop_after_a_page_unless_all_are_wanted),
+		cmocka_unit_test(a_limit_keeps_its_burst_unless_told),
+		cmocka_unit_test(list_entries_are_put_and_removed_by_encoded_prefix),
+		cmocka_unit_test(secrets_come_from_standard_input),
+		cmocka_unit_test(stats_leave_out_what_did_not_happen),
+		cmocka_unit_test(the_secret_travels_in_a_header_over_tcp),
+		cmocka_unit_test(a_secret_file_that_holds_none_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* sluice: the operator's command. The loader's verbs and the drill parse their own arguments; everything else is a noun with verbs over
+ * the control API (cli.h).
+ */
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/loader.h"
+#include "drill/drill.h"
+
+static const struct cli_program programs[] = {
+	{"attach", "put the gate on an interface", cmd_attach},
+	{"detach", "take it off again; leaves nothing behind", cmd_detach},
+	{"reload", "replace the gate's program, keep its maps", cmd_reload},
+	{"status", "the gate, its interface and its services", cmd_status},
+	{"drill", "a flash sale with a crowd of buyers and bots", cmd_drill},
+	{NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+	return cli_run(argc, argv, programs, stdin, stdout);
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* `sluice sale`: the sales of this node and their windows. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/api.h"
+#include "cli/cli.h"
+#include "cli/table.h"
+#include "common/timefmt.h"
+#include "sluice/abi.h"
+
+#define ABOUT_MAX 192
+
+enum set_option { SET_OPENS, SET_ENDS, SET_PER_BUYER, SET_HOLD, SET_PACE, SET_MULTIPLIER, SET_COUNT };
+enum create_option { CREATE_STOCK = SET_COUNT };
+
+#define WINDOW_HELP "RFC 3339 (2026-11-22T12:00:00Z), now, or +15m from now"
+#define ENDS_HELP "end; RFC 3339, or +1h from the opening"
+#define SHARED_OPTIONS(is_required) \
+	[SET_OPENS] = {"opens", "TIME", "opening; " WINDOW_HELP, is_required}, \
+	[SET_ENDS] = {"ends", "TIME", ENDS_HELP, is_required}, \
+	[SET_PER_BUYER] = {"per-buyer", "N", "units that one buyer may have (1)", false}, \
+	[SET_HOLD] = {"hold", "DURATION", "how long an order is held (15m)", false}, \
+	[SET_PACE] = {"pace", "N", "units per second that the judge admits at most; 0 = no limit (0)", false}, \
+	[SET_MULTIPLIER] = {"token-multiplier", "N", \
+		"live tokens per unit of stock at most; 0 = as the config file says (0)", false}
+
+static const struct cli_option create_options[] = {
+	SHARED_OPTIONS(true),
+	[CREATE_STOCK] = {"stock", "N", "units to put in", true},
+	{NULL, NULL, NULL, false},
+};
+
+static const struct cli_option set_options[] = {
+	SHARED_OPTIONS(false),
+	{NULL, NULL, NULL, false},
+};
+
+static const struct cli_column list_columns[] = {
+	{"SALE", "slug", false},
+	{"STATE", "state", false},
+	{"STOCK", "stock", true},
+	{"FREE", "free", true},
+	{"HELD", "held", true},
+	{"CONFIRMED", "confirmed", true},
+	{"PER BUYER", "per_buyer", true},
+	{"PACE/S", "pace_per_second", true},
+	{"OPENS", "opens_at", false},
+	{"ENDS", "ends_at", false},
+	{NULL, NULL, false},
+};
+
+static const char *about(const struct cli_call *call, char *text)
+{
+	snprintf(text, ABOUT_MAX, "sale \"%s\"", call->operand[0]);
+	return text;
+}
+
+static int run_list(const struct cli_call *call)
+{
+	struct cli_table *table;
+	json_t *answer, *sale;
+	size_t i;
+	int code = cli_api_ask(call->api, "sales", "GET", cli_api_path("/v1/sales"), NULL, &answer);
+
+	if (code || call->globals->json)
+		return code ? code : cli_print_answer(call, answer);
+	table = cli_table_new(call->out, list_columns);
+	json_array_foreach(json_object_get(answer, "sales"), i, sale) {
+		cli_table_add_json(table, sale);
+	}
+	cli_table_end(table);
+	json_decref(answer);
+	return CLI_OK;
+}
+
+static int run_show(const struct cli_call *call)
+{
+	char text[ABOUT_MAX];
+	json_t *answer;
+	int code = cli_api_ask(
+		call->api, about(call, text), "GET", cli_api_path("/v1/sales/%s", call->operand[0]), NULL, &answer);
+
+	return code ? code : cli_print_answer(call, answer);
+}
+
+static int option_count(
+	const struct cli_call *call, json_t *body, unsigned option, const char *field, uint64_t min, uint64_t max)
+{
+	uint64_t count;
+	int code = cli_option_count(call, option, min, max, &count);
+
+	if (!code && call->value[option])
+		json_object_set_new(body, field, json_integer((json_int_t)count));
+	return code;
+}
+
+static int option_time(const struct cli_call *call, json_t *body, unsigned option, const char *field, uint64_t now_ns,
+	uint64_t base_ns, uint64_t *wall_ns)
+{
+	char text[TIME_TEXT_MAX];
+
+	if (!call->value[option])
+		return CLI_OK;
+	if (cli_parse_when(call->value[option], now_ns, base_ns, wall_ns))
+		return cli_usage(call, "--%s: \"%s\" is not a time like 2026-11-22T12:00:00Z, now or +15m",
+			call->verb->options[option].name, call->value[option]);
+	json_object_set_new(body, field, json_string(time_format_rfc3339(*wall_ns, text)));
+	return CLI_OK;
+}
+
+/* What both `create` and `set` can say. `opens_ns` is the opening so far, for an --ends that counts from it. */
+static int read_options(const struct cli_call *call, json_t *body, uint64_t now_ns, uint64_t opens_ns)
+{
+	uint64_t ends_ns = 0, hold_s;
+	int code = option_time(call, body, SET_OPENS, "opens_at", now_ns, now_ns, &opens_ns);
+
+	if (!code)
+		code = option_time(call, body, SET_ENDS, "ends_at", now_ns, opens_ns, &ends_ns);
+	if (!code && call->value[SET_ENDS] && ends_ns <= opens_ns)
+		code = cli_usage(call, "--ends: \"%s\" is not after the opening", call->value[SET_ENDS]);
+	if (!code)
+		code = option_count(call, body, SET_PER_BUYER, "per_buyer", 1, SLUICE_MAX_QUANTITY);
+	if (!code)
+		code = cli_option_duration_s(call, SET_HOLD, &hold_s);
+	if (!code && call->value[SET_HOLD])
+		json_object_set_new(body, "hold_seconds", json_integer((json_int_t)hold_s));
+	if (!code)
+		code = option_count(call, body, SET_PACE, "pace_per_second", 0, CLI_COUNT_MAX);
+	if (!code)
+		code = option_count(call, body, SET_MULTIPLIER, "token_multiplier", 0, UINT32_MAX);
+	return code;
+}
+
+/* PUT also changes a sale that is there; `create` must not, so it looks first. */
+static int refuse_existing(const struct cli_call *call, const char *thing)
+{
+	json_t *answer, *sale;
+	bool found = false;
+	size_t i;
+	int code = cli_api_ask(call->api, thing, "GET", cli_api_path("/v1/sales"), NULL, &answer);
+
+	if (code)
+		return code;
+	json_array_foreach(json_object_get(answer, "sales"), i, sale) {
+		const char *slug = json_string_value(json_object_get(sale, "slug"));
+
+		found = found || (slug && !strcmp(slug, call->operand[0]));
+	}
+	json_decref(answer);
+	if (!found)
+		return CLI_OK;
+	cli_say("%s: there is such a sale already (\"sluice sale set\" changes it, \"sluice stock add\" adds units)",
+		thing);
+	return CLI_CONFLICT;
+}
+
+static int run_create(const struct cli_call *call)
+{
+	char text[ABOUT_MAX];
+	const char *thing = about(call, text);
+	uint64_t now_ns = time_wall_ns();
+	json_t *body = json_object(), *answer;
+	int code = option_count(call, body, CREATE_STOCK, "stock", 0, CLI_COUNT_MAX);
+
+	if (!code)
+		code = read_options(call, body, now_ns, now_ns);
+	if (!code)
+		code = refuse_existing(call, thing);
+	if (code) {
+		json_decref(body);
+		return code;
+	}
+	code = cli_api_ask(call->api, thing, "PUT", cli_api_path("/v1/sales/%s", call->operand[0]), body, &answer);
+	if (code)
+		return code;
+	cli_say("%s is created", thing);
+	return cli_print_answer(call, answer);
+}
+
+static int run_set(const struct cli_call *call)
+{
+	char text[ABOUT_MAX];
+	const char *thing = about(call, text), *opens;
+	uint64_t opens_ns = 0;
+	json_t *body, *answer;
+	int code;
+
+	/* Absent fields stay as they are; without this look, a slip in the slug would ask the daemon to create a sale. */
+	code = cli_api_ask(call->api, thing, "GET", cli_api_path("/v1/sales/%s", call->operand[0]), NULL, &answer);
+	if (code)
+		return code;
+	opens = json_string_value(json_object_get(answer, "opens_at"));
+	if (opens && time_parse_rfc3339(opens, &opens_ns))
+		opens_ns = 0;
+	json_decref(answer);
+	body = json_object();
+	code = read_options(call, body, time_wall_ns(), opens_ns);
+	if (!code && !json_object_size(body))
+		code = cli_usage(call, "nothing to change: give at least one option");
+	if (code) {
+		json_decref(body);
+		return code;
+	}
+	code = cli_api_ask(call->api, thing, "PUT", cli_api_path("/v1/sales/%s", call->operand[0]), body, &answer);
+	return code ? code : cli_print_answer(call, answer);
+}
+
+static int change_state(const struct cli_call *call, const char *done)
+{
+	char text[ABOUT_MAX];
+	const char *thing = about(call, text);
+	json_t *answer;
+	int code = cli_api_ask(call->api, thing, "POST",
+		cli_api_path("/v1/sales/%s/%s", call->operand[0], call->verb->name), NULL, &answer);
+
+	if (code)
+		return code;
+	cli_say("%s %s", thing, done);
+	return cli_print_answer(call, answer);
+}
+
+static int run_pause(const struct cli_call *call)
+{
+	return change_state(call, "is paused: orders get 503 until \"sluice sale resume\"");
+}
+
+static int run_resume(const struct cli_call *call)
+{
+	return change_state(call, "is no longer paused");
+}
+
+static int run_end(const struct cli_call *call)
+{
+	return change_state(call, "has ended, for good; its orders stay as they are");
+}
+
+static const struct cli_verb verbs[] = {
+	{"list", "", "all sales", 0, 0, NULL, run_list},
+	{"show", "SLUG", "one sale", 1, 1, NULL, run_show},
+	{"create", "SLUG", "a new sale", 1, 1, create_options, run_create},
+	{"set", "SLUG", "change window, limits or pace of a sale", 1, 1, set_options, run_set},
+	{"pause", "SLUG", "refuse orders until resumed", 1, 1, NULL, run_pause},
+	{"resume", "SLUG", "take orders again", 1, 1, NULL, run_resume},
+	{"end", "SLUG", "end a sale now and for good", 1, 1, NULL, run_end},
+	{NULL, NULL, NULL, 0, 0, NULL, NULL},
+};
+
+const struct cli_noun cli_noun_sale = {"sale", "Sales", verbs};
