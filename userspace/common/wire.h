@@ -65,9 +65,9 @@ _Static_assert(sizeof(struct wire_ack) == 32, "wire");
  * without progress. SIGPIPE is not raised.
  */
 int wire_send(int fd, enum wire_type type, uint64_t id, const void *body, uint32_t length, int timeout_ms);
-/* After an error in either direction the place in the stream is lost: close the socket. timeout_ms -1 waits for ever. */
 /* Reads one frame into *body (grown with realloc as needed; the caller frees). Returns 0, -ENOTCONN at a clean end, -EPROTO for a malformed
- * header, -ETIMEDOUT, or negative errno.
+ * header, -ETIMEDOUT, or negative errno. After an error in either direction the place in the stream is lost: close the socket.
+ * timeout_ms -1 waits for ever.
  */
 int wire_receive(int fd, struct wire_header *header, void **body, size_t *capacity, int timeout_ms);
 /* Returns 0, or -EPROTO for a header that is not of this protocol (magic, version, reserved, length): end the connection. */

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* sluice-writer: makes admitted orders durable. Reads the config, listens, gives up root, opens the ledger, serves.
+ *
+ * Exit codes: 0 ended by SIGTERM or SIGINT with the ledger closed (or --check found nothing wrong), 1 failed, 2 usage.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <libgen.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "common/wire.h"
+#include "writer/server.h"
+#include "writer/store.h"
+
+#define EXIT_USAGE 2
+#define CONFIG_ERROR_MAX 512
+#define SOCKET_MODE 0660
+#define DIRECTORY_MODE 0755 /* the files in it have modes of their own */
+
+static const char usage_text[] =
+	"Usage: sluice-writer [--config FILE] [--check] [--foreground]\n"
+	"\n"
+	"Takes admitted orders from sluiced over a Unix socket and makes them durable in the ledger (SQLite).\n"
+	"\n"
+	"  -c, --config FILE  configuration (default " CONFIG_DEFAULT_PATH ")\n"
+	"  -t, --check        check the configuration, and the ledger if there is one, and exit\n"
+	"  -f, --foreground   stay in the foreground (the default, and the only way: a service manager starts it)\n"
+	"  -v, --verbose      more in the log\n"
+	"  -V, --version      version\n"
+	"  -h, --help         this text\n";
+
+static const struct option long_options[] = {
+	{"config", required_argument, NULL, 'c'},
+	{"check", no_argument, NULL, 't'},
+	{"foreground", no_argument, NULL, 'f'},
+	{"verbose", no_argument, NULL, 'v'},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+/* Makes the directory of `path` if it is missing (/run is empty after a boot) and gives it to `owner`. Deeper gaps are left to
+ * the operator: they are more likely a slip in the path.
+ */
+static int ensure_directory(const char *path, const struct passwd *owner)
+{
+	char copy[CONFIG_PATH_MAX];
+	const char *directory;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	directory = dirname(copy);
+	if (!access(directory, F_OK))
+		return 0;
+	if (mkdir(directory, DIRECTORY_MODE) || chmod(directory, DIRECTORY_MODE) ||
+		(owner && chown(directory, owner->pw_uid, owner->pw_gid))) {
+		int error = -errno;
+
+		log_error("cannot make the directory %s: %s", directory, strerror(-error));
+		return error;
+	}
+	return 0;
+}
+
+static int listen_on(const struct config *config)
+{
+	int fd = wire_listen(config->writer.socket, SOCKET_MODE, config->writer.group);
+
+	if (fd == -EADDRINUSE)
+		log_error("another writer listens on %s", config->writer.socket);
+	else if (fd == -EEXIST)
+		log_error("%s is in the way and not a socket: remove it", config->writer.socket);
+	else if (fd == -EINVAL)
+		log_error("cannot listen on %s: there is no group %s", config->writer.socket, config->writer.group);
+	else if (fd < 0)
+		log_error("cannot listen on %s: %s", config->writer.socket, strerror(-fd));
+	return fd;
+}
+
+static int become(const struct passwd *user)
+{
+	if (geteuid() != user->pw_uid &&
+		(initgroups(user->pw_name, user->pw_gid) || setgid(user->pw_gid) || setuid(user->pw_uid))) {
+		int error = -errno;
+
+		log_error("cannot run as %s: %s", user->pw_name, strerror(-error));
+		return error;
+	}
+	return 0;
+}
+
+/* SIGTERM and SIGINT become readable on the returned fd, so that they never cut a transaction short. A write beyond
+ * RLIMIT_FSIZE and a closed stderr are errors to be handled, not reasons to die.
+ */
+static int take_signals(void)
+{
+	sigset_t stop;
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	if (sigprocmask(SIG_BLOCK, &stop, NULL))
+		return -errno;
+	fd = signalfd(-1, &stop, SFD_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* The user to run as. Returns 0 with *user NULL if there is none to change to. */
+static int find_user(const struct config *config, const struct passwd **user)
+{
+	*user = config->writer.user[0] ? getpwnam(config->writer.user) : NULL;
+	if (config->writer.user[0] && !*user) {
+		log_error("there is no user %s (writer.user)", config->writer.user);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check(const struct config *config)
+{
+	const struct passwd *user;
+	char error[STORE_ERROR_MAX];
+	int code;
+
+	/* As the user that the writer will be, or the answer would be another. */
+	if (find_user(config, &user) || (user && become(user)))
+		return 1;
+	code = store_sqlite_audit(config->writer.ledger, error);
+	if (code && code != -ENOENT) {
+		log_error("%s", error);
+		return 1;
+	}
+	printf("config ok; ledger %s: %s\n", config->writer.ledger, code ? "none yet" : "ok, its books balance");
+	return 0;
+}
+
+static int run(const struct config *config)
+{
+	const struct passwd *user;
+	char error[STORE_ERROR_MAX];
+	struct store *store = NULL;
+	int stop_fd = -1, listen_fd = -1;
+	int code = 1;
+
+	umask(077);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (find_user(config, &user))
+		return 1;
+	stop_fd = take_signals();
+	if (stop_fd < 0) {
+		log_error("cannot take signals: %s", strerror(-stop_fd));
+		return 1;
+	}
+	if (ensure_directory(config->writer.socket, user) || ensure_directory(config->writer.ledger, user))
+		goto out;
+	listen_fd = listen_on(config);
+	if (listen_fd < 0 || (user && become(user)))
+		goto out;
+	if (store_sqlite_open(config->writer.ledger, &store, error)) {
+		log_error("%s", error);
+		goto out;
+	}
+	log_info("version %s, ledger %s, socket %s", SLUICE_VERSION, config->writer.ledger, config->writer.socket);
+	code = writer_server_run(store, config->writer.ledger, listen_fd, stop_fd);
+	if (code)
+		log_error("stopped: %s", strerror(-code));
+	code = code ? 1 : 0;
+out:
+	if (store)
+		store->ops->close(store);
+	if (listen_fd >= 0) {
+		/* As another user it may not be ours to remove; the next start replaces a stale socket. */
+		unlink(config->writer.socket);
+		close(listen_fd);
+	}
+	close(stop_fd);
+	if (!code)
+		log_info("stopped, the ledger is closed");
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	const char *path = NULL;
+	char error[CONFIG_ERROR_MAX];
+	static struct config config;
+	enum log_level level = LOG_INFO_LEVEL;
+	bool only_check = false;
+	int option, code;
+
+	while ((option = getopt_long(argc, argv, "c:tfvVh", long_options, NULL)) != -1) {
+		switch (option) {
+		case 'c':
+			path = optarg;
+			break;
+		case 't':
+			only_check = true;
+			break;
+		case 'f':
+			break;
+		case 'v':
+			level = LOG_DEBUG_LEVEL;
+			break;
+		case 'V':
+			puts("sluice-writer " SLUICE_VERSION);
+			return 0;
+		case 'h':
+			fputs(usage_text, stdout);
+			return 0;
+		default:
+			fputs(usage_text, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "sluice-writer: unexpected argument %s\n%s", argv[optind], usage_text);
+		return EXIT_USAGE;
+	}
+	log_init("sluice-writer", level);
+	config_defaults(&config);
+	code = config_load(&config, path ? path : CONFIG_DEFAULT_PATH, error, sizeof(error));
+	if (code == -ENOENT && !path) {
+		log_info("there is no %s: the defaults apply", CONFIG_DEFAULT_PATH);
+	} else if (code) {
+		log_error("%s", error);
+		return 1;
+	}
+	return only_check ? check(&config) : run(&config);
+}

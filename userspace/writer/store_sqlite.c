@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The SQLite store: opening, transactions, failure, checkpoints. The operations are in store_sqlite_orders.c and _sales.c.
+ *
+ * Durability. Journal mode WAL with synchronous=FULL: COMMIT returns after fsync of the WAL. The store adds two things:
+ *
+ * 1. A failed write, fsync or COMMIT is never tried again on the same connection. After a failed fsync the kernel may have marked the
+ *    pages clean, so that a second fsync succeeds without having written them. The transaction is rolled back and the database closed;
+ *    the next call opens it anew, which lets SQLite find out from the files what is committed.
+ * 2. Opening ends with a full checkpoint that must succeed. Recovery can find a transaction in the WAL whose fsync had not
+ *    happened (killed between write and fsync) or had failed; to a later delivery it would look stored (KNOWN). The
+ *    checkpoint writes all of it into the database file once more and syncs that, so what is acknowledged is on the disk.
+ *
+ * Checkpoints are made in maintain(), after the acknowledgement has been sent, and never by a COMMIT.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "writer/store_sqlite.h"
+
+/* How long another program (an UPDATE in the sqlite3 shell) may keep the writer waiting. */
+#define LEDGER_BUSY_MS 2000
+/* WAL pages (4 KiB) between checkpoints: 16 MiB. */
+#define WAL_CHECKPOINT_PAGES 4096
+/* A WAL of this size (1 GiB) means that some reader has kept an old snapshot open for very long. */
+#define WAL_WARN_PAGES (64 * WAL_CHECKPOINT_PAGES)
+
+#define LEDGER_PRAGMAS \
+	"PRAGMA synchronous = FULL;" \
+	"PRAGMA foreign_keys = ON;" \
+	"PRAGMA trusted_schema = OFF;" \
+	"PRAGMA cell_size_check = ON;" \
+	"PRAGMA temp_store = MEMORY;" \
+	"PRAGMA cache_size = -65536" /* KiB */
+
+static const char *const statement_sql[] = {
+#define X(name, sql) sql,
+	LEDGER_STATEMENTS(X)
+#undef X
+};
+
+/* Called by SQLite after each commit with the number of pages in the WAL; less than before means that it began anew. */
+static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
+{
+	struct ledger *ledger = arg;
+
+	(void)db;
+	(void)name;
+	if (pages < ledger->wal_pages)
+		ledger->checkpoint_at = WAL_CHECKPOINT_PAGES;
+	ledger->wal_pages = pages;
+	return SQLITE_OK;
+}
+
+static void close_database(struct ledger *ledger)
+{
+	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++) {
+		sqlite3_finalize(ledger->statements[i]);
+		ledger->statements[i] = NULL;
+	}
+	if (sqlite3_close(ledger->db) != SQLITE_OK)
+		log_error("cannot close the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
+	ledger->db = NULL;
+}
+
+/* Writes all of the WAL into the database file and syncs it. A reader may keep the WAL from being cut; that is no matter as
+ * long as every page was copied.
+ */
+static int checkpoint_all(struct ledger *ledger, char *error)
+{
+	int pages = 0, copied = 0;
+	int code = sqlite3_wal_checkpoint_v2(ledger->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, &pages, &copied);
+
+	if (code == SQLITE_OK || (code == SQLITE_BUSY && pages >= 0 && pages == copied))
+		return 0;
+	if ((code & 0xff) == SQLITE_BUSY)
+		return store_explain(
+			error, -EBUSY, "a reader keeps an old snapshot of the ledger %s open: end it", ledger->path);
+	return store_explain(
+		error, -EIO, "cannot checkpoint the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
+}
+
+static int use_wal(struct ledger *ledger, char *error)
+{
+	sqlite3_stmt *statement = NULL;
+	const char *mode = NULL;
+	int code = 0;
+
+	if (!sqlite3_prepare_v2(ledger->db, "PRAGMA journal_mode = WAL", -1, &statement, NULL) &&
+		sqlite3_step(statement) == SQLITE_ROW)
+		mode = (const char *)sqlite3_column_text(statement, 0);
+	if (!mode || strcmp(mode, "wal"))
+		code = store_explain(error, -EIO,
+			"cannot switch the ledger %s to WAL: %s (is it on a local file system?)", ledger->path,
+			sqlite3_errmsg(ledger->db));
+	sqlite3_finalize(statement);
+	return code;
+}
+
+static int prepare_statements(struct ledger *ledger, char *error)
+{
+	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++)
+		if (sqlite3_prepare_v3(
+			    ledger->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &ledger->statements[i], NULL))
+			return store_explain(error, -EPROTO, "the ledger %s lacks something: %s", ledger->path,
+				sqlite3_errmsg(ledger->db));
+	return 0;
+}
+
+/* Opens and trusts nothing: what the file is is checked before anything in it is changed. */
+static int open_database(struct ledger *ledger, char *error)
+{
+	int code;
+
+	if (!ledger_file_same(ledger->path, &ledger->file))
+		return store_explain(error, -EIO,
+			"the ledger %s was moved or replaced: put it back, or restart the writer", ledger->path);
+	code = sqlite3_open_v2(ledger->path, &ledger->db,
+		SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, NULL);
+	if (code == SQLITE_OK) {
+		sqlite3_busy_timeout(ledger->db, LEDGER_BUSY_MS);
+		sqlite3_db_config(ledger->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+		code = sqlite3_exec(ledger->db, LEDGER_PRAGMAS, NULL, NULL, NULL);
+	}
+	/* Pragmas may be the first to read the file. */
+	if (code && (code & 0xff) != SQLITE_NOTADB) {
+		code = store_explain(
+			error, -EIO, "cannot open the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
+		goto out;
+	}
+	code = ledger_schema_open(ledger->db, ledger->path, error);
+	if (!code)
+		code = use_wal(ledger, error);
+	if (!code)
+		code = checkpoint_all(ledger, error);
+	if (!code)
+		code = ledger_books_check(ledger->db, ledger->path, false, error);
+	if (!code)
+		code = prepare_statements(ledger, error);
+	if (code)
+		goto out;
+	ledger->wal_pages = 0;
+	ledger->checkpoint_at = WAL_CHECKPOINT_PAGES;
+	sqlite3_wal_hook(ledger->db, note_wal_pages, ledger); /* also turns SQLite's own checkpoints off */
+out:
+	if (code)
+		close_database(ledger);
+	return code;
+}
+
+int ledger_fail(struct ledger *ledger, const char *doing)
+{
+	store_explain(ledger->base.error, -EIO, "cannot %s in the ledger %s: %s (SQLite code %d)", doing, ledger->path,
+		sqlite3_errmsg(ledger->db), sqlite3_extended_errcode(ledger->db));
+	log_error("%s; it is closed, and opened anew before the next transaction", ledger->base.error);
+	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++)
+		sqlite3_reset(ledger->statements[i]);
+	/* Closing would roll back as well; SQLite has often done so by itself. */
+	if (!sqlite3_get_autocommit(ledger->db))
+		ledger_step_done(ledger->statements[LEDGER_ROLLBACK]);
+	close_database(ledger);
+	return -EIO;
+}
+
+int ledger_begin(struct ledger *ledger)
+{
+	if (ledger->db && !ledger_file_same(ledger->path, &ledger->file)) {
+		log_error("the ledger %s was moved or replaced while it was in use", ledger->path);
+		close_database(ledger);
+	}
+	if (!ledger->db) {
+		if (open_database(ledger, ledger->base.error)) {
+			log_error("%s", ledger->base.error);
+			return -EIO;
+		}
+		log_info("the ledger %s is open again", ledger->path);
+	}
+	return ledger_step_done(ledger->statements[LEDGER_BEGIN]) ? ledger_fail(ledger, "begin a transaction") : 0;
+}
+
+int ledger_commit(struct ledger *ledger)
+{
+	return ledger_step_done(ledger->statements[LEDGER_COMMIT]) ? ledger_fail(ledger, "commit") : 0;
+}
+
+int ledger_rollback(struct ledger *ledger, int code)
+{
+	return ledger_step_done(ledger->statements[LEDGER_ROLLBACK]) ? ledger_fail(ledger, "roll back") : code;
+}
+
+sqlite3_stmt *ledger_statement(struct ledger *ledger, enum ledger_statement name)
+{
+	sqlite3_reset(ledger->statements[name]);
+	return ledger->statements[name];
+}
+
+int ledger_step_done(sqlite3_stmt *statement)
+{
+	int code = sqlite3_step(statement);
+
+	sqlite3_reset(statement);
+	return code == SQLITE_DONE ? 0 : code;
+}
+
+/* Copies the WAL into the database file when it has grown by WAL_CHECKPOINT_PAGES. PASSIVE waits for nobody; what a reader still
+ * needs stays for the next time.
+ */
+static void sqlite_maintain(struct store *store)
+{
+	struct ledger *ledger = ledger_of(store);
+
+	if (!ledger->db || ledger->wal_pages < ledger->checkpoint_at)
+		return;
+	switch (sqlite3_wal_checkpoint_v2(ledger->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		break;
+	default:
+		ledger_fail(ledger, "checkpoint");
+		return;
+	}
+	ledger->checkpoint_at = ledger->wal_pages + WAL_CHECKPOINT_PAGES;
+	if (ledger->wal_pages >= WAL_WARN_PAGES)
+		log_warn("the WAL of the ledger %s has %d MiB: a reader keeps an old snapshot open", ledger->path,
+			ledger->wal_pages / 256);
+}
+
+static void sqlite_close(struct store *store)
+{
+	struct ledger *ledger = ledger_of(store);
+	char error[STORE_ERROR_MAX];
+
+	if (ledger->db && checkpoint_all(ledger, error))
+		log_warn("%s; nothing is lost, the next start does it", error);
+	close_database(ledger);
+	ledger_file_release(&ledger->file);
+	free(ledger->batch_sales);
+	free(ledger);
+}
+
+static const struct store_ops sqlite_ops = {
+	.name = "sqlite",
+	.admit = ledger_admit,
+	.sales_list = ledger_sales_list,
+	.sale_put = ledger_sale_put,
+	.stock_move = ledger_stock_move,
+	.orders_list = ledger_orders_list,
+	.order_get = ledger_order_get,
+	.maintain = sqlite_maintain,
+	.close = sqlite_close,
+};
+
+int store_sqlite_open(const char *path, struct store **store, char *error)
+{
+	struct ledger *ledger;
+	int code;
+
+	if (strlen(path) >= sizeof(ledger->path))
+		return store_explain(error, -ENAMETOOLONG, "the path of the ledger is too long: %s", path);
+	ledger = calloc(1, sizeof(*ledger));
+	if (!ledger)
+		return store_explain(error, -ENOMEM, "out of memory");
+	ledger->base.ops = &sqlite_ops;
+	ledger->file.lock_fd = -1;
+	strcpy(ledger->path, path);
+	ledger->batch_sales = calloc(WIRE_BATCH_MAX, sizeof(*ledger->batch_sales));
+	code = ledger->batch_sales ? ledger_file_claim(path, &ledger->file, error)
+				   : store_explain(error, -ENOMEM, "out of memory");
+	if (!code)
+		code = open_database(ledger, error);
+	if (code)
+		sqlite_close(&ledger->base);
+	else
+		*store = &ledger->base;
+	return code;
+}
+
+int store_sqlite_audit(const char *path, char *error)
+{
+	struct ledger_file file = {.lock_fd = -1};
+	sqlite3 *db = NULL;
+	int code = ledger_file_inspect(path, &file, error);
+
+	if (code)
+		return code;
+	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL)) {
+		code = store_explain(error, -EIO, "cannot open the ledger %s: %s", path, sqlite3_errmsg(db));
+	} else {
+		sqlite3_busy_timeout(db, LEDGER_BUSY_MS);
+		code = ledger_schema_open(db, path, error);
+		if (!code)
+			code = ledger_books_check(db, path, true, error);
+	}
+	sqlite3_close(db);
+	return code;
+}
