@@ -114,8 +114,8 @@ int cli_usage(const struct cli_call *call, const char *format, ...) __attribute_
 int cli_parse_count(const char *text, uint64_t min, uint64_t max, uint64_t *count);
 /* "50", "0.5" or "off" (0); 0, or 0.001..1e9 per second. Returns 0, -EINVAL or -ERANGE. */
 int cli_parse_rate(const char *text, double *rate);
-/* "now" (now_ns), "+15m" (base_ns and so much), or RFC 3339. Returns 0 or -EINVAL. */
-int cli_parse_when(const char *text, uint64_t now_ns, uint64_t base_ns, uint64_t *wall_ns);
+/* "now", "+15m" (from now), or RFC 3339. Returns 0 or -EINVAL. */
+int cli_parse_when(const char *text, uint64_t now_ns, uint64_t *wall_ns);
 
 /* These say what is wrong with which option and return CLI_USAGE. An option that was not given leaves *count as it is. */
 int cli_option_count(const struct cli_call *call, unsigned option, uint64_t min, uint64_t max, uint64_t *count);

@@ -14,11 +14,10 @@
 enum set_option { SET_OPENS, SET_ENDS, SET_PER_BUYER, SET_HOLD, SET_PACE, SET_MULTIPLIER, SET_COUNT };
 enum create_option { CREATE_STOCK = SET_COUNT };
 
-#define WINDOW_HELP "RFC 3339 (2026-11-22T12:00:00Z), now, or +15m from now"
-#define ENDS_HELP "end; RFC 3339, or +1h from the opening"
+#define TIME_HELP "RFC 3339 (2026-11-22T12:00:00Z), now, or +15m from now"
 #define SHARED_OPTIONS(is_required) \
-	[SET_OPENS] = {"opens", "TIME", "opening; " WINDOW_HELP, is_required}, \
-	[SET_ENDS] = {"ends", "TIME", ENDS_HELP, is_required}, \
+	[SET_OPENS] = {"opens", "TIME", "opening: " TIME_HELP, is_required}, \
+	[SET_ENDS] = {"ends", "TIME", "end: " TIME_HELP, is_required}, \
 	[SET_PER_BUYER] = {"per-buyer", "N", "units that one buyer may have (1)", false}, \
 	[SET_HOLD] = {"hold", "DURATION", "how long an order is held (15m)", false}, \
 	[SET_PACE] = {"pace", "N", "units per second that the judge admits at most; 0 = no limit (0)", false}, \
@@ -96,29 +95,30 @@ static int option_count(
 }
 
 static int option_time(const struct cli_call *call, json_t *body, unsigned option, const char *field, uint64_t now_ns,
-	uint64_t base_ns, uint64_t *wall_ns)
+	uint64_t *wall_ns)
 {
 	char text[TIME_TEXT_MAX];
 
 	if (!call->value[option])
 		return CLI_OK;
-	if (cli_parse_when(call->value[option], now_ns, base_ns, wall_ns))
+	if (cli_parse_when(call->value[option], now_ns, wall_ns))
 		return cli_usage(call, "--%s: \"%s\" is not a time like 2026-11-22T12:00:00Z, now or +15m",
 			call->verb->options[option].name, call->value[option]);
 	json_object_set_new(body, field, json_string(time_format_rfc3339(*wall_ns, text)));
 	return CLI_OK;
 }
 
-/* What both `create` and `set` can say. `opens_ns` is the opening so far, for an --ends that counts from it. */
-static int read_options(const struct cli_call *call, json_t *body, uint64_t now_ns, uint64_t opens_ns)
+/* What both `create` and `set` can say. */
+static int read_options(const struct cli_call *call, json_t *body)
 {
-	uint64_t ends_ns = 0, hold_s;
-	int code = option_time(call, body, SET_OPENS, "opens_at", now_ns, now_ns, &opens_ns);
+	uint64_t now_ns = time_wall_ns(), opens_ns = 0, ends_ns = UINT64_MAX, hold_s;
+	int code = option_time(call, body, SET_OPENS, "opens_at", now_ns, &opens_ns);
 
 	if (!code)
-		code = option_time(call, body, SET_ENDS, "ends_at", now_ns, opens_ns, &ends_ns);
-	if (!code && call->value[SET_ENDS] && ends_ns <= opens_ns)
-		code = cli_usage(call, "--ends: \"%s\" is not after the opening", call->value[SET_ENDS]);
+		code = option_time(call, body, SET_ENDS, "ends_at", now_ns, &ends_ns);
+	if (!code && ends_ns <= opens_ns)
+		code = cli_usage(
+			call, "--ends: \"%s\" is not after the opening (both count from now)", call->value[SET_ENDS]);
 	if (!code)
 		code = option_count(call, body, SET_PER_BUYER, "per_buyer", 1, SLUICE_MAX_QUANTITY);
 	if (!code)
@@ -159,12 +159,11 @@ static int run_create(const struct cli_call *call)
 {
 	char text[ABOUT_MAX];
 	const char *thing = about(call, text);
-	uint64_t now_ns = time_wall_ns();
 	json_t *body = json_object(), *answer;
 	int code = option_count(call, body, CREATE_STOCK, "stock", 0, CLI_COUNT_MAX);
 
 	if (!code)
-		code = read_options(call, body, now_ns, now_ns);
+		code = read_options(call, body);
 	if (!code)
 		code = refuse_existing(call, thing);
 	if (code) {
@@ -181,23 +180,15 @@ static int run_create(const struct cli_call *call)
 static int run_set(const struct cli_call *call)
 {
 	char text[ABOUT_MAX];
-	const char *thing = about(call, text), *opens;
-	uint64_t opens_ns = 0;
-	json_t *body, *answer;
-	int code;
+	const char *thing = about(call, text);
+	json_t *body = json_object(), *answer;
+	int code = read_options(call, body);
 
-	/* Absent fields stay as they are; without this look, a slip in the slug would ask the daemon to create a sale. */
-	code = cli_api_ask(call->api, thing, "GET", cli_api_path("/v1/sales/%s", call->operand[0]), NULL, &answer);
-	if (code)
-		return code;
-	opens = json_string_value(json_object_get(answer, "opens_at"));
-	if (opens && time_parse_rfc3339(opens, &opens_ns))
-		opens_ns = 0;
-	json_decref(answer);
-	body = json_object();
-	code = read_options(call, body, time_wall_ns(), opens_ns);
 	if (!code && !json_object_size(body))
 		code = cli_usage(call, "nothing to change: give at least one option");
+	/* A slip in the slug must not ask the daemon to create a sale. */
+	if (!code)
+		code = cli_api_ask(call->api, thing, "GET", cli_api_path("/v1/sales/%s", call->operand[0]), NULL, NULL);
 	if (code) {
 		json_decref(body);
 		return code;

@@ -85,7 +85,7 @@ int cli_parse_rate(const char *text, double *rate)
 	return 0;
 }
 
-int cli_parse_when(const char *text, uint64_t now_ns, uint64_t base_ns, uint64_t *wall_ns)
+int cli_parse_when(const char *text, uint64_t now_ns, uint64_t *wall_ns)
 {
 	uint64_t seconds, ns;
 
@@ -96,7 +96,7 @@ int cli_parse_when(const char *text, uint64_t now_ns, uint64_t base_ns, uint64_t
 	if (*text != '+')
 		return time_parse_rfc3339(text, wall_ns);
 	if (time_parse_duration_s(text + 1, &seconds) || __builtin_mul_overflow(seconds, NS_PER_S, &ns) ||
-		__builtin_add_overflow(base_ns, ns, &ns))
+		__builtin_add_overflow(now_ns, ns, &ns))
 		return -EINVAL;
 	*wall_ns = ns;
 	return 0;
