@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS) -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
 	-fno-strict-aliasing -pthread -MMD -MP -Iinclude -Iuserspace -I$(BUILD)/gen -I$(BUILD)/bpf
 ALL_LDFLAGS = $(LDFLAGS) -pthread -Wl,-z,relro,-z,now
-BPF_CFLAGS := -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-function -Wno-address-of-packed-member -fno-stack-protector -Iinclude -I/usr/include/$(shell $(CC) -print-multiarch)
+BPF_CFLAGS = -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-function -Wno-address-of-packed-member -fno-stack-protector -Iinclude -I/usr/include/$(shell $(CC) -print-multiarch)
 
 pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
@@ -43,7 +43,7 @@ PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wil
 PACKET_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packet/test_%.c,$(wildcard tests/packet/*.c)))
 BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: docs all check check-unit check-packet check-e2e demo bench lint sanitize install clean help FORCE
+.PHONY: docs all deps check check-unit check-packet check-e2e demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -55,6 +55,7 @@ help:
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path of the gate (needs root); report in $(BUILD)/bench/report.json'
 	@echo 'docs      docs/reasons.md from the list of reasons'
+	@echo 'deps      install what is missing on Debian 12; check, demo and bench do it by themselves'
 	@echo 'lint      clang-format, cppcheck, shellcheck'
 	@echo 'sanitize  unit tests under ASan and UBSan'
 	@echo 'install   to $$(DESTDIR)$$(prefix)             clean     removes $(BUILD)/'
@@ -123,13 +124,21 @@ check-packet: all $(PACKET)
 check-e2e: all
 	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e
 
-check: all
+# The commands of the README also set a bare machine up. What they need is looked for first (a fraction of a second when nothing is
+# missing), and make starts again after it: the compiler's and pkg-config's answers may be new.
+deps:
+	$(Q)scripts/install-deps.sh --quiet
+
+check demo bench: deps
+	$(Q)$(MAKE) --no-print-directory run-$@
+
+run-check: all
 	$(Q)BUILD='$(BUILD)' MAKE='$(MAKE)' scripts/check.sh
 
-demo: all
+run-demo: all
 	$(Q)scripts/demo.sh $(BUILD)
 
-bench: all $(BENCH)
+run-bench: all $(BENCH)
 	$(Q)mkdir -p $(BUILD)/bench
 	$(Q)scripts/bench.sh $(BUILD)
 
