@@ -21,9 +21,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KEY_FILE_MAX   1024 /* bytes; what we write has under 300 */
+#define KEY_FILE_MAX 1024 /* bytes; what we write has under 300 */
 #define KEY_FILE_TITLE "sluice-keys 1"
-#define FIRST_KEY_ID   1
+#define FIRST_KEY_ID 1
 
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "token fields are little-endian on the wire and used as they are");
 
@@ -187,8 +187,9 @@ static int keys_save(const struct token_keys *keys, const char *path, char *erro
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "slot %u %u %u %016" PRIx64 " %016" PRIx64 "\n", i,
 			keys->slot[i].id, keys->slot[i].valid, (uint64_t)keys->slot[i].k0, (uint64_t)keys->slot[i].k1);
 	n += snprintf(text + n, sizeof(text) - (size_t)n,
-		"buyer %016" PRIx64 " %016" PRIx64 "\nserial %016" PRIx64 " %016" PRIx64 "\n", (uint64_t)keys->buyer[0],
-		(uint64_t)keys->buyer[1], (uint64_t)keys->serial[0], (uint64_t)keys->serial[1]);
+		"buyer %016" PRIx64 " %016" PRIx64 "\nserial %016" PRIx64 " %016" PRIx64 "\nend\n",
+		(uint64_t)keys->buyer[0], (uint64_t)keys->buyer[1], (uint64_t)keys->serial[0],
+		(uint64_t)keys->serial[1]);
 
 	unlink(temporary); /* left by a crash; O_EXCL below refuses anything that another user could have put there */
 	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -224,7 +225,7 @@ static bool keys_scan(const char *text, struct token_keys *keys)
 		KEY_FILE_TITLE " current %u"
 		" slot %u %u %u %llx %llx"
 		" slot %u %u %u %llx %llx"
-		" buyer %llx %llx serial %llx %llx %n",
+		" buyer %llx %llx serial %llx %llx end %n",
 		&keys->current,
 		&slot[0], &keys->slot[0].id, &keys->slot[0].valid, &keys->slot[0].k0, &keys->slot[0].k1,
 		&slot[1], &keys->slot[1].id, &keys->slot[1].valid, &keys->slot[1].k0, &keys->slot[1].k1,
@@ -305,7 +306,7 @@ int token_keys_rotate(struct token_keys *keys, const char *path, char *error, si
 {
 	struct token_keys next = *keys;
 	__u32 id = (keys->slot[keys->current].id + 1) &
-		   UINT8_MAX; /* ids alternate in parity, so the other slot is theirs */
+		UINT8_MAX; /* ids alternate in parity, so the other slot is theirs */
 	int err;
 
 	next.current = id & 1;

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The gate's answers as a strict HTTP client would read them, and the promises that the gate's checksum arithmetic rests on. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/answers.h"
+#include "common/maps.h"
+
+static const char *const origins[] = {
+	"", "*", "https://shop.example", "https://a.example", "http://[2001:db8::1]:8443"};
+#define ORIGINS (sizeof(origins) / sizeof(origins[0]))
+
+static const struct {
+	const char *title, *detail;
+	int retry;
+} texts[SLUICE_ANSWER_COUNT] = {
+#define X(name, code, status, title_, retry_, detail_) {title_, detail_, retry_},
+	SLUICE_ANSWERS(X)
+#undef X
+};
+
+/* RFC 1071 written another way than the code: byte by byte, carry folded at each step. */
+static uint32_t checksum(const uint8_t *bytes, size_t count)
+{
+	uint32_t high = 0, low = 0, sum;
+
+	for (size_t i = 0; i < count; i++)
+		*(i % 2 ? &low : &high) += bytes[i];
+	sum = high * 256 + low;
+	while (sum > 0xffff)
+		sum = sum % 0x10000 + sum / 0x10000;
+	return sum;
+}
+
+struct response {
+	int status;
+	char title[64];
+	char headers[16][2][128]; /* name, value */
+	int header_count;
+	const char *body;
+	size_t body_length;
+};
+
+/* RFC 9112: a status line, header lines of "name: value", an empty line; every line ends in CRLF. Anything else fails the test. */
+static struct response parse(const uint8_t *bytes, size_t length)
+{
+	static char copy[SLUICE_ANSWER_MAX + 1];
+	struct response response = {0};
+	char *line, *end, *head_end;
+
+	assert_true(length <= SLUICE_ANSWER_MAX);
+	memcpy(copy, bytes, length);
+	copy[length] = '\0';
+	assert_int_equal(strlen(copy), length);
+	head_end = strstr(copy, "\r\n\r\n");
+	assert_non_null(head_end);
+	response.body = head_end + 4;
+	response.body_length = length - (size_t)(response.body - copy);
+	head_end[2] = '\0';
+	for (line = copy; *line; line = end + 2) {
+		end = strstr(line, "\r\n");
+		assert_non_null(end);
+		*end = '\0';
+		assert_null(strpbrk(line, "\r\n\t"));
+		if (line == copy) {
+			assert_int_equal(sscanf(line, "HTTP/1.1 %3d %63[^\n]", &response.status, response.title), 2);
+		} else {
+			char(*header)[128] = response.headers[response.header_count++];
+
+			assert_int_equal(sscanf(line, "%127[A-Za-z-]: %127[^\n]", header[0], header[1]), 2);
+		}
+	}
+	return response;
+}
+
+static const char *header(const struct response *response, const char *name)
+{
+	const char *value = NULL;
+
+	for (int i = 0; i < response->header_count; i++) {
+		if (strcmp(response->headers[i][0], name))
+			continue;
+		assert_null(value); /* each at most once */
+		value = response->headers[i][1];
+	}
+	return value;
+}
+
+static void assert_json_member(const char *body, size_t length, const char *name, const char *text, int number)
+{
+	json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
+
+	assert_non_null(root);
+	if (text)
+		assert_string_equal(json_string_value(json_object_get(root, name)), text);
+	else
+		assert_int_equal(json_integer_value(json_object_get(root, name)), number);
+	json_decref(root);
+}
+
+static void each_answer_is_a_whole_http_response(void **state)
+{
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		for (size_t i = 0; i < ORIGINS; i++) {
+			struct sluice_answer_bytes answer;
+			struct response response;
+			char length[16];
+
+			assert_int_equal(answer_render((enum sluice_answer)code, origins[i], &answer), 0);
+			response = parse(answer.bytes, answer.len);
+			assert_int_equal(response.status, answer_status(code));
+			assert_string_equal(response.title, texts[code].title);
+			snprintf(length, sizeof(length), "%zu", response.body_length);
+			assert_string_equal(header(&response, "Content-Length"), length);
+			assert_string_equal(header(&response, "Content-Type"), "application/problem+json");
+			assert_string_equal(header(&response, "Connection"), "close");
+			assert_string_equal(header(&response, "Cache-Control"), "no-store");
+			if (texts[code].retry)
+				assert_string_equal(header(&response, "Retry-After"), "0000");
+			else
+				assert_null(header(&response, "Retry-After"));
+			if (*origins[i])
+				assert_string_equal(header(&response, "Access-Control-Allow-Origin"), origins[i]);
+			else
+				assert_null(header(&response, "Access-Control-Allow-Origin"));
+			assert_json_member(response.body, response.body_length, "code", answer_code(code), 0);
+			assert_json_member(response.body, response.body_length, "status", NULL, answer_status(code));
+			assert_json_member(response.body, response.body_length, "title", texts[code].title, 0);
+			assert_json_member(response.body, response.body_length, "detail", texts[code].detail, 0);
+		}
+	}
+}
+
+static void lengths_are_even_and_sums_are_right(void **state)
+{
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		for (size_t i = 0; i < ORIGINS; i++) {
+			struct sluice_answer_bytes answer;
+
+			assert_int_equal(answer_render((enum sluice_answer)code, origins[i], &answer), 0);
+			assert_true(answer.len > 0 && answer.len % 2 == 0 && answer.len <= SLUICE_ANSWER_MAX);
+			assert_true(answer.short_len > 0 && answer.short_len % 2 == 0 &&
+				answer.short_len <= SLUICE_ANSWER_SHORT_MAX);
+			assert_int_equal(answer.sum, checksum(answer.bytes, answer.len));
+			assert_int_equal(answer.short_sum, checksum(answer.short_bytes, answer.short_len));
+			assert_true(answer.sum <= 0xffff && answer.short_sum <= 0xffff);
+		}
+	}
+}
+
+/* All lengths of an origin, so that both parities and all ways of padding occur. */
+static void every_length_of_origin_keeps_the_promises(void **state)
+{
+	char origin[128] = "https://";
+
+	(void)state;
+	for (size_t length = strlen(origin); length < sizeof(origin) - 1; length++) {
+		origin[length] = 'a';
+		origin[length + 1] = '\0';
+		for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+			struct sluice_answer_bytes answer;
+			struct response response;
+
+			assert_int_equal(answer_render((enum sluice_answer)code, origin, &answer), 0);
+			response = parse(answer.bytes, answer.len);
+			assert_int_equal(answer.len % 2, 0);
+			assert_int_equal(atoi(header(&response, "Content-Length")), response.body_length);
+			assert_int_equal(answer.sum, checksum(answer.bytes, answer.len));
+		}
+	}
+}
+
+static void the_digits_of_retry_after_are_whole_words(void **state)
+{
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		struct sluice_answer_bytes answer;
+
+		assert_int_equal(answer_render((enum sluice_answer)code, "", &answer), 0);
+		assert_int_equal(answer.retry_at != 0, texts[code].retry);
+		if (!answer.retry_at)
+			continue;
+		assert_int_equal(answer.retry_at % 2, 0);
+		assert_memory_equal(answer.bytes + answer.retry_at, "0000\r\n", 6);
+	}
+}
+
+static void filling_changes_the_four_digits_and_nothing_else(void **state)
+{
+	static const struct {
+		unsigned seconds;
+		const char *digits;
+	} cases[] = {{0, "0000"}, {5, "0005"}, {120, "0120"}, {9999, "9999"}, {10000, "9999"}, {UINT32_MAX, "9999"}};
+	struct sluice_answer_bytes answer;
+	char out[SLUICE_ANSWER_MAX];
+
+	(void)state;
+	assert_int_equal(answer_render(SLUICE_ANSWER_RATE_LIMITED, "", &answer), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint32_t patched = answer.sum;
+
+		assert_int_equal(answer_fill(&answer, cases[i].seconds, out), answer.len);
+		assert_memory_equal(out + answer.retry_at, cases[i].digits, 4);
+		assert_memory_equal(out, answer.bytes, answer.retry_at);
+		assert_memory_equal(out + answer.retry_at + 4, answer.bytes + answer.retry_at + 4,
+			(size_t)(answer.len - answer.retry_at - 4));
+		/* What the gate does: take the words "00" "00" off the sum and add the new ones. */
+		for (int word = 0; word < 2; word++) {
+			patched += 0xffff - 0x3030;
+			patched += (uint32_t)(uint8_t)cases[i].digits[word * 2] << 8 |
+				(uint8_t)cases[i].digits[word * 2 + 1];
+		}
+		while (patched >> 16)
+			patched = (patched & 0xffff) + (patched >> 16);
+		assert_int_equal(patched, checksum((const uint8_t *)out, answer.len));
+	}
+	assert_int_equal(answer_render(SLUICE_ANSWER_SOLD_OUT, "", &answer), 0);
+	assert_int_equal(answer_fill(&answer, 17, out), answer.len);
+	assert_memory_equal(out, answer.bytes, answer.len);
+}
+
+static void the_short_form_is_a_whole_response_too(void **state)
+{
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		struct sluice_answer_bytes answer;
+		struct response response;
+
+		assert_int_equal(answer_render((enum sluice_answer)code, "https://shop.example", &answer), 0);
+		response = parse(answer.short_bytes, answer.short_len);
+		assert_int_equal(response.status, answer_status(code));
+		assert_string_equal(header(&response, "Content-Length"), "0");
+		assert_string_equal(header(&response, "Connection"), "close");
+		assert_int_equal(response.body_length, 0);
+	}
+}
+
+/* A request of a plain client has some 150 bytes; on a frame that cannot grow at the tail there are about 200 bytes of head room more. */
+static void default_answers_are_short(void **state)
+{
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		struct sluice_answer_bytes answer;
+
+		assert_int_equal(answer_render((enum sluice_answer)code, "", &answer), 0);
+		assert_in_range(answer.len, 1, 300);
+	}
+}
+
+static void what_cannot_be_an_answer_is_refused(void **state)
+{
+	static const char *const bad[] = {"https://a.example\r\nSet-Cookie: x", "https://a.example b", "\x01",
+		"https://\xc3\xa4.example", "\x7f"};
+	struct sluice_answer_bytes answer;
+	char longest[SLUICE_ANSWER_MAX + 1];
+
+	(void)state;
+	assert_int_equal(answer_render(SLUICE_ANSWER_NONE, "", &answer), -EINVAL);
+	assert_int_equal(answer_render(SLUICE_ANSWER_COUNT, "", &answer), -EINVAL);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(answer_render(SLUICE_ANSWER_SOLD_OUT, bad[i], &answer), -EINVAL);
+	memset(longest, 'a', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	assert_int_equal(answer_render(SLUICE_ANSWER_SOLD_OUT, longest, &answer), -EMSGSIZE);
+}
+
+static void reasons_and_answers_have_their_names(void **state)
+{
+	(void)state;
+	assert_string_equal(reason_label(SLUICE_REASON_SOLD_OUT), "sold_out");
+	assert_int_equal(reason_action(SLUICE_REASON_SOLD_OUT), SLUICE_ACTION_ANSWER);
+	assert_string_equal(answer_code(reason_answer(SLUICE_REASON_BUYER_LIMIT)), "already_ordered");
+	assert_int_equal(answer_status(SLUICE_ANSWER_RATE_LIMITED), 429);
+	assert_string_equal(reason_label(SLUICE_REASON_COUNT), "?");
+	assert_null(reason_text(SLUICE_REASON_COUNT));
+	for (unsigned reason = 0; reason < SLUICE_REASON_COUNT; reason++) {
+		assert_int_equal(
+			reason_action(reason) == SLUICE_ACTION_ANSWER, reason_answer(reason) != SLUICE_ANSWER_NONE);
+		for (unsigned other = 0; other < reason; other++)
+			assert_string_not_equal(reason_label(reason), reason_label(other));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_answer_is_a_whole_http_response),
+		cmocka_unit_test(lengths_are_even_and_sums_are_right),
+		cmocka_unit_test(every_length_of_origin_keeps_the_promises),
+		cmocka_unit_test(the_digits_of_retry_after_are_whole_words),
+		cmocka_unit_test(filling_changes_the_four_digits_and_nothing_else),
+		cmocka_unit_test(the_short_form_is_a_whole_response_too),
+		cmocka_unit_test(default_answers_are_short),
+		cmocka_unit_test(what_cannot_be_an_answer_is_refused),
+		cmocka_unit_test(reasons_and_answers_have_their_names),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
