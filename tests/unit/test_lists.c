@@ -252,8 +252,10 @@ static void the_sweep_removes_what_expired_and_only_that(void **state)
 	assert_int_equal(removed, 1000);
 	assert_int_equal(
 		lists_count(place->lists, SLUICE_LIST_DENY) + lists_count(place->lists, SLUICE_LIST_ALLOW), 2000);
-	assert_int_equal(lists_sweep(place->lists, UINT64_MAX, UINT32_MAX) > 0, 1);
-	assert_int_equal(lists_sweep(place->lists, UINT64_MAX, UINT32_MAX), 0);
+	/* A call ends at the end of the map; the next one begins at its start. */
+	removed = lists_sweep(place->lists, UINT64_MAX, UINT32_MAX);
+	removed += lists_sweep(place->lists, UINT64_MAX, UINT32_MAX);
+	assert_int_equal(removed, 1000);
 	assert_int_equal(
 		lists_count(place->lists, SLUICE_LIST_DENY) + lists_count(place->lists, SLUICE_LIST_ALLOW), 1000);
 }
