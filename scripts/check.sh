@@ -54,7 +54,7 @@ count() # LOG passed|failed|skipped
 		END { print sum + 0 }' "$1"
 }
 
-set -m # each part in a process group of its own, with SIGINT as it should be
+set -m # each part in a process group of its own; env gives SIGINT back to it where we were started without (nohup, &)
 rows=()
 total_passed=0
 total_failed=0
@@ -63,7 +63,7 @@ for part in "${parts[@]}"; do
 	began=$SECONDS
 	(
 		set -o pipefail
-		$MAKE --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
+		env --default-signal=INT,QUIT $MAKE --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
 	) &
 	job=$!
 	wait "$job"
