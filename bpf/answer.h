@@ -54,7 +54,7 @@ __noinline int answer_send(struct xdp_md *ctx, const struct packet *pkt, __u32 c
 	}
 
 	len = answer->short_len;
-	if (len < 1 || len > SLUICE_ANSWER_SHORT_MAX || len > pkt->payload_len)
+	if (len < 1 || len > SLUICE_ANSWER_SHORT_MAX)
 		return -1;
 	reply.payload_len = len;
 	reply.payload_sum = answer->short_sum;

@@ -135,12 +135,17 @@ int sluice_door(struct sluice_call *call)
 {
 	int reason = SLUICE_REASON_REQUEST;
 	struct judge judge = {.now = bpf_ktime_get_ns(), .door = SLUICE_DOOR_CALL, .service = SLUICE_MAX_SERVICES};
+	struct packet pkt = {}; /* of which only the source is known */
 	__u64 *count;
 	__u32 row;
 
 	judge.admission.source.hi = call->source.hi;
 	judge.admission.source.lo = call->source.lo;
-	if (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE)) {
+	pkt.source = judge.admission.source;
+	pkt.is_ip6 = pkt.source.hi || pkt.source.lo >> 32 != 0xffff;
+	if (lists_check(&pkt)) {
+		reason = SLUICE_REASON_DENIED;
+	} else if (!pkt.allowed && (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE))) {
 		reason = rate_check_request(&judge.admission.source, judge.now, 1, &judge.retry_after_s);
 		if (reason == SLUICE_REASON_NONE)
 			reason = SLUICE_REASON_REQUEST;

@@ -25,8 +25,8 @@
 #define JUDGE_RETRY_PAUSED_S 5
 #define JUDGE_RETRY_AWAY_S 2
 #define JUDGE_RETRY_FULL_S 1
+#define ERRNO_E2BIG 7 /* what a full hash says; any other failure is a bucket whose lock could not be had */
 #define ERRNO_EEXIST 17
-#define ERRNO_EBUSY 16
 
 struct judge {
 	union {
@@ -169,10 +169,8 @@ static __always_inline enum sluice_reason judge_claim_token(struct judge *j)
 
 	if (!err)
 		return SLUICE_REASON_NONE;
-	if (err == -ERRNO_EBUSY)
-		return SLUICE_REASON_CONTENDED;
 	if (err != -ERRNO_EEXIST)
-		return SLUICE_REASON_ADMISSIONS_FULL;
+		return err == -ERRNO_E2BIG ? SLUICE_REASON_ADMISSIONS_FULL : SLUICE_REASON_CONTENDED;
 	/* Another CPU has it. If it is gone again by now, that one's claim was undone: this client comes again. */
 	reason = judge_check_admitted(j);
 	return reason == SLUICE_REASON_NONE ? SLUICE_REASON_IN_PROGRESS : reason;
@@ -189,11 +187,11 @@ static __always_inline enum sluice_reason judge_count_buyer(struct judge *j, __u
 	err = bpf_map_update_elem(&buyers, &key, &fresh, BPF_NOEXIST);
 	if (!err)
 		return SLUICE_REASON_NONE;
-	if (err == -ERRNO_EBUSY)
-		return SLUICE_REASON_CONTENDED;
+	if (err != -ERRNO_EEXIST)
+		return err == -ERRNO_E2BIG ? SLUICE_REASON_BUYERS_FULL : SLUICE_REASON_CONTENDED;
 	buyer = bpf_map_lookup_elem(&buyers, &key);
 	if (!buyer)
-		return SLUICE_REASON_BUYERS_FULL;
+		return SLUICE_REASON_CONTENDED; /* the daemon removed it just now */
 	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
 		__u32 old = *(volatile __u32 *)&buyer->units;
 

@@ -109,7 +109,8 @@ static long parse_extension(__u64 index, void *arg)
 	}
 	if (walk->next == IPPROTO_FRAGMENT) {
 		len = 8;
-		walk->fragment = 1;
+		/* Neither an offset nor more to come: an atomic fragment, which is a whole packet (RFC 6946). */
+		walk->fragment |= !!(bpf_ntohs(extension.fragment) & (IP6_OFFSET | IP6_MORE_FRAGMENTS));
 		walk->later_fragment = bpf_ntohs(extension.fragment) & IP6_OFFSET;
 	} else if (walk->next == IPPROTO_AH) {
 		len = ((__u32)extension.len + 2) * 4; /* RFC 4302 section 2.2: in 32-bit words less 2 */
