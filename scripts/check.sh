@@ -63,7 +63,7 @@ for part in "${parts[@]}"; do
 	began=$SECONDS
 	(
 		set -o pipefail
-		env --default-signal=INT,QUIT $MAKE --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
+		env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
 	) &
 	job=$!
 	wait "$job"

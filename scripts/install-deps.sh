@@ -123,7 +123,7 @@ if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
 	exit 1
 fi
 
-mapfile -t packages < <(awk '{ print $2 }' <<<"$lacking" | sort -u)
+mapfile -t packages <<<"$(awk '{ print $2 }' <<<"$lacking" | sort -u)"
 echo "install-deps: installing ${packages[*]}"
 export DEBIAN_FRONTEND=noninteractive
 if ! as_root apt-get -q update; then
