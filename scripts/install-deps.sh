@@ -18,7 +18,7 @@ END
 }
 
 # what for | Debian package | how to see that it is there:
-#   cmd:PROGRAM  mod:PKG-CONFIG-MODULE  file:PATH  py:MODULE of /usr/bin/python3  lib:LIBRARY that cc can link
+#   cmd:PROGRAM  mod:PKG-CONFIG-MODULE  file:PATH  py:MODULE of /usr/bin/python3
 needs='
 build  gcc                cmd:gcc
 build  libc6-dev          file:/usr/include/stdio.h
@@ -39,6 +39,7 @@ build  libcurl4-openssl-dev mod:libcurl
 test   libcmocka-dev      mod:cmocka
 test   python3            file:/usr/bin/python3
 test   python3-pytest     py:pytest
+test   python3-scapy      py:scapy
 test   iproute2           cmd:ip
 test   iproute2           cmd:ss
 test   ethtool            cmd:ethtool
@@ -46,6 +47,7 @@ test   curl               cmd:curl
 test   wrk                cmd:wrk
 test   procps             cmd:sysctl
 test   util-linux         cmd:nsenter
+test   util-linux         cmd:setpriv
 demo   sqlite3            cmd:sqlite3
 lint   clang-format       cmd:clang-format
 lint   cppcheck           cmd:cppcheck
