@@ -58,12 +58,17 @@ format()
 # for a leak. The macros of headers that it does not read and that declare things are told to it.
 check_c()
 {
+	local header told=()
+	for header in sys/queue.h jansson.h; do
+		told+=(--include="$(echo "#include <$header>" | cc -E - | sed -n "s|^# 1 \"\(/.*/$header\)\".*|\1|p")")
+	done
 	cppcheck --quiet --std=c11 --language=c --platform=unix64 --error-exitcode=1 --inline-suppr \
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
 		--suppress=getgrnamCalled --suppress=getpwnamCalled --suppress=readdirCalled \
 		--suppress=uninitvar --suppress=memleak:userspace/common/maps.c \
-		--include="$(echo '#include <sys/queue.h>' | cc -E - | sed -n 's/^# 1 "\(.*queue\.h\)".*/\1/p')" \
+		"${told[@]}" \
 		-D'LIBBPF_OPTS(type,name,...)=struct type name = { __VA_ARGS__ }' \
+		-D'DECLARE_LIBXDP_OPTS(type,name,...)=struct type name = { __VA_ARGS__ }' \
 		--library=posix --template=gcc \
 		-D_GNU_SOURCE -DSLUICE_VERSION='"lint"' -Iinclude -Iuserspace "${userspace_files[@]}"
 }
