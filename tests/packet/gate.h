@@ -12,6 +12,7 @@
 #define GATE_PORT 8080     /* service 0, kind sale, any address; a listener on [::] */
 #define GATE_TCP_PORT 8081 /* service 1, kind tcp; a listener */
 #define GATE_DEAD_PORT 8082 /* service 2, kind sale; nobody listens */
+#define GATE_SERVICES 4    /* counters of so many services are watched; a test may add service 3 */
 #define GATE_SALE 7
 
 struct gate_bpf;
@@ -36,13 +37,20 @@ struct gate_sizes {
  */
 void gate_open(struct gate *gate, const struct gate_sizes *sizes);
 void gate_close(struct gate *gate);
+/* Another service; `address` "" = any. */
+void gate_add_service(struct gate *gate, unsigned index, const char *address, unsigned port, unsigned kind);
+/* Puts back what gate_open filled in and empties every hash, the SYN budget and the ring. Services, lists and counters stay. */
+void gate_reset(struct gate *gate);
 /* Heartbeat and offset as the daemon writes them. */
 void gate_alive(struct gate *gate);
+/* One request per `interval_ns`, `burst` of them at once; interval 0 = off. */
+void gate_limit(struct gate *gate, enum sluice_limit_id id, uint64_t interval_ns, unsigned burst);
 
 struct run {
 	int action; /* XDP_* */
 	unsigned length;
 	uint8_t bytes[FRAME_MAX];
+	bool untouched; /* the frame came out byte for byte as it went in */
 	struct parsed parsed; /* of `bytes` if action is XDP_TX */
 	int reason; /* whose counter went up by exactly one; -1 if none or several did */
 	int service; /* its row */
@@ -51,6 +59,11 @@ struct run {
 /* Runs one frame. */
 void gate_run(struct gate *gate, const uint8_t *bytes, unsigned length, struct run *run);
 void gate_run_frame(struct gate *gate, const struct frame *frame, struct run *run);
+/* The same without looking at counters (reason is -1): quick, and threads may do it at once. */
+void gate_run_raw(struct gate *gate, const uint8_t *bytes, unsigned length, struct run *run);
+/* Packets counted since the gate was loaded, under all services: of one reason, and of all. */
+uint64_t gate_counted(struct gate *gate, int reason);
+uint64_t gate_counted_all(struct gate *gate);
 /* SYN, reads the cookie out of the SYN-ACK: `frame` becomes the first data segment (seq, ack, flags set) with `payload`. Returns 0, or -1
  * if there was no SYN-ACK.
  */
@@ -67,6 +80,8 @@ unsigned gate_order_request(const char *token, char *out, unsigned size);
 /* Handshake and order in one: the run of the order's segment. */
 void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, struct run *run);
 
+/* Takes what is on the ring, as the daemon would; keeps the first `max` records. Returns how many there were. */
+unsigned gate_ring_drain(struct gate *gate, struct sluice_admitted *out, unsigned max);
 /* Entries of a hash map, by iterating. */
 unsigned gate_map_count(int fd, unsigned key_size);
 /* put in = free + admitted, buyers' units = admitted units, no claim left half-done. Prints what differs; returns true if whole. */
