@@ -62,6 +62,7 @@ static void close_database(struct ledger *ledger)
 	if (sqlite3_close(ledger->db) != SQLITE_OK)
 		log_error("cannot close the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
 	ledger->db = NULL;
+	guard_clear(&ledger->guard);
 }
 
 /* Writes all of the WAL into the database file and syncs it. A reader may keep the WAL from being cut; that is no matter as
@@ -136,6 +137,8 @@ static int open_database(struct ledger *ledger, char *error)
 		code = checkpoint_all(ledger, error);
 	if (!code)
 		code = ledger_books_check(ledger->db, ledger->path, false, error);
+	if (!code)
+		code = ledger_guard_load(ledger->db, ledger->path, &ledger->guard, error);
 	if (!code)
 		code = prepare_statements(ledger, error);
 	if (code)
@@ -259,6 +262,8 @@ int store_sqlite_open(const char *path, struct store **store, char *error)
 
 	if (strlen(path) >= sizeof(ledger->path))
 		return store_explain(error, -ENAMETOOLONG, "the path of the ledger is too long: %s", path);
+	/* Statistics that nobody reads take a lock at each allocation. Has no effect, and does no harm, once SQLite is in use. */
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	ledger = calloc(1, sizeof(*ledger));
 	if (!ledger)
 		return store_explain(error, -ENOMEM, "out of memory");

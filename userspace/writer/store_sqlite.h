@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <sqlite3.h>
 
+#include "writer/guard.h"
 #include "writer/ledger_file.h"
 #include "writer/store.h"
 
@@ -14,22 +15,19 @@
 	X(BEGIN, "BEGIN IMMEDIATE") \
 	X(COMMIT, "COMMIT") \
 	X(ROLLBACK, "ROLLBACK") \
+	X(LAST_POSITION, "SELECT coalesce(max(position), 0) FROM orders") \
 	X(ORDER_INSERT, \
-		"INSERT INTO orders(serial, sale, seq, state, quantity, buyer, source, network, hold_seconds, admitted_ns, " \
-		"committed_ns) VALUES(?1, ?2, ?3, 'held', ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(serial) DO NOTHING") \
-	X(ORDER_DELETE, "DELETE FROM orders WHERE serial = ?1") \
+		"INSERT INTO orders(position, serial, sale, seq, state, quantity, buyer, source, network, hold_seconds, " \
+		"admitted_ns, committed_ns) VALUES(?1, ?2, ?3, ?4, 'held', ?5, ?6, ?7, ?8, ?9, ?10, ?11)") \
 	X(ORDER_GET, \
 		"SELECT position, serial, sale, seq, state, quantity, buyer, source, network, admitted_ns, committed_ns " \
-		"FROM orders WHERE serial = ?1") \
+		"FROM orders WHERE position = ?1") \
 	X(ORDERS_OF_ALL, \
 		"SELECT position, serial, sale, seq, state, quantity, buyer, source, network, admitted_ns, committed_ns " \
 		"FROM orders WHERE position > ?1 ORDER BY position") \
 	X(ORDERS_OF_SALE, \
 		"SELECT seq, serial, sale, seq, state, quantity, buyer, source, network, admitted_ns, committed_ns " \
 		"FROM orders WHERE sale = ?2 AND seq > ?1 ORDER BY seq") \
-	X(BUYER_COUNT, \
-		"INSERT INTO buyers(sale, buyer, units) VALUES(?1, ?2, ?3) ON CONFLICT(sale, buyer) DO UPDATE " \
-		"SET units = units + excluded.units WHERE units + excluded.units <= ?4") \
 	X(SALE_GET, "SELECT " LEDGER_SALE_COLUMNS " FROM sales WHERE id = ?1") \
 	X(SALES_LIST, "SELECT " LEDGER_SALE_COLUMNS " FROM sales ORDER BY id") \
 	X(SALE_OF_SLUG, "SELECT id FROM sales WHERE slug = ?1") \
@@ -69,6 +67,7 @@ struct ledger {
 	struct ledger_file file;
 	sqlite3 *db; /* NULL = closed after a failure; the next transaction opens it anew */
 	sqlite3_stmt *statements[LEDGER_STATEMENT_COUNT];
+	struct guard guard;                    /* of what is in the ledger; empty while it is closed */
 	int wal_pages;                         /* in the WAL after the last commit */
 	int checkpoint_at;                     /* pages at which the next checkpoint is due */
 	struct ledger_batch_sale *batch_sales; /* WIRE_BATCH_MAX of them */
@@ -102,8 +101,10 @@ int ledger_step_done(sqlite3_stmt *statement);
  * -EPROTO or -EIO with a sentence in `error`.
  */
 int ledger_schema_open(sqlite3 *db, const char *path, char *error);
-/* Compares sums with what they are made of. `deep` reads every row, else only the ends of indexes. */
-int ledger_books_check(sqlite3 *db, const char *path, bool deep, char *error);
+/* Compares the sums with the orders and movements they are made of; `structure`: also every page of the file. Returns as above. */
+int ledger_books_check(sqlite3 *db, const char *path, bool structure, char *error);
+/* Fills the guard from the orders. Returns as above, or -ENOMEM. */
+int ledger_guard_load(sqlite3 *db, const char *path, struct guard *guard, char *error);
 
 /* --- store_sqlite_orders.c, store_sqlite_sales.c: the operations ---------------------------------------------------------- */
 

@@ -4,8 +4,7 @@
  * The guard does not trust the gate: unique serial, a buyer's units ≤ per_buyer, units ordered ≤ put_in. The gate keeps the same rules, so a
  * refusal here is an alarm and not a way of doing business. It concerns its one record; the others are stored.
  *
- * Cost of a record: one insert into orders (row, index of serials, index of seq) and one into buyers. The sums of a sale are kept in
- * memory for the length of the batch and written once per batch and sale.
+ * Cost of a record: two look-ups in memory (guard.c), and one row appended to orders and its index. The sums of a sale are kept in memory for the length of the batch and written once per batch and sale.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@ struct batch {
 	struct ledger_batch_sale *sales;
 	unsigned sale_count;
 	struct ledger_batch_sale *last; /* nearly always the next record's too */
+	int64_t position;               /* of the last order in the ledger */
 	uint64_t now_ns;
 };
 
@@ -45,50 +45,37 @@ out:
 	return 0;
 }
 
-/* Returns 1 if inserted, 0 if the serial is there already, -EIO. */
-static int insert_order(struct batch *batch, const struct wire_admit *record, int64_t seq)
+/* Returns 0 or -EIO. */
+static int read_last_position(struct batch *batch)
+{
+	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_LAST_POSITION);
+
+	if (sqlite3_step(statement) != SQLITE_ROW)
+		return ledger_fail(batch->ledger, "find the last order");
+	batch->position = sqlite3_column_int64(statement, 0);
+	sqlite3_reset(statement);
+	return 0;
+}
+
+/* Returns 0 or -EIO. */
+static int append_order(struct batch *batch, const struct wire_admit *record, int64_t seq)
 {
 	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_ORDER_INSERT);
 	char source[ADDR_TEXT_MAX];
 
 	addr_format(&record->source, source);
-	sqlite3_bind_int64(statement, 1, (int64_t)record->serial);
-	sqlite3_bind_int64(statement, 2, record->sale);
-	sqlite3_bind_int64(statement, 3, seq);
-	sqlite3_bind_int64(statement, 4, record->quantity);
-	sqlite3_bind_int64(statement, 5, (int64_t)record->buyer);
-	sqlite3_bind_text(statement, 6, source, -1, SQLITE_STATIC); /* stepped before it goes out of scope */
-	sqlite3_bind_int64(statement, 7, record->network);
-	sqlite3_bind_int64(statement, 8, record->hold_seconds);
-	sqlite3_bind_int64(statement, 9, (int64_t)record->admitted_wall_ns);
-	sqlite3_bind_int64(statement, 10, (int64_t)batch->now_ns);
-	if (ledger_step_done(statement))
-		return ledger_fail(batch->ledger, "insert an order");
-	return sqlite3_changes(batch->ledger->db);
-}
-
-/* Returns 1 if the buyer may have these units and has them now, 0 if not, -EIO. */
-static int count_buyer(struct batch *batch, const struct wire_admit *record, uint32_t per_buyer)
-{
-	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_BUYER_COUNT);
-
-	if (record->quantity > per_buyer)
-		return 0; /* the statement's limit is for buyers that have a row */
-	sqlite3_bind_int64(statement, 1, record->sale);
-	sqlite3_bind_int64(statement, 2, (int64_t)record->buyer);
-	sqlite3_bind_int64(statement, 3, record->quantity);
-	sqlite3_bind_int64(statement, 4, per_buyer);
-	if (ledger_step_done(statement))
-		return ledger_fail(batch->ledger, "count a buyer's units");
-	return sqlite3_changes(batch->ledger->db);
-}
-
-static int delete_order(struct batch *batch, uint64_t serial)
-{
-	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_ORDER_DELETE);
-
-	sqlite3_bind_int64(statement, 1, (int64_t)serial);
-	return ledger_step_done(statement) ? ledger_fail(batch->ledger, "take an order back") : 0;
+	sqlite3_bind_int64(statement, 1, batch->position + 1);
+	sqlite3_bind_int64(statement, 2, (int64_t)record->serial);
+	sqlite3_bind_int64(statement, 3, record->sale);
+	sqlite3_bind_int64(statement, 4, seq);
+	sqlite3_bind_int64(statement, 5, record->quantity);
+	sqlite3_bind_int64(statement, 6, (int64_t)record->buyer);
+	sqlite3_bind_text(statement, 7, source, -1, SQLITE_STATIC); /* stepped before it goes out of scope */
+	sqlite3_bind_int64(statement, 8, record->network);
+	sqlite3_bind_int64(statement, 9, record->hold_seconds);
+	sqlite3_bind_int64(statement, 10, (int64_t)record->admitted_wall_ns);
+	sqlite3_bind_int64(statement, 11, (int64_t)batch->now_ns);
+	return ledger_step_done(statement) ? ledger_fail(batch->ledger, "append an order") : 0;
 }
 
 static void copy_text(char *to, size_t size, sqlite3_stmt *statement, int column)
@@ -112,23 +99,21 @@ static void read_order(sqlite3_stmt *row, struct store_order *order)
 	order->committed_ns = (uint64_t)sqlite3_column_int64(row, 10);
 }
 
-/* Inside a transaction. Returns 0, -ENOENT or -EIO. */
-static int find_order(struct ledger *ledger, uint64_t serial, struct store_order *order)
+/* Inside a transaction, for a position that the guard knows. Returns 0 or -EIO. */
+static int read_order_at(struct ledger *ledger, int64_t position, struct store_order *order)
 {
 	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_ORDER_GET);
-	int code;
 
-	sqlite3_bind_int64(statement, 1, (int64_t)serial);
-	code = sqlite3_step(statement);
-	if (code == SQLITE_ROW)
-		read_order(statement, order);
-	else if (code != SQLITE_DONE)
+	sqlite3_bind_int64(statement, 1, position);
+	if (sqlite3_step(statement) != SQLITE_ROW)
 		return ledger_fail(ledger, "look up an order");
+	read_order(statement, order);
 	sqlite3_reset(statement);
-	return code == SQLITE_ROW ? 0 : -ENOENT;
+	return 0;
 }
 
-static enum store_refusal guard(const struct ledger_batch_sale *entry, const struct wire_admit *record)
+static enum store_refusal judge(
+	const struct guard *guard, const struct ledger_batch_sale *entry, const struct wire_admit *record)
 {
 	const struct store_sale *sale = &entry->sale;
 
@@ -138,50 +123,22 @@ static enum store_refusal guard(const struct ledger_batch_sale *entry, const str
 		return STORE_REFUSED_QUANTITY;
 	if (record->quantity > sale->put_in - sale->held - sale->confirmed)
 		return STORE_REFUSED_PUT_IN;
+	if ((uint64_t)guard_units(guard, record->sale, record->buyer) + record->quantity > sale->per_buyer)
+		return STORE_REFUSED_BUYER_LIMIT;
 	return STORE_REFUSED_NOT;
 }
 
-/* Returns 0 with the acknowledgement, or -EIO. What was delivered before is known whatever the guard would say to it now: a
- * sold-out sale refuses no order that is in it.
- */
-static int admit_record(
-	struct batch *batch, const struct wire_admit *record, struct wire_ack *ack, enum store_refusal *refusal)
+/* Returns 0 with the acknowledgement, or -EIO. */
+static int store_record(
+	struct batch *batch, struct ledger_batch_sale *entry, const struct wire_admit *record, struct wire_ack *ack)
 {
-	struct ledger_batch_sale *entry;
-	struct store_order order;
-	int code = batch_sale(batch, record->sale, &entry);
+	int code = append_order(batch, record, entry->sale.orders + 1);
 
 	if (code)
 		return code;
-	*ack = (struct wire_ack){.serial = record->serial, .status = WIRE_ACK_REFUSED};
-	*refusal = guard(entry, record);
-	if (*refusal == STORE_REFUSED_NOT) {
-		code = insert_order(batch, record, entry->sale.orders + 1);
-		if (code > 0) {
-			code = count_buyer(batch, record, entry->sale.per_buyer);
-			if (code > 0)
-				goto stored;
-			if (!code)
-				code = delete_order(batch, record->serial);
-			*refusal = STORE_REFUSED_BUYER_LIMIT;
-			return code;
-		}
-		if (code < 0)
-			return code;
-	}
-	code = find_order(batch->ledger, record->serial, &order);
-	if (code)
-		return code == -ENOENT ? 0 : code;
-	if (order.sale != record->sale || order.buyer != record->buyer || order.quantity != record->quantity) {
-		*refusal = STORE_REFUSED_MISMATCH;
-		return 0;
-	}
-	*refusal = STORE_REFUSED_NOT;
-	ack->status = WIRE_ACK_KNOWN;
-	ack->seq = (uint64_t)order.seq;
-	ack->committed_wall_ns = order.committed_ns;
-	return 0;
-stored:
+	batch->position++;
+	guard_add(
+		&batch->ledger->guard, record->serial, batch->position, record->sale, record->buyer, record->quantity);
 	entry->sale.orders++;
 	entry->sale.held += record->quantity;
 	entry->added_units += record->quantity;
@@ -189,6 +146,46 @@ stored:
 	ack->seq = (uint64_t)entry->sale.orders;
 	ack->committed_wall_ns = batch->now_ns;
 	return 0;
+}
+
+/* Answers a record whose serial has been delivered before. Returns 0 with the acknowledgement or the refusal, or -EIO. */
+static int recall_record(struct batch *batch, int64_t position, const struct wire_admit *record, struct wire_ack *ack,
+	enum store_refusal *refusal)
+{
+	struct store_order order;
+	int code = read_order_at(batch->ledger, position, &order);
+
+	if (code)
+		return code;
+	if (order.sale != record->sale || order.buyer != record->buyer || order.quantity != record->quantity) {
+		*refusal = STORE_REFUSED_MISMATCH;
+		return 0;
+	}
+	ack->status = WIRE_ACK_KNOWN;
+	ack->seq = (uint64_t)order.seq;
+	ack->committed_wall_ns = order.committed_ns;
+	return 0;
+}
+
+/* Returns 0 or -EIO. What was delivered before is known whatever the guard would say to it now: a sold-out sale refuses no order that
+ * is in it.
+ */
+static int admit_record(
+	struct batch *batch, const struct wire_admit *record, struct wire_ack *ack, enum store_refusal *refusal)
+{
+	int64_t position = guard_find(&batch->ledger->guard, record->serial);
+	struct ledger_batch_sale *entry;
+	int code;
+
+	*ack = (struct wire_ack){.serial = record->serial, .status = WIRE_ACK_REFUSED};
+	*refusal = STORE_REFUSED_NOT;
+	if (position)
+		return recall_record(batch, position, record, ack, refusal);
+	code = batch_sale(batch, record->sale, &entry);
+	if (code)
+		return code;
+	*refusal = judge(&batch->ledger->guard, entry, record);
+	return *refusal == STORE_REFUSED_NOT ? store_record(batch, entry, record, ack) : 0;
 }
 
 static int write_sums(struct batch *batch)
@@ -220,6 +217,11 @@ int ledger_admit(struct store *store, const struct wire_admit *records, unsigned
 	if (count > WIRE_BATCH_MAX)
 		return store_explain(ledger->base.error, -EINVAL, "a batch has at most %d records", WIRE_BATCH_MAX);
 	code = ledger_begin(ledger);
+	if (!code && guard_reserve(&ledger->guard, count))
+		return ledger_rollback(
+			ledger, store_explain(ledger->base.error, -EIO, "no memory for %u more orders", count));
+	if (!code)
+		code = read_last_position(&batch);
 	for (unsigned i = 0; !code && i < count; i++) {
 		enum store_refusal refusal;
 
@@ -280,12 +282,14 @@ int ledger_order_get(struct store *store, uint64_t serial, struct store_order *o
 {
 	struct ledger *ledger = ledger_of(store);
 	int code = ledger_begin(ledger);
+	int64_t position;
 
 	if (code)
 		return code;
-	code = find_order(ledger, serial, order);
-	if (code == -ENOENT)
+	position = guard_find(&ledger->guard, serial);
+	if (!position)
 		return ledger_rollback(ledger,
 			store_explain(ledger->base.error, -ENOENT, "no order %016llx", (unsigned long long)serial));
+	code = read_order_at(ledger, position, order);
 	return code ? code : ledger_commit(ledger);
 }
