@@ -322,6 +322,7 @@ int drill_arena_open(struct drill_arena *arena, const struct drill_options *opti
 		cli_say("a drill makes network namespaces and loads BPF programs: run it as root, or against a server with --target");
 		return -EPERM;
 	}
+	fprintf(stderr, "Building two network namespaces, a gate, a daemon and an order writer ...\n");
 	snprintf(arena->pin_dir, sizeof(arena->pin_dir), PIN_DIR_PREFIX "%d", getpid());
 	err = find_programs(arena);
 	if (!err)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/api.h"
 #include "cli/cli.h"
@@ -85,6 +86,12 @@ int drill_books_expire(const char *key_file, const char (*good)[SLUICE_TOKEN_TEX
 	char error[512];
 	int err;
 
+	/* token_keys_load would make a missing file; ours to read is only the daemon's */
+	if (access(key_file, R_OK)) {
+		err = -errno;
+		cli_say("cannot make expired tokens: the daemon's key file %s: %s", key_file, strerror(errno));
+		return err;
+	}
 	err = token_keys_load(&keys, key_file, error, sizeof(error));
 	if (err) {
 		cli_say("cannot make expired tokens: %s", error);

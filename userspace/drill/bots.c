@@ -234,6 +234,14 @@ static bool attempt(struct drill_crowd *crowd, struct drill_bot_line *line)
 	return true;
 }
 
+/* What has not been tried before the opening never will be; and a sale without an order has no token to repeat. */
+static bool hopeless(const struct drill_crowd *crowd, const struct drill_bot_line *line, uint64_t now_ns)
+{
+	if (line->kind == DRILL_BOT_EARLY)
+		return now_ns >= line->to_ns;
+	return line->kind == DRILL_BOT_REPEATED && !crowd->winner_count && crowd->buyers_done == crowd->plan->buyers;
+}
+
 static void line_tick(void *context, void *actor, uint32_t tag)
 {
 	struct drill_crowd *crowd = context;
@@ -248,9 +256,8 @@ static void line_tick(void *context, void *actor, uint32_t tag)
 		if (!attempt(crowd, line))
 			break;
 	}
-	if (line->next < line->count && line->kind == DRILL_BOT_EARLY && now_ns >= line->to_ns) {
-		crowd->bots_left -=
-			line->count - line->next; /* what has not been tried before the opening never will be */
+	if (line->next < line->count && hopeless(crowd, line, now_ns)) {
+		crowd->bots_left -= line->count - line->next;
 		line->count = line->next;
 	}
 	if (line->next < line->count)

@@ -153,7 +153,6 @@ static int open_own(struct drill *drill)
 {
 	int err;
 
-	fprintf(stderr, "Building two network namespaces, a gate, a daemon and an order writer ...\n");
 	err = drill_arena_open(&drill->arena, &drill->options);
 	if (err)
 		return err;

@@ -57,6 +57,7 @@ struct drill_engine {
 	uint32_t connections_max, first_free;
 	struct timer *heap;
 	size_t timers, timers_max;
+	size_t callbacks; /* timers that are not deadlines of connections */
 	char *buffer;
 	struct drill_engine_stats stats;
 };
@@ -178,8 +179,11 @@ static struct timer timer_take(struct drill_engine *engine)
 int drill_engine_at(struct drill_engine *engine, uint64_t due_ns, drill_timer_fn fn, void *actor, uint32_t tag)
 {
 	const struct timer timer = {.due_ns = due_ns, .fn = fn, .actor = actor, .tag = tag};
+	int err = timer_add(engine, &timer);
 
-	return timer_add(engine, &timer);
+	if (!err)
+		engine->callbacks++;
+	return err;
 }
 
 static int deadline_add(struct drill_engine *engine, uint32_t index, uint64_t due_ns)
@@ -460,9 +464,12 @@ static void run_timers(struct drill_engine *engine, uint64_t now_ns)
 	while (engine->timers && engine->heap[0].due_ns <= now_ns) {
 		struct timer timer = timer_take(engine);
 
-		if (timer.fn)
+		if (timer.fn) {
+			engine->callbacks--;
 			timer.fn(engine->context, timer.actor, timer.tag);
-		else if (engine->connections[timer.tag].busy &&
+			continue;
+		}
+		if (engine->connections[timer.tag].busy &&
 			engine->connections[timer.tag].generation == timer.generation)
 			deadline_passed(engine, timer.tag);
 	}
@@ -488,7 +495,7 @@ int drill_engine_run(struct drill_engine *engine, uint64_t until_ns, const volat
 		uint64_t now_ns = time_mono_ns();
 		int count;
 
-		if (now_ns >= until_ns || (!engine->timers && !engine->stats.open))
+		if (now_ns >= until_ns || (!engine->callbacks && !engine->stats.open))
 			return 0;
 		count = epoll_wait(engine->epoll, events, EVENTS_MAX, wait_ms(engine, now_ns, until_ns));
 		if (count < 0 && errno != EINTR)

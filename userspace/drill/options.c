@@ -178,7 +178,7 @@ static int take_option(int option, const char *text, struct drill_options *optio
 		show_help();
 		return -1;
 	default:
-		return usage("drill", "unknown option, or one without its value");
+		return CLI_USAGE;
 	}
 }
 
@@ -219,6 +219,8 @@ int drill_options_parse(int argc, char **argv, struct drill_options *options)
 	optind = 0;
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+		if (option == '?')
+			return usage(argv[optind - 1], "no such option, or its value is missing");
 		code = take_option(option, optarg, options);
 		if (code)
 			return code;
