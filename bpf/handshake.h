@@ -68,8 +68,10 @@ static __always_inline __s64 handshake_make_cookie(struct xdp_md *ctx, const str
 	__u32 len = pkt->header_len;
 
 	/* The helper wants exactly the header, options included, in memory of a known size. */
-	if (len < sizeof(struct tcphdr) || len > TCP_HEADER_MAX || bpf_xdp_load_bytes(ctx, pkt->l4_off, header, len) ||
-		pkt->l2_len > L2_MAX)
+	if (len > TCP_HEADER_MAX)
+		return -1;
+	KEEP_BOUND(len);
+	if (len < sizeof(struct tcphdr) || bpf_xdp_load_bytes(ctx, pkt->l4_off, header, len) || pkt->l2_len > L2_MAX)
 		return -1;
 	ip = data + pkt->l2_len;
 	if (pkt->is_ip6) {

@@ -161,11 +161,11 @@ static __always_inline enum sluice_reason judge_check_pace(struct judge *j, stru
 	return SLUICE_REASON_CONTENDED;
 }
 
-static __always_inline enum sluice_reason judge_claim_token(struct judge *j)
+static __always_inline enum sluice_reason judge_claim_token(struct judge *j, const struct sluice_admission *claim)
 {
 	__u64 serial = j->token.serial;
 	enum sluice_reason reason;
-	long err = bpf_map_update_elem(&admissions, &serial, &j->admission, BPF_NOEXIST);
+	long err = bpf_map_update_elem(&admissions, &serial, claim, BPF_NOEXIST);
 
 	if (!err)
 		return SLUICE_REASON_NONE;
@@ -236,7 +236,6 @@ static __always_inline void judge_record_done(struct judge *j)
 	/* The exchange is also the barrier: who sees DONE sees the unit taken. */
 	if (admission)
 		__sync_lock_test_and_set(&admission->state, SLUICE_ADMISSION_DONE);
-	j->admission.state = SLUICE_ADMISSION_DONE;
 }
 
 /* The claims. Everything that could refuse without taking has been asked. */
@@ -251,17 +250,21 @@ static __always_inline enum sluice_reason judge_admit(struct judge *j, struct sl
 		j->retry_after_s = JUDGE_RETRY_FULL_S;
 		return SLUICE_REASON_RING_FULL;
 	}
-	j->admission.buyer = j->token.buyer;
-	j->admission.admitted_wall = wall;
-	j->admission.sale = j->token.sale;
-	j->admission.state = SLUICE_ADMISSION_CLAIMED;
-	j->admission.expires_at_s = j->token.expires_at_s;
-	j->admission.network = j->token.network;
-	j->admission.quantity = j->token.quantity;
-	j->admission.door = j->door;
-	j->admission.service = j->service;
+	/* On the stack: kernel 6.1 does not let a map be updated from memory that a global function got as an argument. */
+	struct sluice_admission claim = {
+		.buyer = j->token.buyer,
+		.source = j->admission.source,
+		.admitted_wall = wall,
+		.sale = j->token.sale,
+		.state = SLUICE_ADMISSION_CLAIMED,
+		.expires_at_s = j->token.expires_at_s,
+		.network = j->token.network,
+		.quantity = j->token.quantity,
+		.door = j->door,
+		.service = j->service,
+	};
 
-	reason = judge_claim_token(j);
+	reason = judge_claim_token(j, &claim);
 	if (reason != SLUICE_REASON_NONE)
 		goto discard;
 	reason = judge_count_buyer(j, sale->per_buyer);
@@ -275,8 +278,10 @@ static __always_inline enum sluice_reason judge_admit(struct judge *j, struct sl
 	__sync_fetch_and_add(&ctl->in_flight, 1);
 	__sync_fetch_and_add(&units->taken, j->token.quantity);
 	judge_record_done(j);
+	claim.state = SLUICE_ADMISSION_DONE;
+	j->admission = claim;
 	record->serial = serial;
-	record->admission = j->admission;
+	record->admission = claim;
 	bpf_ringbuf_submit(record, 0);
 	return SLUICE_REASON_ADMITTED;
 

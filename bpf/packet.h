@@ -30,6 +30,9 @@
 #define L2_MAX (ETH_HLEN + 8) /* Ethernet and two VLAN tags */
 #define L4_OFF_MAX 3000       /* no header stands beyond; tells the verifier that sums do not wrap */
 
+/* Keeps the compiler from joining two bound checks into one on a difference, which older verifiers (6.1) cannot follow. */
+#define KEEP_BOUND(x) asm volatile("" : "+r"(x))
+
 struct packet {
 	struct bpf_sock_tuple tuple; /* network order; ipv4 or ipv6 by is_ip6 */
 	__u32 bytes;                 /* of the frame as it came */

@@ -50,7 +50,7 @@ static __always_inline enum sluice_reason parse_ip4(struct packet *pkt, void *at
 		return SLUICE_REASON_IP4_MALFORMED;
 	header_len = ip->ihl * 4;
 	total_len = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header_len < sizeof(*ip) || total_len < header_len || at + total_len > data_end)
+	if (ip->version != 4 || header_len < sizeof(*ip) || total_len < header_len || total_len > (__u64)(data_end - at))
 		return SLUICE_REASON_IP4_MALFORMED;
 
 	pkt->is_ip = 1;
@@ -152,7 +152,7 @@ static __always_inline enum sluice_reason parse_ip6(struct xdp_md *ctx, struct p
 	if ((void *)(ip + 1) > data_end)
 		return SLUICE_REASON_IP6_MALFORMED;
 	len = bpf_ntohs(ip->payload_len);
-	if (ip->version != 6 || at + sizeof(*ip) + len > data_end)
+	if (ip->version != 6 || sizeof(*ip) + len > (__u64)(data_end - at))
 		return SLUICE_REASON_IP6_MALFORMED;
 
 	pkt->is_ip = 1;

@@ -78,7 +78,9 @@ __noinline int reply_write(struct xdp_md *ctx, const struct packet *pkt, const s
 	data = (void *)(long)ctx->data;
 	data_end = (void *)(long)ctx->data_end;
 
-	if (data + L2_MAX > data_end)
+	/* Again, because a verifier that does not follow spilled numbers (6.1) has forgotten it by now. */
+	KEEP_BOUND(l2_len);
+	if (l2_len > L2_MAX || data + L2_MAX > data_end)
 		return -1;
 	/* Destination and source MAC change places; type and tags follow. */
 #pragma GCC unroll 3
