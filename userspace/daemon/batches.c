@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Admissions as batches to the writer, and its acknowledgements as settled orders. Pipeline's thread only.
+ *
+ * A lone order is sent at once. While two batches are on their way, what comes in waits and makes the next one larger, so batches grow
+ * with the load by themselves. Promises: an order is in exactly one place (pending, in a batch, settled); a batch that was not
+ * acknowledged goes back to the head of the queue in its old order.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/timefmt.h"
+#include "daemon/metrics.h"
+#include "daemon/pipeline_impl.h"
+
+void batches_enqueue(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission, bool answered)
+{
+	int err;
+	struct order *order = orders_queue(p->d->orders, serial, admission, sales_counts(p->d->sales, admission->sale), answered, &err);
+
+	if (err) /* maintenance will find it in the gate's map and submit it again */
+		log_error("no memory for an order; it stays in the gate and is taken up again later");
+	if (!order)
+		return;
+	STAILQ_INSERT_TAIL(&p->pending, order, pending);
+	p->pending_count++;
+	atomic_fetch_add(&p->unsettled, 1);
+}
+
+static void fill_record(struct pipeline *p, const struct order *order, struct wire_admit *record)
+{
+	struct sale sale;
+
+	memset(record, 0, sizeof(*record));
+	record->serial = order->serial;
+	record->buyer = order->admission.buyer;
+	record->source = order->admission.source;
+	record->admitted_wall_ns = order->admission.admitted_wall;
+	record->sale = order->admission.sale;
+	record->network = order->admission.network;
+	record->quantity = order->admission.quantity;
+	if (!sales_find_id(p->d->sales, order->admission.sale, &sale))
+		record->hold_seconds = sale.hold_seconds;
+}
+
+/* Moves what is pending into the batch and its records. */
+static void fill_batch(struct pipeline *p, struct batch *batch)
+{
+	struct order *order;
+
+	batch->count = 0;
+	while (batch->count < WIRE_BATCH_MAX && (order = STAILQ_FIRST(&p->pending))) {
+		STAILQ_REMOVE_HEAD(&p->pending, pending);
+		p->pending_count--;
+		fill_record(p, order, &p->records[batch->count]);
+		batch->orders[batch->count++] = order;
+	}
+	metrics_observe_batch(p->d->metrics, batch->count);
+}
+
+void batches_take_back(struct pipeline *p, struct batch *batch)
+{
+	while (batch->count) {
+		STAILQ_INSERT_HEAD(&p->pending, batch->orders[--batch->count], pending);
+		p->pending_count++;
+	}
+}
+
+static struct batch *free_batch(struct pipeline *p)
+{
+	for (unsigned i = 0; i < BATCHES_IN_FLIGHT; i++)
+		if (!p->batches[i].count)
+			return &p->batches[i];
+	return NULL;
+}
+
+int batches_send(struct pipeline *p)
+{
+	struct batch *batch;
+
+	while (p->pending_count && (batch = free_batch(p))) {
+		struct sent *sent = calloc(1, sizeof(*sent));
+		int err;
+
+		if (!sent)
+			return -ENOMEM;
+		fill_batch(p, batch);
+		sent->batch = batch;
+		sent->sent_ns = time_mono_ns();
+		TAILQ_INSERT_TAIL(&p->sent, sent, next);
+		err = writer_link_send(&p->link, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &sent->id);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void alarm_refused(struct pipeline *p, const struct order *order)
+{
+	atomic_fetch_add(&p->refused, 1);
+	log_error("the ledger refused an order of sale %u that the gate had admitted (order %016llx): its unit is kept back; compare "
+		  "`sluice stock show` with the ledger",
+		order->admission.sale, (unsigned long long)order->serial);
+}
+
+int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wire_header *header, const void *body)
+{
+	uint64_t now = time_wall_ns();
+	unsigned count = batch->count;
+
+	if (header->type == WIRE_ERROR) {
+		struct pipeline_answer answer = {0};
+
+		questions_read_error(header, body, &answer);
+		log_error("the order writer could not store %u orders (%s: %s): orders are closed until it can", count, answer.code, answer.detail);
+		return -EREMOTEIO;
+	}
+	if (header->type != WIRE_ADMIT || header->length != count * sizeof(struct wire_ack))
+		return -EPROTO;
+	for (unsigned i = 0; i < count; i++) {
+		struct order *order = batch->orders[i];
+		struct wire_ack ack;
+
+		memcpy(&ack, (const char *)body + i * sizeof(ack), sizeof(ack));
+		if (ack.serial != order->serial || ack.status < WIRE_ACK_STORED || ack.status > WIRE_ACK_REFUSED)
+			return -EPROTO;
+		p->acks[i] = (struct order_ack){
+			.order = order,
+			.seq = ack.seq,
+			.committed_ns = ack.committed_wall_ns,
+			.state = ack.status == WIRE_ACK_REFUSED ? ORDER_REFUSED : ORDER_DURABLE,
+			.known = ack.status == WIRE_ACK_KNOWN,
+		};
+		if (ack.status == WIRE_ACK_REFUSED)
+			alarm_refused(p, order);
+		else
+			atomic_fetch_add(&p->durable, 1);
+		if (ack.status == WIRE_ACK_STORED && now > order->admission.admitted_wall)
+			metrics_observe_commit(p->d->metrics, now - order->admission.admitted_wall);
+	}
+	batch->count = 0;
+	__atomic_sub_fetch(&p->d->maps.control->in_flight, count, __ATOMIC_SEQ_CST);
+	atomic_fetch_sub(&p->unsettled, count);
+	orders_settle(p->d->orders, p->acks, count);
+	return 0;
+}
+
+int batches_exchange_all(struct pipeline *p)
+{
+	struct batch *batch = &p->batches[0];
+
+	while (p->pending_count) {
+		struct wire_header header;
+		const void *body;
+		int err;
+
+		fill_batch(p, batch);
+		err = pipeline_exchange(p, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &header, &body);
+		if (!err)
+			err = batches_acknowledge(p, batch, &header, body);
+		if (err) {
+			batches_take_back(p, batch);
+			return err;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The control listeners' table of routes, and who may use them: on the Unix socket whoever may open it, over TCP who knows the secret.
+ * Handlers have a thread of their own and may wait for the order writer.
+ */
+#include "daemon/control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "daemon/http_public.h"
+
+#define RETRY_WRITER_S 2
+#define BEARER "Bearer "
+
+bool control_admit(struct http_request *request, enum MHD_Result *result)
+{
+	const char *given;
+
+	/* Whether the daemon lives is no secret, and who asks for it is often not trusted with one. */
+	if (!request->listener->needs_secret || !strcmp(request->path, "/livez") || !strcmp(request->path, "/readyz"))
+		return true;
+	given = http_header(request, MHD_HTTP_HEADER_AUTHORIZATION);
+	if (given && !strncasecmp(given, BEARER, strlen(BEARER)) && http_secret_equals(given + strlen(BEARER), request->d->secret))
+		return true;
+	if (given)
+		*result = http_problem(request, 401, "wrong_secret", "This is not the control secret.");
+	else
+		*result = http_problem(request, 401, "no_secret", "Send the control secret as \"Authorization: Bearer\"; it is in control.secret in the state directory.");
+	return false;
+}
+
+enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer)
+{
+	switch (answer->error) {
+	case -ENOTCONN:
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "The order writer is not there. Nothing was changed.");
+	case -ETIMEDOUT:
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+			"The order writer has not answered in time. The change may still take effect: look before you ask again.");
+	case -EREMOTEIO:
+		if (!strcmp(answer->code, "conflict"))
+			return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "The order writer could not (%s: %s). Nothing was changed.",
+			answer->code, answer->detail);
+	default:
+		return http_problem(request, 500, "internal_error", "Failed: %s.", strerror(-answer->error));
+	}
+}
+
+const struct http_route control_routes[] = {
+	{"GET", "/v1/status", control_get_status, "status"},
+	{"GET", "/v1/sales", control_get_sales, "sales"},
+	{"GET", "/v1/sales/{}", control_get_sale, "sale"},
+	{"PUT", "/v1/sales/{}", control_put_sale, "sale"},
+	{"POST", "/v1/sales/{}/pause", control_pause_sale, "sale_pause"},
+	{"POST", "/v1/sales/{}/resume", control_resume_sale, "sale_resume"},
+	{"POST", "/v1/sales/{}/end", control_end_sale, "sale_end"},
+	{"GET", "/v1/sales/{}/stock", control_get_stock, "stock"},
+	{"POST", "/v1/sales/{}/stock", control_post_stock, "stock"},
+	{"POST", "/v1/sales/{}/tokens", http_token_post_control, "tokens"},
+	{"GET", "/v1/limits", control_get_limits, "limits"},
+	{"PATCH", "/v1/limits", control_patch_limits, "limits"},
+	{"GET", "/v1/lists/{}", control_get_list, "list"},
+	{"PUT", "/v1/lists/{}/{*}", control_put_entry, "list_entry"},
+	{"DELETE", "/v1/lists/{}/{*}", control_delete_entry, "list_entry"},
+	{"POST", "/v1/tokens/inspect", control_inspect_token, "token_inspect"},
+	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
+	{"GET", "/v1/orders", control_get_orders, "orders"},
+	{"GET", "/v1/orders/{}", control_get_order, "order"},
+	{"GET", "/v1/stats", control_get_stats, "stats"},
+	{"GET", "/metrics", control_get_metrics, "metrics"},
+	{"GET", "/livez", control_get_livez, "livez"},
+	{"GET", "/readyz", control_get_readyz, "readyz"},
+	{0},
+};

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The control API's routes: one file a resource. */
+#ifndef SLUICE_DAEMON_CONTROL_H
+#define SLUICE_DAEMON_CONTROL_H
+
+#include "daemon/http.h"
+#include "daemon/pipeline.h"
+
+extern const struct http_route control_routes[];
+
+/* Checks the secret where the listener wants one. */
+bool control_admit(struct http_request *request, enum MHD_Result *result);
+/* The writer could not, or would not. */
+enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer);
+
+/* control_status.c */
+enum MHD_Result control_get_status(struct http_request *request);
+enum MHD_Result control_get_stats(struct http_request *request);
+enum MHD_Result control_get_metrics(struct http_request *request);
+enum MHD_Result control_get_livez(struct http_request *request);
+enum MHD_Result control_get_readyz(struct http_request *request);
+
+/* control_sales.c */
+enum MHD_Result control_get_sales(struct http_request *request);
+enum MHD_Result control_get_sale(struct http_request *request);
+enum MHD_Result control_put_sale(struct http_request *request);
+enum MHD_Result control_pause_sale(struct http_request *request);
+enum MHD_Result control_resume_sale(struct http_request *request);
+enum MHD_Result control_end_sale(struct http_request *request);
+
+/* control_stock.c */
+enum MHD_Result control_get_stock(struct http_request *request);
+enum MHD_Result control_post_stock(struct http_request *request);
+
+/* control_limits.c */
+enum MHD_Result control_get_limits(struct http_request *request);
+enum MHD_Result control_patch_limits(struct http_request *request);
+
+/* control_lists.c */
+enum MHD_Result control_get_list(struct http_request *request);
+enum MHD_Result control_put_entry(struct http_request *request);
+enum MHD_Result control_delete_entry(struct http_request *request);
+
+/* control_tokens.c */
+enum MHD_Result control_inspect_token(struct http_request *request);
+enum MHD_Result control_rotate_keys(struct http_request *request);
+
+/* control_orders.c */
+enum MHD_Result control_get_orders(struct http_request *request);
+enum MHD_Result control_get_order(struct http_request *request);
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Sales over the control API: list, show, create, change, pause, resume, end.
+ *
+ * A change goes to the ledger first; the gate's words follow on the pipeline's thread when the ledger has said yes. One change at a time.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/timefmt.h"
+#include "daemon/control.h"
+#include "daemon/http_public.h"
+#include "daemon/maintenance.h"
+#include "daemon/sales.h"
+#include "daemon/validate.h"
+
+#define STOCK_MAX        1000000000000LL
+#define HOLD_MAX_S       31536000
+#define PACE_MAX         1000000000
+#define MULTIPLIER_MAX   1000000
+#define HOLD_DEFAULT_S   900
+
+struct sale_body {
+	int64_t stock, per_buyer, hold_seconds, pace_per_second, token_multiplier;
+	uint64_t opens_ns, ends_ns;
+	char order_mode[SALE_MODE_MAX];
+};
+
+enum { FIELD_STOCK, FIELD_OPENS, FIELD_ENDS, FIELD_PER_BUYER, FIELD_HOLD, FIELD_PACE, FIELD_MODE, FIELD_MULTIPLIER, FIELD_COUNT };
+#define HAS(present, field) ((present) & 1u << (field))
+
+static const struct validate_field sale_fields[FIELD_COUNT] = {
+	[FIELD_STOCK] = {.name = "stock", .kind = VALIDATE_INTEGER, .max = STOCK_MAX, .offset = offsetof(struct sale_body, stock)},
+	[FIELD_OPENS] = {.name = "opens_at", .kind = VALIDATE_TIME, .offset = offsetof(struct sale_body, opens_ns)},
+	[FIELD_ENDS] = {.name = "ends_at", .kind = VALIDATE_TIME, .offset = offsetof(struct sale_body, ends_ns)},
+	[FIELD_PER_BUYER] = {.name = "per_buyer", .kind = VALIDATE_INTEGER, .min = 1, .max = SLUICE_MAX_QUANTITY,
+		.offset = offsetof(struct sale_body, per_buyer)},
+	[FIELD_HOLD] = {.name = "hold_seconds", .kind = VALIDATE_INTEGER, .max = HOLD_MAX_S, .offset = offsetof(struct sale_body, hold_seconds)},
+	[FIELD_PACE] = {.name = "pace_per_second", .kind = VALIDATE_INTEGER, .max = PACE_MAX, .offset = offsetof(struct sale_body, pace_per_second)},
+	[FIELD_MODE] = {.name = "order_mode", .kind = VALIDATE_TEXT, .min = 1, .max = SALE_MODE_MAX - 1, .offset = offsetof(struct sale_body, order_mode)},
+	[FIELD_MULTIPLIER] = {.name = "token_multiplier", .kind = VALIDATE_INTEGER, .max = MULTIPLIER_MAX,
+		.offset = offsetof(struct sale_body, token_multiplier)},
+};
+
+static json_t *sale_json(struct daemon *d, const struct sale *sale)
+{
+	char opens[TIME_TEXT_MAX], ends[TIME_TEXT_MAX];
+	struct stock_view stock;
+
+	maintenance_read_stock(d, sale, &stock);
+	return json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug, "id", (json_int_t)sale->id, "state",
+		sales_state_name(sales_state(sale, stock.free, time_wall_ns())), "stock", (json_int_t)stock.put_in, "opens_at",
+		time_format_rfc3339(sale->opens_ns, opens), "ends_at", time_format_rfc3339(sale->ends_ns, ends), "per_buyer", (json_int_t)sale->per_buyer,
+		"hold_seconds", (json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode", sale->order_mode,
+		"token_multiplier", (json_int_t)sale->token_multiplier, "free", (json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed",
+		(json_int_t)stock.confirmed);
+}
+
+enum MHD_Result control_get_sales(struct http_request *request)
+{
+	struct daemon *d = request->d;
+	json_t *list;
+	struct sale sale;
+
+	if (!atomic_load(&d->sales_known))
+		return control_send_writer_error(request, &(struct pipeline_answer){.error = -ENOTCONN});
+	list = json_array();
+	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
+		json_array_append_new(list, sale_json(d, &sale));
+	return http_send_json(request, 200, json_pack("{s:o}", "sales", list));
+}
+
+enum MHD_Result control_get_sale(struct http_request *request)
+{
+	enum MHD_Result result;
+	struct sale sale;
+
+	if (!http_find_sale(request, &sale, &result))
+		return result;
+	return http_send_json(request, 200, sale_json(request->d, &sale));
+}
+
+/* On the pipeline's thread: the ledger has the sale; now the gate gets it. */
+static void on_sale_stored(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+{
+	struct sale sale;
+	uint64_t gone;
+
+	(void)arg;
+	if (answer->error)
+		return;
+	if (sales_learn(d->sales, json_object_get(answer->json, "sale"), &sale)) {
+		log_error("the order writer describes a sale in a way that this daemon does not understand");
+		return;
+	}
+	if (sales_in_gate(d->sales, &sale)) {
+		sales_write_words(d->sales, &sale);
+		return;
+	}
+	gone = atomic_load(&sale.counts->held) + atomic_load(&sale.counts->confirmed);
+	sales_fill_slot(d->sales, &sale, atomic_load(&sale.counts->put_in) - gone);
+	log_info("sale %s: created with %llu units", sale.slug, atomic_load(&sale.counts->put_in));
+}
+
+static const struct pipeline_hooks sale_hooks = {.complete = on_sale_stored};
+
+/* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
+static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
+{
+	json_t *question = json_pack("{s:s, s:o}", "op", "sale_put", "sale", sales_to_ledger(sale));
+	struct pipeline_answer answer;
+	char key[64];
+
+	if (stock >= 0) {
+		snprintf(key, sizeof(key), "create:%u", sale->id);
+		json_object_set_new(question, "stock", json_integer(stock));
+		json_object_set_new(question, "key", json_string(key));
+	}
+	if (pipeline_ask(request->d->pipeline, question, &sale_hooks, NULL, &answer))
+		return control_send_writer_error(request, &answer);
+	json_decref(answer.json);
+	if (sales_find_id(request->d->sales, sale->id, sale))
+		return http_problem(request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
+	return http_send_json(request, stock >= 0 ? 201 : 200, sale_json(request->d, sale));
+}
+
+/* Takes what the body has over the sale. Returns true if the result is a sale. */
+static bool merge(struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present, enum MHD_Result *result)
+{
+	if (HAS(present, FIELD_OPENS))
+		sale->opens_ns = body->opens_ns;
+	if (HAS(present, FIELD_ENDS))
+		sale->ends_ns = body->ends_ns;
+	if (HAS(present, FIELD_PER_BUYER))
+		sale->per_buyer = (uint32_t)body->per_buyer;
+	if (HAS(present, FIELD_HOLD))
+		sale->hold_seconds = (uint32_t)body->hold_seconds;
+	if (HAS(present, FIELD_PACE))
+		sale->pace_per_second = (uint32_t)body->pace_per_second;
+	if (HAS(present, FIELD_MULTIPLIER))
+		sale->token_multiplier = (uint32_t)body->token_multiplier;
+	if (HAS(present, FIELD_MODE) && strcmp(body->order_mode, "confirm") != 0) {
+		*result = http_problem_field(request, 422, "out_of_range", "order_mode", "order_mode must be \"confirm\".");
+		return false;
+	}
+	if (sale->ends_ns <= sale->opens_ns) {
+		*result = http_problem_field(request, 422, "out_of_range", "ends_at", "ends_at must be later than opens_at.");
+		return false;
+	}
+	if (sale->ends_ns <= time_wall_ns()) {
+		*result = http_problem_field(request, 422, "out_of_range", "ends_at", "ends_at must not be in the past; to end a sale now, POST …/end.");
+		return false;
+	}
+	return true;
+}
+
+static enum MHD_Result create_sale(struct http_request *request, const struct sale_body *body, uint32_t present)
+{
+	static const unsigned required[] = {FIELD_STOCK, FIELD_OPENS, FIELD_ENDS};
+	struct sale sale = {.per_buyer = 1, .hold_seconds = HOLD_DEFAULT_S, .order_mode = "confirm"};
+	enum MHD_Result result;
+
+	if (!sales_slug_is_valid(request->captures[0]))
+		return http_problem_field(request, 422, "out_of_range", "slug",
+			"A slug has 1 to %d of a-z, 0-9 and hyphen, and neither begins nor ends with a hyphen.", SALE_SLUG_MAX);
+	for (unsigned i = 0; i < sizeof(required) / sizeof(required[0]); i++)
+		if (!HAS(present, required[i]))
+			return http_problem_field(request, 400, "missing_field", sale_fields[required[i]].name, "A new sale needs %s.",
+				sale_fields[required[i]].name);
+	if (!merge(request, &sale, body, present, &result))
+		return result;
+	if (!atomic_load(&request->d->sales_known))
+		return control_send_writer_error(request, &(struct pipeline_answer){.error = -ENOTCONN});
+	snprintf(sale.slug, sizeof(sale.slug), "%.*s", SALE_SLUG_MAX, request->captures[0]);
+	sale.id = sales_next_id(request->d->sales, time_wall_ns());
+	if (!sale.id)
+		return http_problem(request, 409, "too_many_sales", "The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
+	return store_sale(request, &sale, body->stock);
+}
+
+static bool is_over(struct http_request *request, const struct sale *sale, enum MHD_Result *result)
+{
+	if (sales_state(sale, 1, time_wall_ns()) != SALE_ENDED)
+		return false;
+	*result = http_problem(request, 409, "sale_ended", "The sale is over; that is final. Create another one.");
+	return true;
+}
+
+static enum MHD_Result change_sale(struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
+{
+	enum MHD_Result result;
+
+	if (is_over(request, sale, &result))
+		return result;
+	/* The same creation again is no error: its answer may have been lost. */
+	if (HAS(present, FIELD_STOCK) && (uint64_t)body->stock != atomic_load(&sale->counts->put_in))
+		return http_problem_field(request, 409, "stock_is_moved", "stock", "The stock of a sale that exists is changed by POST /v1/sales/%s/stock.", sale->slug);
+	if (!merge(request, sale, body, present, &result))
+		return result;
+	return store_sale(request, sale, -1);
+}
+
+enum MHD_Result control_put_sale(struct http_request *request)
+{
+	struct validate_error error;
+	struct sale_body body;
+	enum MHD_Result result;
+	struct sale sale;
+	uint32_t present;
+	json_t *json = http_read_json(request, &result);
+	int err;
+
+	if (!json)
+		return result;
+	err = validate_object(json, sale_fields, FIELD_COUNT, &body, &present, &error);
+	json_decref(json);
+	if (err)
+		return http_send_invalid(request, &error);
+	pthread_mutex_lock(&request->d->change_lock);
+	if (sales_find(request->d->sales, request->captures[0], &sale))
+		result = create_sale(request, &body, present);
+	else
+		result = change_sale(request, &sale, &body, present);
+	pthread_mutex_unlock(&request->d->change_lock);
+	return result;
+}
+
+enum sale_action { ACTION_PAUSE, ACTION_RESUME, ACTION_END };
+
+static enum MHD_Result act(struct http_request *request, enum sale_action action)
+{
+	enum MHD_Result result;
+	struct sale sale;
+
+	pthread_mutex_lock(&request->d->change_lock);
+	if (http_find_sale(request, &sale, &result) && (action == ACTION_END || !is_over(request, &sale, &result))) {
+		if (action == ACTION_END)
+			sale.ended = true;
+		else
+			sale.paused = action == ACTION_PAUSE;
+		result = store_sale(request, &sale, -1);
+	}
+	pthread_mutex_unlock(&request->d->change_lock);
+	return result;
+}
+
+enum MHD_Result control_pause_sale(struct http_request *request)
+{
+	return act(request, ACTION_PAUSE);
+}
+
+enum MHD_Result control_resume_sale(struct http_request *request)
+{
+	return act(request, ACTION_RESUME);
+}
+
+enum MHD_Result control_end_sale(struct http_request *request)
+{
+	return act(request, ACTION_END);
+}

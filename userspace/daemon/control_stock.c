@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The stock of a sale over the control API: look, put in, take away.
+ *
+ * Put in: the ledger first, then the gate. Taken away: out of the gate first (all or none, never what is ordered), then out of the ledger; if the
+ * ledger refuses, back into the gate. So at no moment can more be sold than the ledger has. Whatever a crash cuts off in between,
+ * recovery.c finds by comparing the two.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/log.h"
+#include "daemon/control.h"
+#include "daemon/http_public.h"
+#include "daemon/maintenance.h"
+#include "daemon/sales.h"
+#include "daemon/validate.h"
+
+#define DELTA_MAX      1000000000000LL
+#define REASON_MAX     256
+#define KEY_HEADER     "Idempotency-Key"
+#define KEY_HEADER_MAX 64
+
+struct stock_body {
+	int64_t delta;
+	char reason[REASON_MAX + 1];
+};
+
+static const struct validate_field stock_fields[] = {
+	{.name = "delta", .kind = VALIDATE_INTEGER, .required = true, .min = -DELTA_MAX, .max = DELTA_MAX, .offset = offsetof(struct stock_body, delta)},
+	{.name = "reason", .kind = VALIDATE_TEXT, .max = REASON_MAX, .offset = offsetof(struct stock_body, reason)},
+};
+
+/* A change on its way; the pipeline's thread owns it. */
+struct stock_change {
+	struct sale sale;
+	uint64_t wanted; /* units to take out of the gate before the ledger is asked */
+	uint64_t taken;
+};
+
+static int take_first(struct daemon *d, void *arg)
+{
+	struct stock_change *change = arg;
+	int err;
+
+	if (!change->wanted)
+		return 0;
+	/* Counted as moving first: the sum never falls short. */
+	atomic_fetch_add(&change->sale.counts->moving, change->wanted);
+	err = sales_take_units(d->sales, &change->sale, change->wanted);
+	if (err)
+		atomic_fetch_sub(&change->sale.counts->moving, change->wanted);
+	else
+		change->taken = change->wanted;
+	return err;
+}
+
+/* The ledger has spoken: what the gate has free follows the difference, so that a repeated key moves nothing twice. */
+static void on_stock_moved(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+{
+	struct stock_change *change = arg;
+	struct sale_counts *counts = change->sale.counts;
+	int64_t before = (int64_t)atomic_load(&counts->put_in), after = before, give;
+
+	if (answer->error && answer->error != -EREMOTEIO)
+		return; /* not asked, or nobody knows: then the units stay out until gate and ledger are compared */
+	if (!answer->error && json_is_integer(json_object_get(answer->json, "put_in")))
+		after = json_integer_value(json_object_get(answer->json, "put_in"));
+	atomic_store(&counts->put_in, (unsigned long long)after);
+	give = after - before + (int64_t)change->taken;
+	if (give > 0)
+		sales_give_units(d->sales, &change->sale, (uint64_t)give);
+	else if (give < 0 && sales_take_units(d->sales, &change->sale, (uint64_t)-give))
+		log_error("sale %s: the ledger has %" PRId64 " units fewer than the gate can give back", change->sale.slug, -give);
+	atomic_fetch_sub(&counts->moving, change->taken);
+}
+
+static const struct pipeline_hooks stock_hooks = {.prepare = take_first, .complete = on_stock_moved, .release = free};
+
+static enum MHD_Result send_stock(struct http_request *request, const struct sale *sale)
+{
+	struct stock_view stock;
+
+	maintenance_read_stock(request->d, sale, &stock);
+	return http_send_json(request, 200,
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free", (json_int_t)stock.free, "held", (json_int_t)stock.held,
+			"confirmed", (json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced", stock.balanced));
+}
+
+enum MHD_Result control_get_stock(struct http_request *request)
+{
+	enum MHD_Result result;
+	struct sale sale;
+
+	if (!http_find_sale(request, &sale, &result))
+		return result;
+	return send_stock(request, &sale);
+}
+
+/* The caller's key, or a fresh one. Returns false if the caller's is no key. */
+static bool make_key(struct http_request *request, const struct sale *sale, char *key, size_t size)
+{
+	const char *given = http_header(request, KEY_HEADER);
+	uint64_t random[2];
+
+	if (given) {
+		size_t length = strlen(given);
+
+		snprintf(key, size, "api:%u:%s", sale->id, given);
+		return length && length <= KEY_HEADER_MAX;
+	}
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return false;
+	snprintf(key, size, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+	return true;
+}
+
+static enum MHD_Result move_stock(struct http_request *request, const struct sale *sale, const struct stock_body *body, const char *key)
+{
+	struct stock_change *change = calloc(1, sizeof(*change));
+	struct pipeline_answer answer;
+
+	if (!change)
+		return http_problem(request, 500, "internal_error", "No memory.");
+	change->sale = *sale;
+	change->wanted = body->delta < 0 ? (uint64_t)-body->delta : 0;
+	pipeline_ask(request->d->pipeline,
+		json_pack("{s:s, s:I, s:I, s:s, s:s}", "op", "stock_move", "sale", (json_int_t)sale->id, "delta", (json_int_t)body->delta, "key", key,
+			"reason", body->reason),
+		&stock_hooks, change, &answer);
+	json_decref(answer.json);
+	if (answer.error == -ENOSPC) {
+		uint64_t free_units = sales_free_units(request->d->sales, sale);
+		json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", "about:blank", "title", "Conflict", "status", 409, "code",
+			"not_enough_free", "detail", "Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
+		char *text = json_dumps(problem, JSON_COMPACT);
+		enum MHD_Result result = text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
+
+		json_decref(problem);
+		free(text);
+		return result;
+	}
+	if (answer.error)
+		return control_send_writer_error(request, &answer);
+	log_info("sale %s: stock moved by %" PRId64, sale->slug, body->delta);
+	return send_stock(request, sale);
+}
+
+enum MHD_Result control_post_stock(struct http_request *request)
+{
+	struct stock_body body = {0};
+	struct validate_error error;
+	enum MHD_Result result;
+	struct sale sale;
+	uint32_t present;
+	char key[128];
+	json_t *json;
+	int err;
+
+	if (!http_find_sale(request, &sale, &result))
+		return result;
+	json = http_read_json(request, &result);
+	if (!json)
+		return result;
+	err = validate_object(json, stock_fields, sizeof(stock_fields) / sizeof(stock_fields[0]), &body, &present, &error);
+	json_decref(json);
+	if (err)
+		return http_send_invalid(request, &error);
+	if (!body.delta)
+		return http_problem_field(request, 422, "out_of_range", "delta", "delta must not be 0.");
+	if (!make_key(request, &sale, key, sizeof(key)))
+		return http_problem_field(request, 400, "malformed_header", KEY_HEADER, KEY_HEADER " must have 1 to %d characters.", KEY_HEADER_MAX);
+	if (!sales_in_gate(request->d->sales, &sale))
+		return http_problem(request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");
+	pthread_mutex_lock(&request->d->change_lock);
+	result = move_stock(request, &sale, &body, key);
+	pthread_mutex_unlock(&request->d->change_lock);
+	return result;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What the routes of both listeners stand on: requests, routes, answers. */
+#ifndef SLUICE_DAEMON_HTTP_H
+#define SLUICE_DAEMON_HTTP_H
+
+#include <jansson.h>
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/daemon.h"
+#include "daemon/metrics.h"
+#include "daemon/orders.h"
+
+#define HTTP_CAPTURES 3
+#define HTTP_CAPTURE_MAX 256
+
+struct http_request;
+
+/* `pattern`: segments; "{}" captures one, "{*}" the rest of the path. Captures are percent-decoded. */
+struct http_route {
+	const char *method;
+	const char *pattern;
+	enum MHD_Result (*handle)(struct http_request *request);
+	const char *label; /* the metric label `route` */
+};
+
+struct http_listener {
+	struct daemon *d;
+	enum metrics_listener kind;
+	const struct http_route *routes; /* ends with an entry without a method */
+	size_t body_max;
+	/* Called before the route; MHD_YES: go on. Else it has answered, and its result is in *result. May be NULL. */
+	bool (*admit)(struct http_request *request, enum MHD_Result *result);
+	bool needs_secret; /* control over TCP */
+	bool is_watched;   /* handlers never wait; the heartbeat watches them */
+};
+
+/* One TCP connection. */
+struct http_connection {
+	unsigned requests; /* begun on it */
+};
+
+struct http_request {
+	struct http_listener *listener;
+	struct daemon *d;
+	struct MHD_Connection *connection;
+	const struct http_route *route;
+	const char *label;
+	char *method;
+	char *path; /* as sent, not decoded */
+	char captures[HTTP_CAPTURES][HTTP_CAPTURE_MAX + 1];
+	char *body; /* NUL-terminated, NULL if empty */
+	size_t body_length;
+	size_t body_seen; /* also what was too long to keep */
+	bool is_first;    /* of its connection: the gate has charged it */
+	unsigned status;
+	struct sluice_addr source;
+	struct order_waiter waiter; /* http_order.c */
+	uint64_t serial;            /* what it waits for */
+	bool has_waited;
+	json_t *later; /* http_order.c: what the ledger said */
+	int later_error;
+};
+
+/* --- http.c: answers. Each returns what the handler returns. ------------------------------------------------------------------------ */
+enum MHD_Result http_send(struct http_request *request, unsigned status, struct MHD_Response *response);
+/* Takes `json` over. */
+enum MHD_Result http_send_json(struct http_request *request, unsigned status, json_t *json);
+enum MHD_Result http_send_json_retry(struct http_request *request, unsigned status, json_t *json, unsigned retry_after_s);
+enum MHD_Result http_send_empty(struct http_request *request, unsigned status);
+enum MHD_Result http_send_text(struct http_request *request, unsigned status, const char *type, const char *text, size_t length);
+
+/* RFC 9457. `detail` may be a format. */
+enum MHD_Result http_problem(struct http_request *request, unsigned status, const char *code, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+enum MHD_Result http_problem_field(struct http_request *request, unsigned status, const char *code, const char *field, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
+enum MHD_Result http_problem_retry(struct http_request *request, unsigned status, const char *code, unsigned retry_after_s, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
+/* One of the gate's refusals: the same status, headers and body as at the wire door. */
+enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s);
+
+/* --- http.c: questions to a request -------------------------------------------------------------------------------------------------- */
+/* The body as a JSON object (an empty body is {}), or NULL after having answered (*result). The caller releases it. */
+json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
+/* A query argument, decoded. Returns 1, 0 if there is none, -EINVAL if it cannot be read or does not fit. */
+int http_argument(struct http_request *request, const char *name, char *out, size_t size);
+const char *http_header(struct http_request *request, const char *name);
+
+/* --- http_text.c ------------------------------------------------------------------------------------------------------------------------ */
+/* Decodes into `out` (size bytes). Returns 0, or -EINVAL for a bad escape, a NUL or a text that is too long. */
+int http_percent_decode(const char *text, size_t length, char *out, size_t size);
+/* Does `path` match? Fills `captures`. Returns 1, 0, or -EINVAL if it matches with a capture that cannot be decoded. */
+int http_match(const char *pattern, const char *path, char captures[HTTP_CAPTURES][HTTP_CAPTURE_MAX + 1]);
+/* Takes a complete answer apart: *status, the headers (a list of "Name: value" lines, each NUL-terminated in place), the body. */
+struct http_parsed {
+	unsigned status;
+	unsigned header_count;
+	struct {
+		const char *name, *value;
+	} headers[16];
+	const char *body;
+	size_t body_length;
+};
+int http_parse_answer(char *bytes, size_t length, struct http_parsed *parsed);
+/* Compares in a time that does not depend on where they differ. */
+bool http_secret_equals(const char *given, const char *secret);
+
+/* --- http_server.c ------------------------------------------------------------------------------------------------------------------------ */
+struct http_server;
+struct http_server_options {
+	int listen_fd; /* taken over */
+	unsigned threads, max_connections, timeout_s;
+	bool thread_per_connection; /* handlers may block: the control side */
+};
+struct http_server *http_server_start(struct http_listener *listener, const struct http_server_options *options);
+void http_server_stop(struct http_server *server);
+
+/* --- listen.c ------------------------------------------------------------------------------------------------------------------------------- */
+/* "[::]:8080", "127.0.0.1:9180": a listening TCP socket; [::] takes IPv4 too. Returns the fd or negative errno with a sentence. */
+int listen_tcp(const char *address, int backlog, char *error, size_t error_size);
+int listen_unix(const char *path, unsigned mode, const char *group, char *error, size_t error_size);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Issue of tokens: one live token per buyer and sale. */
+#ifndef SLUICE_DAEMON_ISSUE_H
+#define SLUICE_DAEMON_ISSUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/daemon.h"
+#include "daemon/sales.h"
+
+#define ISSUE_BUYER_MAX 128 /* bytes of a buyer's reference */
+
+enum issue_result {
+	ISSUE_NEW,
+	ISSUE_SAME, /* the live token of this buyer, byte for byte as before */
+	ISSUE_RATE_LIMITED,
+	ISSUE_ALREADY_ORDERED,
+	ISSUE_SOLD_OUT,
+	ISSUE_ENDED,
+	ISSUE_QUANTITY,  /* more than a buyer may have */
+	ISSUE_EXHAUSTED, /* token_multiplier * stock live tokens */
+	ISSUE_FULL,      /* the map of issued tokens */
+	ISSUE_NOT_READY, /* the sale has no slot in the gate */
+	ISSUE_ERROR
+};
+
+struct issue_request {
+	const char *buyer;
+	size_t buyer_length;
+	unsigned quantity;
+	uint32_t network;                 /* 0: not bound */
+	const struct sluice_addr *source; /* for the rate per source; NULL: not limited (the shop's own issue) */
+};
+
+struct issued_token {
+	char text[SLUICE_TOKEN_TEXT + 1];
+	uint32_t issued_at_s, expires_at_s;
+	unsigned quantity;
+	unsigned retry_after_s; /* ISSUE_RATE_LIMITED */
+};
+
+struct issuer *issuer_new(const struct config *config);
+void issuer_free(struct issuer *issuer);
+/* The rate per source, charged before anything of the request is looked at. Returns 0 or the seconds to wait. */
+unsigned issue_charge_source(struct daemon *d, const struct sluice_addr *source);
+enum issue_result issue_token(struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token);
+/* Counts the live tokens of every sale from the map, once at start. */
+void issue_count_live(struct daemon *d);
+/* Removes expired tokens, looking at `budget` entries a call. */
+void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget);
+uint64_t issue_total(struct daemon *d); /* tokens made since the start */
+/* Copies the key that signs, or the one of that id. Returns 0 or -ENOKEY. */
+int issue_key(struct daemon *d, int key_id, struct sluice_key *key);
+/* Writes the keys into the gate's map. */
+void issue_publish_keys(struct daemon *d);
+
+#endif

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* sluiced: options, the order of start and stop, signals.
+ *
+ * Start: config, lock, pins, keys, sockets, then down with privileges, then threads: heartbeat (orders are closed by then), pipeline,
+ * maintenance, listeners. Stop: orders close in the gate, what was admitted gets its answer, listeners stop, then the rest.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/timefmt.h"
+#include "daemon/control.h"
+#include "daemon/daemon.h"
+#include "daemon/heartbeat.h"
+#include "daemon/http_public.h"
+#include "daemon/issue.h"
+#include "daemon/maintenance.h"
+#include "daemon/metrics.h"
+#include "daemon/orders.h"
+#include "daemon/pipeline.h"
+#include "daemon/sales.h"
+#include "daemon/state.h"
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE  2
+
+#define PUBLIC_BACKLOG     16384
+#define PUBLIC_BODY_MAX    4096
+#define PUBLIC_TIMEOUT_S   15
+#define CONTROL_BACKLOG    128
+#define CONTROL_BODY_MAX   65536
+#define CONTROL_TIMEOUT_S  60
+#define CONTROL_CONNECTIONS 64
+#define SOCKET_MODE        0660
+#define SPARE_FILES        512
+#define DRAIN_MS           3000
+
+enum { LISTEN_PUBLIC, LISTEN_CONTROL_UNIX, LISTEN_CONTROL_TCP, LISTEN_COUNT };
+
+struct servers {
+	int fds[LISTEN_COUNT];
+	struct http_listener listeners[LISTEN_COUNT];
+	struct http_server *servers[LISTEN_COUNT];
+};
+
+static void print_usage(FILE *out)
+{
+	fputs("usage: sluiced [--config FILE] [--check] [--verbose]\n"
+	      "\n"
+	      "The daemon of Sluice: sale page, tokens and orders on the public port, the control API, and the way of admitted orders\n"
+	      "to sluice-writer. Needs a gate: sluice attach IFACE.\n"
+	      "\n"
+	      "  --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
+	      "  --check         read the config, say what is wrong with it, and exit\n"
+	      "  --verbose       log more\n"
+	      "  --version, --help\n",
+		out);
+}
+
+struct options {
+	const char *config;
+	bool check, verbose;
+};
+
+/* Returns 0 to go on, or -1 with an exit code. */
+static int read_options(int argc, char **argv, struct options *options, int *exit_code)
+{
+	static const struct option longs[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"check", no_argument, NULL, 'C'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	int option;
+
+	*exit_code = 0;
+	while ((option = getopt_long(argc, argv, "c:vVh", longs, NULL)) >= 0) {
+		switch (option) {
+		case 'c':
+			options->config = optarg;
+			break;
+		case 'C':
+			options->check = true;
+			break;
+		case 'v':
+			options->verbose = true;
+			break;
+		case 'V':
+			puts("sluiced " SLUICE_VERSION);
+			return -1;
+		case 'h':
+			print_usage(stdout);
+			return -1;
+		default:
+			print_usage(stderr);
+			*exit_code = EXIT_USAGE;
+			return -1;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "sluiced: there is no operand \"%s\"\n", argv[optind]);
+		*exit_code = EXIT_USAGE;
+		return -1;
+	}
+	return 0;
+}
+
+/* An absent file is an empty one only at the default path: a file that was named must be there. */
+static int load_config(const struct options *options, struct config *config)
+{
+	const char *path = options->config ? options->config : CONFIG_DEFAULT_PATH;
+	char error[512] = "";
+	int err;
+
+	config_defaults(config);
+	err = config_load(config, path, error, sizeof(error));
+	if (err == -ENOENT && !options->config)
+		return 0;
+	if (err)
+		log_error("%s", *error ? error : strerror(-err));
+	return err;
+}
+
+static int open_state(struct daemon *d, char *error, size_t size)
+{
+	const char *dir = d->config.daemon.state_dir;
+	int err = state_lock(dir, error, size);
+
+	if (err < 0)
+		return err;
+	snprintf(d->keys_path, sizeof(d->keys_path), "%s/keys", dir);
+	err = token_keys_load(&d->keys, d->keys_path, error, size);
+	return err ? err : state_load_secret(dir, d->secret, error, size);
+}
+
+static int open_gate(struct daemon *d, char *error, size_t size)
+{
+	int err = gate_maps_open(&d->maps, d->config.gate.pin_dir, error, size);
+
+	if (err)
+		return err;
+	pipeline_close_orders(d);
+	d->lists = lists_open(d->maps.lists, d->maps.list_index);
+	if (!d->lists) {
+		err = errno ? -errno : -ENOMEM;
+		snprintf(error, size, "cannot read the gate's lists: %s", strerror(-err));
+	}
+	return err;
+}
+
+static int make_parts(struct daemon *d, char *error, size_t size)
+{
+	pthread_rwlock_init(&d->keys_lock, NULL);
+	pthread_mutex_init(&d->lists_lock, NULL);
+	pthread_mutex_init(&d->change_lock, NULL);
+	d->started_mono_ns = time_mono_ns();
+	d->sales = sales_new(&d->maps);
+	d->orders = orders_new();
+	d->issuer = issuer_new(&d->config);
+	d->metrics = metrics_new();
+	if (d->sales && d->orders && d->issuer && d->metrics)
+		return 0;
+	snprintf(error, size, "no memory");
+	return -ENOMEM;
+}
+
+/* The socket's directory is made if only it is missing (/run is empty after a boot). Who may use the socket, its own mode says. */
+static void make_socket_directory(const char *path)
+{
+	char copy[PATH_MAX], *dir;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	dir = dirname(copy);
+	if (!mkdir(dir, 0755) && chmod(dir, 0755))
+		log_warn("cannot set the mode of %s: %s", dir, strerror(errno));
+}
+
+static int open_sockets(struct daemon *d, struct servers *s, char *error, size_t size)
+{
+	const struct config *config = &d->config;
+
+	for (unsigned i = 0; i < LISTEN_COUNT; i++)
+		s->fds[i] = -1;
+	s->fds[LISTEN_PUBLIC] = listen_tcp(config->daemon.public_listen, PUBLIC_BACKLOG, error, size);
+	if (s->fds[LISTEN_PUBLIC] < 0)
+		return s->fds[LISTEN_PUBLIC];
+	make_socket_directory(config->daemon.control_socket);
+	s->fds[LISTEN_CONTROL_UNIX] = listen_unix(config->daemon.control_socket, SOCKET_MODE, config->daemon.control_group, error, size);
+	if (s->fds[LISTEN_CONTROL_UNIX] < 0)
+		return s->fds[LISTEN_CONTROL_UNIX];
+	if (*config->daemon.control_listen) {
+		s->fds[LISTEN_CONTROL_TCP] = listen_tcp(config->daemon.control_listen, CONTROL_BACKLOG, error, size);
+		if (s->fds[LISTEN_CONTROL_TCP] < 0)
+			return s->fds[LISTEN_CONTROL_TCP];
+	}
+	return 0;
+}
+
+static int start_server(struct servers *s, unsigned which, const struct http_server_options *more, char *error, size_t size)
+{
+	struct http_server_options options = *more;
+
+	options.listen_fd = s->fds[which];
+	s->fds[which] = -1;
+	s->servers[which] = http_server_start(&s->listeners[which], &options);
+	if (s->servers[which])
+		return 0;
+	snprintf(error, size, "cannot start an HTTP server: %s", strerror(errno));
+	return -EIO;
+}
+
+static int start_servers(struct daemon *d, struct servers *s, char *error, size_t size)
+{
+	struct http_server_options public = {
+		.threads = d->config.daemon.threads,
+		.max_connections = d->config.daemon.max_connections,
+		.timeout_s = PUBLIC_TIMEOUT_S,
+	};
+	struct http_server_options control = {
+		.thread_per_connection = true,
+		.max_connections = CONTROL_CONNECTIONS,
+		.timeout_s = CONTROL_TIMEOUT_S,
+	};
+	int err;
+
+	s->listeners[LISTEN_PUBLIC] = (struct http_listener){
+		.d = d,
+		.kind = METRICS_PUBLIC,
+		.routes = http_public_routes,
+		.body_max = PUBLIC_BODY_MAX,
+		.admit = http_public_admit,
+		.is_watched = true,
+	};
+	s->listeners[LISTEN_CONTROL_UNIX] = (struct http_listener){
+		.d = d,
+		.kind = METRICS_CONTROL,
+		.routes = control_routes,
+		.body_max = CONTROL_BODY_MAX,
+		.admit = control_admit,
+	};
+	s->listeners[LISTEN_CONTROL_TCP] = s->listeners[LISTEN_CONTROL_UNIX];
+	s->listeners[LISTEN_CONTROL_TCP].needs_secret = true;
+	err = start_server(s, LISTEN_CONTROL_UNIX, &control, error, size);
+	if (!err && s->fds[LISTEN_CONTROL_TCP] >= 0)
+		err = start_server(s, LISTEN_CONTROL_TCP, &control, error, size);
+	if (!err)
+		err = start_server(s, LISTEN_PUBLIC, &public, error, size);
+	return err;
+}
+
+static void raise_file_limit(const struct config *config)
+{
+	rlim_t wanted = (rlim_t)config->daemon.max_connections + SPARE_FILES;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
+		return;
+	limit.rlim_cur = wanted;
+	if (limit.rlim_max < wanted)
+		limit.rlim_max = wanted;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		log_warn("cannot raise the limit of open files to %llu (%s): fewer connections than daemon.max_connections will fit",
+			(unsigned long long)wanted, strerror(errno));
+}
+
+static int start(struct daemon *d, struct servers *s, char *error, size_t size)
+{
+	int err = open_state(d, error, size);
+
+	if (!err)
+		err = open_gate(d, error, size);
+	if (!err)
+		err = make_parts(d, error, size);
+	if (!err)
+		err = open_sockets(d, s, error, size);
+	if (err)
+		return err;
+	raise_file_limit(&d->config);
+	err = privileges_drop(&d->config, error, size);
+	if (err)
+		return err;
+	issue_publish_keys(d);
+	err = heartbeat_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start the heartbeat: %s", strerror(-err));
+		return err;
+	}
+	err = pipeline_start(d, error, size);
+	if (err)
+		return err;
+	err = maintenance_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start the maintenance: %s", strerror(-err));
+		return err;
+	}
+	return start_servers(d, s, error, size);
+}
+
+/* In the reverse order; safe at whatever point the start stopped. */
+static void stop(struct daemon *d, struct servers *s)
+{
+	atomic_store(&d->stopping, true);
+	if (d->maps.control)
+		pipeline_close_orders(d);
+	maintenance_stop();
+	pipeline_drain(d, DRAIN_MS);
+	if (d->orders)
+		orders_wake_all_and_close(d->orders);
+	pipeline_stop(d);
+	for (unsigned i = 0; i < LISTEN_COUNT; i++) {
+		http_server_stop(s->servers[i]);
+		if (s->fds[i] >= 0)
+			close(s->fds[i]);
+	}
+	pipeline_free(d);
+	heartbeat_stop();
+	if (s->servers[LISTEN_CONTROL_UNIX])
+		unlink(d->config.daemon.control_socket);
+	lists_close(d->lists);
+	issuer_free(d->issuer);
+	orders_free(d->orders);
+	sales_free(d->sales);
+	metrics_free(d->metrics);
+	gate_maps_close(&d->maps);
+	explicit_bzero(&d->keys, sizeof(d->keys));
+	explicit_bzero(d->secret, sizeof(d->secret));
+}
+
+/* Blocked in every thread; main waits for them. */
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon daemon;
+	static struct servers servers;
+	struct options options = {0};
+	char error[512] = "";
+	sigset_t signals;
+	int exit_code, received;
+
+	log_init("sluiced", LOG_INFO_LEVEL);
+	if (read_options(argc, argv, &options, &exit_code))
+		return exit_code;
+	if (options.verbose)
+		log_init("sluiced", LOG_DEBUG_LEVEL);
+	if (load_config(&options, &daemon.config))
+		return EXIT_FAILED;
+	if (options.check) {
+		puts("the config is valid");
+		return 0;
+	}
+	for (unsigned i = 0; i < LISTEN_COUNT; i++)
+		servers.fds[i] = -1;
+	umask(077);
+	block_signals(&signals);
+	if (start(&daemon, &servers, error, sizeof(error))) {
+		log_error("%s", error);
+		stop(&daemon, &servers);
+		return EXIT_FAILED;
+	}
+	log_info("ready: shop at %s, control at %s", daemon.config.daemon.public_listen, daemon.config.daemon.control_socket);
+	if (sigwait(&signals, &received))
+		received = 0;
+	log_info("stopping on signal %d", received);
+	stop(&daemon, &servers);
+	return 0;
+}

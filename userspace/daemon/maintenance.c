@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The maintenance thread. Started by main.c; works in small steps ten times a second, so that no lock is held for long.
+ *
+ * Promises: an admission leaves the gate's map only when it is durable, its token has expired and its sale has been over for a while; an admission
+ * that is in the map and nowhere else is submitted again; put in = free + held + confirmed + in flight (+ refused) is checked for
+ * every sale every second, and a breach is logged and exported.
+ */
+#include "daemon/maintenance.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/log.h"
+#include "common/timefmt.h"
+#include "daemon/issue.h"
+#include "daemon/orders.h"
+#include "daemon/pipeline.h"
+
+#define STEP_MS         100
+#define STEPS_PER_CHECK 10 /* the conservation equation: every second */
+#define STEPS_PER_READ  50 /* the ledger's figures: every five seconds */
+#define SWEEP_BUDGET    512
+/* An admission younger than this may still be on its way through the ring. */
+#define LOST_AFTER_NS 5000000000ULL
+#define READ_TRIES    8
+
+static struct {
+	pthread_t thread;
+	atomic_bool running;
+	__u64 admission_cursor;
+	bool has_admission_cursor;
+	struct sluice_buyer_key buyer_cursor;
+	bool has_buyer_cursor;
+} work;
+
+bool maintenance_is_forgotten(const struct sale *sale, uint64_t wall_ns)
+{
+	return wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > MAINTENANCE_KEEP_NS;
+}
+
+/* `held` is read before `free`: units only move from free to ordered meanwhile, so a sum above `put_in` is never an artefact of the reading. */
+static void read_once(struct daemon *d, const struct sale *sale, struct stock_view *view)
+{
+	view->held = atomic_load(&sale->counts->held);
+	view->confirmed = atomic_load(&sale->counts->confirmed);
+	view->refused = atomic_load(&sale->counts->refused);
+	view->free = sales_free_units(d->sales, sale);
+	view->put_in = atomic_load(&sale->counts->put_in);
+	view->in_flight = atomic_load(&sale->counts->pending) + atomic_load(&sale->counts->moving);
+}
+
+void maintenance_read_stock(struct daemon *d, const struct sale *sale, struct stock_view *view)
+{
+	uint64_t sum;
+
+	for (int i = 0; i < READ_TRIES; i++) {
+		read_once(d, sale, view);
+		sum = view->free + view->held + view->confirmed + view->in_flight + view->refused;
+		view->balanced = sum == view->put_in || !sales_in_gate(d->sales, sale);
+		if (view->balanced)
+			return;
+		nanosleep(&(struct timespec){.tv_nsec = 200000L}, NULL);
+	}
+}
+
+/* A record may be between the judge and the order table for a moment, and a sale under load is never quite at rest; a breach is what
+ * two looks a second apart agree on, with nothing in flight.
+ */
+static void check_balance(struct daemon *d, const struct sale *sale)
+{
+	uint64_t in_flight = __atomic_load_n(&d->maps.control->in_flight, __ATOMIC_ACQUIRE);
+	struct pipeline_status status;
+	struct stock_view view;
+	bool oversold;
+
+	pipeline_status(d->pipeline, &status);
+	if (!status.open)
+		return;
+	maintenance_read_stock(d, sale, &view);
+	oversold = view.held + view.confirmed > view.put_in;
+	if (view.balanced) {
+		atomic_store(&sale->counts->balance, SALE_BALANCED);
+		return;
+	}
+	if (!oversold && (in_flight || view.in_flight || atomic_load(&sale->counts->balance) == SALE_UNBALANCED))
+		return;
+	if (oversold || atomic_load(&sale->counts->balance) == SALE_SUSPECT) {
+		log_error("sale %s: %" PRIu64 " units put in, but %" PRIu64 " free + %" PRIu64 " held + %" PRIu64 " confirmed + %" PRIu64 " refused", sale->slug,
+			view.put_in, view.free, view.held, view.confirmed, view.refused);
+		atomic_store(&sale->counts->balance, SALE_UNBALANCED);
+	} else {
+		atomic_store(&sale->counts->balance, SALE_SUSPECT);
+	}
+}
+
+static void check_balances(struct daemon *d)
+{
+	struct sale sale;
+
+	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
+		if (sales_in_gate(d->sales, &sale))
+			check_balance(d, &sale);
+}
+
+/* 1: the entry may go. */
+static int review_admission(struct daemon *d, __u64 serial, const struct sluice_admission *admission, uint64_t wall_ns)
+{
+	struct order_view order;
+	struct sale sale;
+
+	if (admission->state != SLUICE_ADMISSION_DONE)
+		return 0;
+	if (orders_find(d->orders, serial, &order) || order.state == ORDER_SEEN) {
+		if (wall_ns > admission->admitted_wall && wall_ns - admission->admitted_wall > LOST_AFTER_NS) {
+			log_warn("an admission of sale %u had not come through the ring; it is delivered now", admission->sale);
+			pipeline_submit(d->pipeline, serial, admission);
+		}
+		return 0;
+	}
+	if (order.state != ORDER_DURABLE || (uint64_t)admission->expires_at_s * 1000000000ULL > wall_ns)
+		return 0;
+	if (sales_find_id(d->sales, admission->sale, &sale) || !maintenance_is_forgotten(&sale, wall_ns))
+		return 0;
+	/* Ended for good before the first trace of it goes, whatever the clock may do. */
+	sales_mark_ended(d->sales, &sale);
+	return orders_forget(d->orders, serial) == 0;
+}
+
+static void sweep_admissions(struct daemon *d, uint64_t wall_ns, unsigned budget)
+{
+	struct sluice_admission admission;
+	__u64 next;
+
+	while (budget--) {
+		bool at_end = bpf_map_get_next_key(d->maps.admissions, work.has_admission_cursor ? &work.admission_cursor : NULL, &next) != 0;
+
+		if (work.has_admission_cursor && !bpf_map_lookup_elem(d->maps.admissions, &work.admission_cursor, &admission) &&
+			review_admission(d, work.admission_cursor, &admission, wall_ns))
+			bpf_map_delete_elem(d->maps.admissions, &work.admission_cursor);
+		work.has_admission_cursor = !at_end;
+		if (at_end)
+			return;
+		work.admission_cursor = next;
+	}
+}
+
+static bool buyer_may_go(struct daemon *d, const struct sluice_buyer_key *key, uint64_t wall_ns)
+{
+	struct sale sale;
+
+	if (sales_find_id(d->sales, key->sale, &sale) || !maintenance_is_forgotten(&sale, wall_ns) || atomic_load(&sale.counts->pending))
+		return false;
+	sales_mark_ended(d->sales, &sale);
+	return true;
+}
+
+static void sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
+{
+	struct sluice_buyer_key next;
+
+	while (budget--) {
+		bool at_end = bpf_map_get_next_key(d->maps.buyers, work.has_buyer_cursor ? &work.buyer_cursor : NULL, &next) != 0;
+
+		if (work.has_buyer_cursor && buyer_may_go(d, &work.buyer_cursor, wall_ns))
+			bpf_map_delete_elem(d->maps.buyers, &work.buyer_cursor);
+		work.has_buyer_cursor = !at_end;
+		if (at_end)
+			return;
+		work.buyer_cursor = next;
+	}
+}
+
+/* The ledger changes on its own too (holds that expire, payments): its figures are read now and then. On the pipeline's thread, between two
+ * answers, so they fit what has been acknowledged.
+ */
+static void learn_figures(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+{
+	json_t *list = json_object_get(answer->json, "sales"), *item;
+	struct sale sale;
+	size_t i;
+
+	(void)arg;
+	json_array_foreach(list, i, item)
+		if (sales_learn(d->sales, item, &sale))
+			log_error("the order writer describes a sale in a way that this daemon does not understand");
+}
+
+static const struct pipeline_hooks figures_hooks = {.complete = learn_figures};
+
+static void step(struct daemon *d, unsigned count)
+{
+	uint64_t wall = time_wall_ns();
+	int err;
+
+	orders_wake_expired(d->orders, time_mono_ns());
+	err = gate_maps_refresh(&d->maps);
+	if (err && count % STEPS_PER_READ == 0)
+		log_warn("the gate was replaced, and its new call door cannot be opened (%s): the one before goes on judging; restart sluiced to change",
+			strerror(-err));
+	pthread_mutex_lock(&d->lists_lock);
+	lists_sweep(d->lists, wall, SWEEP_BUDGET);
+	pthread_mutex_unlock(&d->lists_lock);
+	if (!atomic_load(&d->sales_known))
+		return;
+	issue_sweep(d, wall, SWEEP_BUDGET);
+	sweep_admissions(d, wall, SWEEP_BUDGET);
+	sweep_buyers(d, wall, SWEEP_BUDGET);
+	if (count % STEPS_PER_CHECK == 0)
+		check_balances(d);
+	if (count % STEPS_PER_READ == 0 && pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
+		log_warn("no memory to ask for the ledger's figures");
+}
+
+static void *maintenance_run(void *arg)
+{
+	struct daemon *d = arg;
+
+	pthread_setname_np(pthread_self(), "maintenance");
+	for (unsigned count = 1; atomic_load(&work.running); count++) {
+		step(d, count);
+		nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
+	}
+	return NULL;
+}
+
+int maintenance_start(struct daemon *d)
+{
+	int err;
+
+	atomic_store(&work.running, true);
+	err = pthread_create(&work.thread, NULL, maintenance_run, d);
+	if (err)
+		atomic_store(&work.running, false);
+	return -err;
+}
+
+void maintenance_stop(void)
+{
+	if (atomic_exchange(&work.running, false))
+		pthread_join(work.thread, NULL);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What has to be done now and then: expired tokens, list entries and admissions, late waiters, the conservation equation. */
+#ifndef SLUICE_DAEMON_MAINTENANCE_H
+#define SLUICE_DAEMON_MAINTENANCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/daemon.h"
+#include "daemon/sales.h"
+
+/* How long after its end the gate still knows who bought in a sale, so that a buyer who lost an answer gets it at both doors. */
+#define MAINTENANCE_KEEP_NS 600000000000ULL
+
+int maintenance_start(struct daemon *d);
+void maintenance_stop(void);
+/* Is the sale over for so long that the gate may forget its admissions and buyers? */
+bool maintenance_is_forgotten(const struct sale *sale, uint64_t wall_ns);
+
+/* Units of a sale, read so that they fit together. */
+struct stock_view {
+	uint64_t put_in, free, held, confirmed, in_flight, refused;
+	bool balanced;
+};
+void maintenance_read_stock(struct daemon *d, const struct sale *sale, struct stock_view *view);
+
+#endif

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The pipeline's thread: ring -> batches -> writer -> acknowledgements -> waiting buyers. Started by main.c.
+ *
+ * The thread is always in one of two modes. Away or recovering: orders are closed in the gate, frames are exchanged one at a time
+ * (recovery.c). Serving: orders are open, two batches and any number of questions may be on their way. It leaves the second mode by closing
+ * orders, and enters it only when nothing is in flight and gate and ledger agree on every sale.
+ */
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "common/log.h"
+#include "common/timefmt.h"
+#include "daemon/heartbeat.h"
+#include "daemon/pipeline_impl.h"
+
+#define BACKOFF_MIN_MS 50
+#define BACKOFF_MAX_MS 1000
+/* A judge that saw orders open runs for microseconds; after this none is left that did. */
+#define CLOSE_SETTLE_US 20000
+
+void pipeline_close_orders(struct daemon *d)
+{
+	__atomic_fetch_and(&d->maps.control->flags, ~SLUICE_CONTROL_ORDERS_OPEN, __ATOMIC_SEQ_CST);
+}
+
+static void close_orders(struct pipeline *p)
+{
+	pipeline_close_orders(p->d);
+	atomic_store(&p->open, false);
+}
+
+void pipeline_open_orders(struct pipeline *p)
+{
+	if (atomic_load(&p->d->stopping))
+		return;
+	__atomic_fetch_or(&p->d->maps.control->flags, SLUICE_CONTROL_ORDERS_OPEN, __ATOMIC_SEQ_CST);
+	atomic_store(&p->open, true);
+	/* A stop that came in between has closed orders before they were opened. */
+	if (atomic_load(&p->d->stopping))
+		close_orders(p);
+}
+
+static int on_record(void *arg, void *data, size_t size)
+{
+	const struct sluice_admitted *record = data;
+
+	if (size >= sizeof(*record))
+		batches_enqueue(arg, record->serial, &record->admission, false);
+	return 0;
+}
+
+static void take_submissions(struct pipeline *p)
+{
+	struct submission *submission;
+
+	for (;;) {
+		pthread_mutex_lock(&p->lock);
+		submission = STAILQ_FIRST(&p->submitted);
+		if (submission)
+			STAILQ_REMOVE_HEAD(&p->submitted, next);
+		pthread_mutex_unlock(&p->lock);
+		if (!submission)
+			return;
+		batches_enqueue(p, submission->serial, &submission->admission, false);
+		free(submission);
+	}
+}
+
+void pipeline_pump(struct pipeline *p)
+{
+	heartbeat_pipeline_alive();
+	ring_buffer__consume(p->ring);
+	take_submissions(p);
+}
+
+/* Waits for the ring, a wake-up, or the writer. */
+static void wait_for_work(struct pipeline *p, int timeout_ms)
+{
+	struct pollfd fds[] = {
+		{.fd = ring_buffer__epoll_fd(p->ring), .events = POLLIN},
+		{.fd = p->wake_fd, .events = POLLIN},
+		{.fd = p->link.fd, .events = POLLIN},
+	};
+	uint64_t wakes;
+
+	if (writer_link_wants_write(&p->link))
+		fds[2].events |= POLLOUT;
+	if (poll(fds, 3, timeout_ms) > 0 && (fds[1].revents & POLLIN) && read(p->wake_fd, &wakes, sizeof(wakes)) < 0)
+		log_debug("cannot read the pipeline's eventfd: %s", strerror(errno));
+	pipeline_pump(p);
+}
+
+int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length, struct wire_header *header, const void **answer)
+{
+	uint64_t id, deadline = time_mono_ns() + WRITER_DEAD_NS;
+	int err = writer_link_send(&p->link, type, body, length, &id);
+
+	while (!err) {
+		struct pollfd fd = {.fd = p->link.fd, .events = POLLIN | (writer_link_wants_write(&p->link) ? POLLOUT : 0)};
+
+		err = writer_link_next(&p->link, header, answer);
+		if (err)
+			break;
+		if (atomic_load(&p->stop))
+			return -ECANCELED;
+		if (time_mono_ns() > deadline)
+			return -ETIMEDOUT;
+		poll(&fd, 1, POLL_MS);
+		pipeline_pump(p);
+		err = writer_link_flush(&p->link);
+		if (!err)
+			err = writer_link_fill(&p->link);
+		/* A writer that answered and hung up has answered. */
+		if (err == -ENOTCONN && writer_link_next(&p->link, header, answer) == 1)
+			return header->id == id ? 0 : -EPROTO;
+	}
+	if (err < 0)
+		return err;
+	return header->id == id ? 0 : -EPROTO;
+}
+
+static int handle_frame(struct pipeline *p, const struct wire_header *header, const void *body)
+{
+	struct sent *sent = TAILQ_FIRST(&p->sent);
+	int err = 0;
+
+	if (!sent || header->id != sent->id)
+		return -EPROTO;
+	if (sent->batch)
+		err = batches_acknowledge(p, sent->batch, header, body);
+	else
+		questions_finish(p, sent->question, 0, header, body);
+	if (err)
+		return err;
+	TAILQ_REMOVE(&p->sent, sent, next);
+	free(sent);
+	return 0;
+}
+
+static int handle_answers(struct pipeline *p)
+{
+	int hung_up, err;
+
+	hung_up = writer_link_fill(&p->link);
+	for (;;) {
+		struct wire_header header;
+		const void *body;
+
+		err = writer_link_next(&p->link, &header, &body);
+		if (err <= 0)
+			return err ? err : hung_up;
+		err = handle_frame(p, &header, body);
+		if (err)
+			return err;
+	}
+}
+
+/* A writer that takes long: orders close until it answers, so that no buyer is admitted into a queue that does not move. */
+static int check_pace(struct pipeline *p)
+{
+	struct sent *oldest = TAILQ_FIRST(&p->sent);
+	uint64_t age = oldest ? time_mono_ns() - oldest->sent_ns : 0;
+
+	if (age > WRITER_DEAD_NS)
+		return -ETIMEDOUT;
+	if (age > WRITER_SLOW_NS && !p->slow) {
+		log_warn("the order writer has not answered for %llu s: orders are closed until it does",
+			(unsigned long long)(WRITER_SLOW_NS / 1000000000ULL));
+		close_orders(p);
+		p->slow = true;
+	} else if (age <= WRITER_SLOW_NS && p->slow) {
+		log_info("the order writer answers again: orders are open");
+		pipeline_open_orders(p);
+		p->slow = false;
+	}
+	return 0;
+}
+
+/* Returns when the connection is broken, or on stop with nothing left to wait for. */
+static int serve(struct pipeline *p)
+{
+	int err = 0;
+
+	p->slow = false;
+	pthread_mutex_lock(&p->lock);
+	p->asking_allowed = true;
+	pthread_mutex_unlock(&p->lock);
+	pipeline_open_orders(p);
+	log_info("orders are open: ledger %s", p->ledger);
+	while (!err && !atomic_load(&p->stop)) {
+		err = questions_send(p);
+		if (!err)
+			err = batches_send(p);
+		if (!err) {
+			wait_for_work(p, POLL_MS);
+			err = writer_link_flush(&p->link);
+		}
+		if (!err)
+			err = handle_answers(p);
+		if (!err)
+			err = check_pace(p);
+	}
+	close_orders(p);
+	return err;
+}
+
+/* The connection is gone. What was on its way is kept: orders go back to the head of the queue, questions are asked again. */
+static void take_back_all(struct pipeline *p)
+{
+	struct sent *sent;
+
+	writer_link_close(&p->link);
+	while ((sent = TAILQ_LAST(&p->sent, sent_queue))) {
+		TAILQ_REMOVE(&p->sent, sent, next);
+		if (sent->batch)
+			batches_take_back(p, sent->batch);
+		else
+			STAILQ_INSERT_HEAD(&p->again, sent->question, next);
+		free(sent);
+	}
+	questions_fail_unsent(p, -ENOTCONN);
+}
+
+static void *pipeline_run(void *arg)
+{
+	struct pipeline *p = arg;
+	const char *path = p->d->config.writer.socket;
+	int backoff_ms = BACKOFF_MIN_MS, last_err = 0;
+
+	pthread_setname_np(pthread_self(), "pipeline");
+	while (!atomic_load(&p->stop)) {
+		int err = writer_link_open(&p->link, path);
+
+		if (!err) {
+			atomic_store(&p->connected, true);
+			err = recovery_run(p);
+		}
+		if (!err) {
+			backoff_ms = BACKOFF_MIN_MS;
+			last_err = 0;
+			err = serve(p);
+			atomic_fetch_add(&p->reconnects, 1);
+		}
+		atomic_store(&p->connected, false);
+		take_back_all(p);
+		if (atomic_load(&p->stop))
+			break;
+		if (err != last_err)
+			log_warn("no order writer at %s (%s): orders are closed; trying again", path, strerror(-err));
+		last_err = err;
+		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000; time_mono_ns() < until && !atomic_load(&p->stop);)
+			wait_for_work(p, backoff_ms);
+		backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
+	}
+	return NULL;
+}
+
+/* Every admission that the gate holds goes to the writer: which of them are durable, only the ledger knows. Orders are closed, so none is
+ * added meanwhile, and what the judge of a former daemon's time counted in flight is counted anew.
+ */
+static int adopt_admissions(struct pipeline *p)
+{
+	struct sluice_admission admission;
+	__u64 key, next;
+	__u64 *cursor = NULL;
+	unsigned claimed = 0;
+
+	while (!bpf_map_get_next_key(p->d->maps.admissions, cursor, &next)) {
+		key = next;
+		cursor = &key;
+		if (bpf_map_lookup_elem(p->d->maps.admissions, &key, &admission))
+			continue;
+		if (admission.state == SLUICE_ADMISSION_DONE)
+			batches_enqueue(p, key, &admission, true);
+		else
+			claimed++;
+	}
+	ring_buffer__consume(p->ring);
+	__atomic_store_n(&p->d->maps.control->in_flight, p->pending_count, __ATOMIC_SEQ_CST);
+	if (claimed)
+		log_warn("%u tokens in the gate are claimed and not admitted; their units were never taken", claimed);
+	if (p->pending_count)
+		log_info("%u admissions are in the gate; they are compared with the ledger", p->pending_count);
+	return 0;
+}
+
+static void free_all(struct pipeline *p)
+{
+	struct submission *submission;
+
+	if (!p)
+		return;
+	while ((submission = STAILQ_FIRST(&p->submitted))) {
+		STAILQ_REMOVE_HEAD(&p->submitted, next);
+		free(submission);
+	}
+	ring_buffer__free(p->ring);
+	if (p->wake_fd >= 0)
+		close(p->wake_fd);
+	writer_link_free(&p->link);
+	free(p->records);
+	free(p->acks);
+	free(p);
+}
+
+static struct pipeline *pipeline_new(struct daemon *d)
+{
+	struct pipeline *p = calloc(1, sizeof(*p));
+	pthread_condattr_t attr;
+
+	if (!p)
+		return NULL;
+	p->d = d;
+	writer_link_init(&p->link);
+	STAILQ_INIT(&p->pending);
+	TAILQ_INIT(&p->sent);
+	STAILQ_INIT(&p->again);
+	STAILQ_INIT(&p->asked);
+	STAILQ_INIT(&p->submitted);
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->done, &attr);
+	pthread_condattr_destroy(&attr);
+	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	p->records = calloc(WIRE_BATCH_MAX, sizeof(*p->records));
+	p->acks = calloc(WIRE_BATCH_MAX, sizeof(*p->acks));
+	p->ring = ring_buffer__new(d->maps.ring, on_record, p, NULL);
+	if (p->wake_fd >= 0 && p->records && p->acks && p->ring)
+		return p;
+	free_all(p);
+	return NULL;
+}
+
+int pipeline_start(struct daemon *d, char *error, size_t error_size)
+{
+	struct pipeline *p = pipeline_new(d);
+	int err;
+
+	if (!p) {
+		snprintf(error, error_size, "cannot set up the pipeline from the gate's ring: %s", strerror(errno));
+		return -errno;
+	}
+	usleep(CLOSE_SETTLE_US);
+	d->pipeline = p;
+	err = adopt_admissions(p);
+	if (!err)
+		err = -pthread_create(&p->thread, NULL, pipeline_run, p);
+	if (err) {
+		snprintf(error, error_size, "cannot start the pipeline: %s", strerror(-err));
+		d->pipeline = NULL;
+		free_all(p);
+	}
+	return err;
+}
+
+void pipeline_drain(struct daemon *d, unsigned drain_ms)
+{
+	uint64_t until = time_mono_ns() + (uint64_t)drain_ms * 1000000;
+	struct pipeline *p = d->pipeline;
+
+	if (!p)
+		return;
+	usleep(CLOSE_SETTLE_US);
+	while (atomic_load(&p->unsettled) && atomic_load(&p->connected) && time_mono_ns() < until)
+		usleep(2000);
+	if (atomic_load(&p->unsettled))
+		log_warn("%llu admissions are not durable yet; they stay in the gate for the next start",
+			(unsigned long long)atomic_load(&p->unsettled));
+}
+
+void pipeline_stop(struct daemon *d)
+{
+	struct pipeline *p = d->pipeline;
+	struct question *question;
+	uint64_t one = 1;
+
+	if (!p || atomic_exchange(&p->stop, true))
+		return;
+	if (write(p->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("cannot wake the pipeline: %s", strerror(errno));
+	pthread_join(p->thread, NULL);
+	/* The next start compares gate and ledger, whatever became of these. */
+	while ((question = STAILQ_FIRST(&p->again))) {
+		STAILQ_REMOVE_HEAD(&p->again, next);
+		questions_finish(p, question, -ETIMEDOUT, NULL, NULL);
+	}
+}
+
+void pipeline_free(struct daemon *d)
+{
+	if (d->pipeline)
+		free_all(d->pipeline);
+	d->pipeline = NULL;
+}
+
+void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission)
+{
+	struct submission *submission = calloc(1, sizeof(*submission));
+	uint64_t one = 1;
+
+	if (!submission)
+		return; /* the next round finds it again */
+	submission->serial = serial;
+	submission->admission = *admission;
+	pthread_mutex_lock(&p->lock);
+	STAILQ_INSERT_TAIL(&p->submitted, submission, next);
+	pthread_mutex_unlock(&p->lock);
+	if (write(p->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("cannot wake the pipeline: %s", strerror(errno));
+}
+
+void pipeline_status(struct pipeline *p, struct pipeline_status *status)
+{
+	memset(status, 0, sizeof(*status));
+	status->connected = atomic_load(&p->connected);
+	status->open = atomic_load(&p->open);
+	status->backlog = __atomic_load_n(&p->d->maps.control->in_flight, __ATOMIC_ACQUIRE);
+	status->durable = atomic_load(&p->durable);
+	status->refused = atomic_load(&p->refused);
+	status->reconnects = atomic_load(&p->reconnects);
+	pthread_mutex_lock(&p->lock);
+	memcpy(status->ledger, p->ledger, sizeof(status->ledger));
+	memcpy(status->store, p->store, sizeof(status->store));
+	pthread_mutex_unlock(&p->lock);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The registry of sales: every sale of the ledger, by slug and by id, and the gate's slot of those that have one. */
+#ifndef SLUICE_DAEMON_SALES_H
+#define SLUICE_DAEMON_SALES_H
+
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/maps.h"
+
+#define SALE_SLUG_MAX 63
+#define SALE_MODE_MAX 16
+
+/* Figures of a sale that change with every order. They live as long as the daemon, so others may keep the pointer. */
+struct sale_counts {
+	atomic_ullong put_in;        /* ledger: put in less taken away */
+	atomic_ullong held;          /* ledger: units */
+	atomic_ullong confirmed;     /* ledger: units */
+	atomic_ullong pending;       /* units admitted and not durable yet */
+	atomic_ullong refused;       /* units that the ledger refused: an alarm */
+	atomic_ullong moving;        /* units out of the gate on their way out of the ledger */
+	atomic_ullong live_tokens;   /* entries in map "issued" */
+	atomic_int balance;          /* enum sale_balance; maintenance */
+};
+enum sale_balance { SALE_BALANCED, SALE_SUSPECT, SALE_UNBALANCED };
+
+struct sale {
+	uint32_t id;
+	char slug[SALE_SLUG_MAX + 1];
+	char order_mode[SALE_MODE_MAX];
+	uint64_t opens_ns, ends_ns; /* wall */
+	uint32_t per_buyer, hold_seconds, pace_per_second, token_multiplier;
+	bool paused, ended;
+	struct sale_counts *counts;
+};
+
+enum sale_state { SALE_SCHEDULED, SALE_OPEN, SALE_PAUSED, SALE_SOLD_OUT, SALE_ENDED };
+
+struct sales;
+
+struct sales *sales_new(struct gate_maps *maps);
+void sales_free(struct sales *sales);
+
+/* 1 to 63 characters of a-z 0-9 and hyphen, the first and the last no hyphen. */
+bool sales_slug_is_valid(const char *slug);
+/* Copies the sale. Returns 0 or -ENOENT. */
+int sales_find(struct sales *sales, const char *slug, struct sale *sale);
+int sales_find_id(struct sales *sales, uint32_t id, struct sale *sale);
+/* NULL if unknown. The pointer stays valid. */
+struct sale_counts *sales_counts(struct sales *sales, uint32_t id);
+/* The sale at `index` (0..), in the order in which the registry learned of them; -ENOENT beyond the last. */
+int sales_at(struct sales *sales, unsigned index, struct sale *sale);
+unsigned sales_count(struct sales *sales);
+
+/* The smallest id above all known ones whose slot is free or may be taken over; 0: every slot is in use. */
+uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns);
+/* Does the sale have its slot in the gate? */
+bool sales_in_gate(struct sales *sales, const struct sale *sale);
+uint64_t sales_free_units(struct sales *sales, const struct sale *sale); /* 0 without a slot */
+enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64_t wall_ns);
+const char *sales_state_name(enum sale_state state);
+
+/* The rest is for the pipeline's thread. */
+
+/* Learns of a sale, or changes it, from the writer's JSON, with the ledger's figures. *sale gets a copy.
+ * Returns 0, -EPROTO for JSON that is not a sale, -ENOMEM.
+ */
+int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
+/* Gives the sale its slot with `free_units`. Any sale that had the slot before loses it. */
+void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
+/* Writes window, limits and flags into the slot that the sale has. */
+void sales_write_words(struct sales *sales, const struct sale *sale);
+/* The JSON object for the writer's sale_put. New reference. */
+json_t *sales_to_ledger(const struct sale *sale);
+/* Takes units out of the stock, all or none. Returns 0 or -ENOSPC. */
+int sales_take_units(struct sales *sales, const struct sale *sale, uint64_t units);
+void sales_give_units(struct sales *sales, const struct sale *sale, uint64_t units);
+/* Marks a sale that is over in the gate, so that no step of the clock can open it again (one store). */
+void sales_mark_ended(struct sales *sales, const struct sale *sale);
+
+#endif

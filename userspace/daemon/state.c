@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The state directory: lock and control secret. (The key file is common/token.c's.) Called by main.c before privileges are dropped. */
+#include "daemon/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int state_lock(const char *dir, char *error, size_t error_size)
+{
+	char path[PATH_MAX];
+	int fd, err;
+
+	if (mkdir(dir, 0700) && errno != EEXIST) {
+		err = -errno;
+		snprintf(error, error_size, "cannot make the state directory %s: %s", dir, strerror(-err));
+		return err;
+	}
+	snprintf(path, sizeof(path), "%s/sluiced.lock", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		err = -errno;
+		snprintf(error, error_size, "cannot open %s: %s", path, strerror(-err));
+		return err;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		err = -errno;
+		snprintf(error, error_size, "cannot lock %s: %s", path, err == -EWOULDBLOCK ? "another sluiced is running" : strerror(-err));
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static int make_secret(const char *path, char *secret)
+{
+	unsigned char bytes[DAEMON_SECRET_HEX / 2];
+	char temporary[PATH_MAX];
+	int fd, err = 0;
+
+	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return -EIO;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", path) >= sizeof(temporary))
+		return -ENAMETOOLONG;
+	unlink(temporary);
+	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, secret, DAEMON_SECRET_HEX) != DAEMON_SECRET_HEX || write(fd, "\n", 1) != 1 || fsync(fd))
+		err = errno ? -errno : -EIO;
+	close(fd);
+	if (!err && rename(temporary, path))
+		err = -errno;
+	if (err)
+		unlink(temporary);
+	return err;
+}
+
+int state_load_secret(const char *dir, char *secret, char *error, size_t error_size)
+{
+	char path[PATH_MAX], text[DAEMON_SECRET_HEX + 2] = "";
+	struct stat info;
+	ssize_t n;
+	int fd, err = 0;
+
+	snprintf(path, sizeof(path), "%s/control.secret", dir);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno == ENOENT) {
+		err = make_secret(path, secret);
+		if (err)
+			snprintf(error, error_size, "cannot make %s: %s", path, strerror(-err));
+		return err;
+	}
+	if (fd < 0) {
+		err = -errno;
+		snprintf(error, error_size, "cannot open %s: %s", path, strerror(-err));
+		return err;
+	}
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0 || fstat(fd, &info)) {
+		err = -errno;
+		snprintf(error, error_size, "cannot read %s: %s", path, strerror(-err));
+	} else if (info.st_mode & 077) {
+		err = -EPERM;
+		snprintf(error, error_size, "%s may be read by others: chmod 600 %s", path, path);
+	} else {
+		text[strcspn(text, "\r\n")] = '\0';
+		if (strlen(text) != DAEMON_SECRET_HEX || strspn(text, "0123456789abcdef") != DAEMON_SECRET_HEX) {
+			err = -EINVAL;
+			snprintf(error, error_size, "%s must hold %d hex digits; remove it to have a new one made", path, DAEMON_SECRET_HEX);
+		} else {
+			memcpy(secret, text, DAEMON_SECRET_HEX + 1);
+		}
+	}
+	close(fd);
+	return err;
+}
