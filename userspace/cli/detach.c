@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* sluice detach: takes the gate off one interface or all; with the last one go the maps, the programs and the directory. Interfaces that
+ * are gone (a deleted namespace, an unplugged card) are cleared away on the same occasion.
+ */
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/coexist.h"
+#include "cli/image.h"
+#include "cli/loader.h"
+#include "cli/loader_args.h"
+#include "cli/pins.h"
+#include "cli/preflight.h"
+
+static const struct loader_command command = {
+	.usage =
+		"usage: sluice detach IFACE | --all [--config FILE] [--pin-dir DIR]\n\n"
+		"Takes the gate off an interface. With the last one all its maps go, and the records of admissions in them.\n"
+		"Without IFACE and --all: the interface, if there is only one.\n\n"
+		"      --all           off every interface\n"
+		"  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
+		"  -p, --pin-dir DIR   instead of the config's\n\n"
+		"Exit codes: 0 detached, 1 failed, 2 usage, 3 not attached, 4 another loader is at work, 5 not allowed\n",
+	.takes_interface = true,
+	.takes_all = true,
+};
+
+static int detach_from_dispatcher(const struct pins *pins, const struct pinned_interface *interface)
+{
+	struct bpf_prog_info info = {0};
+	__u32 length = sizeof(info);
+	unsigned ifindex = if_nametoindex(interface->name);
+	int result = CLI_NOT_FOUND;
+
+	if (ifindex && !bpf_obj_get_info_by_fd(interface->fd, &info, &length))
+		result = coexist_detach(ifindex, interface->name, info.id);
+	if (result == CLI_FAILED)
+		return result;
+	if (result == CLI_NOT_FOUND)
+		cli_say("the gate was not in the dispatcher of %s any more", interface->name);
+	return pins_remove_interface(pins, interface) ? CLI_FAILED : CLI_OK;
+}
+
+static int detach_one(const struct pins *pins, const struct pinned_interface *interface)
+{
+	int result = CLI_OK, err;
+
+	if (interface->coexist) {
+		result = detach_from_dispatcher(pins, interface);
+	} else {
+		/* Detaching works at once, also if some other process holds the link. */
+		err = bpf_link_detach(interface->fd);
+		if (err && pins_link_ifindex(interface->fd) > 0) {
+			cli_say("cannot detach from %s: %s", interface->name, strerror(-err));
+			return CLI_FAILED;
+		}
+		err = pins_remove_interface(pins, interface);
+		if (err) {
+			cli_say("cannot remove the pin of %s: %s", interface->name, strerror(-err));
+			result = CLI_FAILED;
+		}
+	}
+	if (result == CLI_OK)
+		cli_say("detached from %s", interface->name);
+	return result;
+}
+
+/* Detaches what was asked for. *left tells how many interfaces the gate is still on. */
+static int detach_interfaces(const struct pins *pins, const struct loader_args *args, int *left)
+{
+	struct pinned_interface all[PINS_INTERFACES_MAX];
+	int count = pins_interfaces(pins, all), result = CLI_OK;
+	bool found = args->all;
+
+	*left = 0;
+	if (count < 0) {
+		cli_say("cannot read %s: %s", pins->dir, strerror(-count));
+		return count == -EACCES || count == -EPERM ? CLI_NOT_ALLOWED : CLI_FAILED;
+	}
+	if (!args->all && !args->interface && count > 1) {
+		cli_say("the gate is on %d interfaces: name one, or use --all", count);
+		pins_close_interfaces(all, count);
+		return CLI_USAGE;
+	}
+	for (int i = 0; i < count; i++) {
+		bool wanted = args->all || !args->interface || !strcmp(all[i].name, args->interface);
+		bool gone = !all[i].coexist && pins_link_ifindex(all[i].fd) == 0;
+		int one = CLI_OK;
+
+		found = found || wanted;
+		if (wanted || gone)
+			one = detach_one(pins, &all[i]);
+		else
+			++*left;
+		if (one != CLI_OK) {
+			result = one;
+			++*left;
+		}
+	}
+	pins_close_interfaces(all, count);
+	if (result == CLI_OK && (!found || (count == 0 && !pins_has(pins, "control")))) {
+		cli_say("the gate is not attached%s%s (pin directory %s)", args->interface ? " to " : "",
+			args->interface ? args->interface : "", pins->dir);
+		return CLI_NOT_FOUND;
+	}
+	return result;
+}
+
+int cmd_detach(int argc, char **argv)
+{
+	struct pins pins = {.lock_fd = -1};
+	struct loader_args args;
+	struct config config;
+	int result = loader_args_parse(&args, &command, argc, argv);
+	int left = 0, err;
+
+	if (result != CLI_OK || args.help)
+		return result;
+	if (args.all && args.interface) {
+		cli_say("detach: either an interface or --all");
+		return CLI_USAGE;
+	}
+	result = loader_args_config(&args, &config);
+	if (result == CLI_OK)
+		result = preflight_privilege();
+	if (result == CLI_OK)
+		result = pins_init(&pins, config.gate.pin_dir);
+	image_quiet();
+	if (result == CLI_OK)
+		result = pins_lock(&pins, false);
+	if (result == CLI_OK)
+		result = detach_interfaces(&pins, &args, &left);
+	if (result == CLI_OK && left == 0) {
+		err = pins_remove_all(&pins);
+		if (err) {
+			cli_say("detached, but %s cannot be removed whole: %s", pins.dir, strerror(-err));
+			result = CLI_FAILED;
+		}
+	}
+	pins_unlock(&pins);
+	return result;
+}

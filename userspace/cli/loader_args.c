@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Arguments of attach, detach, reload and status; see loader_args.h. */
+#include "cli/loader_args.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+enum {
+	OPTION_MODE = 'm',
+	OPTION_CONFIG = 'c',
+	OPTION_PIN_DIR = 'p',
+	OPTION_OUTPUT = 'o',
+	OPTION_HELP = 'h',
+	OPTION_COEXIST = 256,
+	OPTION_SYSCTL,
+	OPTION_ALL
+};
+
+static const struct option options[] = {
+	{"mode", required_argument, NULL, OPTION_MODE},
+	{"config", required_argument, NULL, OPTION_CONFIG},
+	{"pin-dir", required_argument, NULL, OPTION_PIN_DIR},
+	{"output", required_argument, NULL, OPTION_OUTPUT},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{"coexist", no_argument, NULL, OPTION_COEXIST},
+	{"sysctl", no_argument, NULL, OPTION_SYSCTL},
+	{"all", no_argument, NULL, OPTION_ALL},
+	{0},
+};
+
+static int refuse(const char *command, const char *what)
+{
+	cli_say("%s: %s (see sluice %s --help)", command, what, command);
+	return CLI_USAGE;
+}
+
+static bool parse_mode(const char *text, enum loader_mode *mode)
+{
+	static const char *const names[] = {
+		[LOADER_AUTO] = "auto", [LOADER_NATIVE] = "native", [LOADER_GENERIC] = "generic"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!strcmp(names[i], text)) {
+			*mode = (enum loader_mode)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One option. Returns an exit code. */
+static int take(struct loader_args *args, const struct loader_command *command, const char *name, int option)
+{
+	switch (option) {
+	case OPTION_CONFIG:
+		args->config_path = optarg;
+		return CLI_OK;
+	case OPTION_PIN_DIR:
+		args->pin_dir = optarg;
+		return CLI_OK;
+	case OPTION_HELP:
+		args->help = true;
+		return CLI_OK;
+	case OPTION_MODE:
+		if (!command->takes_mode)
+			break;
+		return parse_mode(optarg, &args->mode) ? CLI_OK
+						       : refuse(name, "--mode must be auto, native or generic");
+	case OPTION_OUTPUT:
+		if (!command->takes_output)
+			break;
+		args->json = !strcmp(optarg, "json");
+		return args->json || !strcmp(optarg, "table") ? CLI_OK : refuse(name, "-o must be table or json");
+	case OPTION_COEXIST:
+		args->coexist = true;
+		if (!command->takes_coexist)
+			break;
+		return CLI_OK;
+	case OPTION_SYSCTL:
+		args->sysctl = true;
+		if (!command->takes_sysctl)
+			break;
+		return CLI_OK;
+	case OPTION_ALL:
+		args->all = true;
+		if (!command->takes_all)
+			break;
+		return CLI_OK;
+	default:
+		break;
+	}
+	return refuse(name, "an option that it does not have, or one without its value");
+}
+
+int loader_args_parse(struct loader_args *args, const struct loader_command *command, int argc, char **argv)
+{
+	int option;
+
+	memset(args, 0, sizeof(*args));
+	optind = 0; /* the caller may have parsed options before: start over (GNU) */
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":m:c:p:o:h", options, NULL)) != -1) {
+		int result = take(args, command, argv[0], option);
+
+		if (result != CLI_OK)
+			return result;
+	}
+	if (args->help) {
+		fputs(command->usage, stdout);
+		return CLI_OK;
+	}
+	if (optind < argc && command->takes_interface)
+		args->interface = argv[optind++];
+	if (optind < argc)
+		return refuse(argv[0], "too many operands");
+	return CLI_OK;
+}
+
+int loader_args_config(const struct loader_args *args, struct config *config)
+{
+	const char *path = args->config_path ? args->config_path : CONFIG_DEFAULT_PATH;
+	char error[512];
+	int err;
+
+	config_defaults(config);
+	err = config_load(config, path, error, sizeof(error));
+	if (err && !(err == -ENOENT && !args->config_path)) {
+		cli_say("%s", error);
+		return err == -ENOENT ? CLI_NOT_FOUND : CLI_FAILED;
+	}
+	if (args->pin_dir) {
+		if (strlen(args->pin_dir) >= sizeof(config->gate.pin_dir)) {
+			cli_say("--pin-dir is too long");
+			return CLI_USAGE;
+		}
+		snprintf(config->gate.pin_dir, sizeof(config->gate.pin_dir), "%s", args->pin_dir);
+	}
+	return CLI_OK;
+}
