@@ -102,6 +102,7 @@ void gate_limit(struct gate *gate, enum sluice_limit_id id, uint64_t interval_ns
 	limits.limit[id] = (struct sluice_limit){.interval_ns = interval_ns, .tolerance_ns = interval_ns * (burst - 1)};
 	if (bpf_map_update_elem(fd, &zero, &limits, 0))
 		die("limits");
+	gate->syn_limited |= id == SLUICE_LIMIT_SYN_PREFIX;
 }
 
 static void fill(struct gate *gate)
@@ -189,7 +190,9 @@ void gate_reset(struct gate *gate)
 	empty_hash(bpf_map__fd(gate->skel->maps.admissions));
 	empty_hash(bpf_map__fd(gate->skel->maps.buyers));
 	empty_hash(bpf_map__fd(gate->skel->maps.rates));
-	empty_syn_budget(bpf_map__fd(gate->skel->maps.syn_budget));
+	if (gate->syn_limited) /* 10 ms */
+		empty_syn_budget(bpf_map__fd(gate->skel->maps.syn_budget));
+	gate->syn_limited = false;
 	gate_ring_drain(gate, NULL, 0);
 	if (bpf_map_update_elem(bpf_map__fd(gate->skel->maps.limits), &zero, &off, 0))
 		die("limits");

@@ -25,6 +25,7 @@ struct gate {
 	struct sluice_key *keys;
 	int prog, door;
 	int listeners[2];
+	bool syn_limited; /* the SYN budget may have been written to */
 };
 
 /* Sizes of maps for a test; 0 = a small default. */
