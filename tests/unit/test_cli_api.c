@@ -270,31 +270,44 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 
 static void a_change_without_an_answer_is_not_called_undone(void **state)
 {
-	static const struct exchange script[SCRIPT_MAX + 1] = {
-		{"POST /v1/sales/a/stock", "{\"delta\":100,\"reason\":\"found\"}", NULL, 0, NULL}};
+	static const struct exchange lost[SCRIPT_MAX + 1] = {
+		{"POST /v1/sales/a/stock", "{\"delta\":100,\"reason\":\"found\"}", "Idempotency-Key: ", 0, NULL}};
+	static const struct exchange again[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", "{\"delta\":100}",
+		"Idempotency-Key: delivery-17\r\n", 200, "{\"put_in\":100,\"balanced\":true}"}};
 
 	(void)state;
-	assert_int_equal(run(script, "stock add a 100 --reason found"), CLI_UNREACHABLE);
+	assert_int_equal(run(lost, "stock add a 100 --reason found"), CLI_UNREACHABLE);
 	assert_said("may have been made all the same");
+	assert_said("repeat the command with --key ");
+	assert_int_equal(run(again, "stock add a 100 --key delivery-17"), CLI_OK);
+	assert_said("100 units put in");
 }
+
+/* A look that is off by one unit, and one that is not. */
+#define OFF_BY_ONE "{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":0,\"in_flight\":0,\"balanced\":false}"
+#define WHOLE "{\"put_in\":10,\"free\":4,\"held\":6,\"confirmed\":0,\"in_flight\":0,\"balanced\":true}"
+#define OVERSOLD "{\"put_in\":10,\"free\":0,\"held\":5,\"confirmed\":6,\"in_flight\":0,\"balanced\":false}"
 
 static void stock_that_does_not_add_up_is_exit_code_seven(void **state)
 {
-	static const struct exchange whole[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
-		"{\"put_in\":10,\"free\":4,\"held\":6,\"confirmed\":0,\"in_flight\":0,\"balanced\":true}"}};
-	static const struct exchange moving[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
-		"{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":0,\"in_flight\":1,\"balanced\":false}"}};
-	static const struct exchange broken[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200,
-		"{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":2,\"in_flight\":0,\"balanced\":false}"}};
+	static const struct exchange whole[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200, WHOLE}};
+	static const struct exchange moving[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200, OFF_BY_ONE},
+		{"GET /v1/sales/a/stock", NULL, NULL, 200, WHOLE}};
+	static const struct exchange broken[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200, OFF_BY_ONE},
+		{"GET /v1/sales/a/stock", NULL, NULL, 200, OFF_BY_ONE}};
+	static const struct exchange oversold[SCRIPT_MAX + 1] = {{"GET /v1/sales/a/stock", NULL, NULL, 200, OVERSOLD}};
 
 	(void)state;
 	assert_int_equal(run(whole, "stock show a"), CLI_OK);
 	assert_string_equal(said, "");
 	assert_int_equal(run(moving, "stock show a"), CLI_OK);
-	assert_said("1 admissions are on their way");
+	assert_string_equal(said, "");
+	assert_non_null(strstr(printed, "balanced   yes"));
 	assert_int_equal(run(broken, "stock show a"), CLI_INVARIANT);
-	assert_said("put in 10, but free 4 + held 5 + confirmed 2 = 11");
+	assert_said("put in 10, but free 4 + held 5 + confirmed 0 + in flight 0 = 9");
 	assert_non_null(strstr(printed, "balanced   no"));
+	assert_int_equal(run(oversold, "stock show a"), CLI_INVARIANT);
+	assert_said("held 5 + confirmed 6");
 }
 
 static void the_pages_of_a_list_are_followed_to_the_end(void **state)

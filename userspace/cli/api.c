@@ -30,6 +30,7 @@ struct cli_api {
 	char *body;
 	size_t length;
 	bool too_long;
+	bool unclear;
 };
 
 /* What to do about it; by the `code` of problem+json, then by status. */
@@ -40,7 +41,7 @@ static const struct {
 } hints[] = {
 	{"unknown_sale", 0, "\"sluice sale list\" shows the sales of this node"},
 	{"sale_ended", 0, "an end is final: create a sale under another slug"},
-	{"writer_away", 0, "nothing was changed; \"sluice status\" tells whether sluice-writer is connected"},
+	{"writer_away", 0, "\"sluice status\" tells whether sluice-writer is connected"},
 	{"no_order", 0, "an order id is 16 hex digits: see \"sluice order list --all\""},
 	{"no_entry", 0, "a prefix must be given as it is listed: see \"list\""},
 	{"list_full", 0, "gate.max_prefixes in the config file sets the room for entries"},
@@ -302,6 +303,20 @@ void cli_api_close(struct cli_api *api)
 	free(api);
 }
 
+void cli_api_name_change(struct cli_api *api, const char *key)
+{
+	char header[CLI_API_KEY_MAX + 32];
+
+	snprintf(header, sizeof(header), "Idempotency-Key: %s", key);
+	if (!add_header(api, header))
+		out_of_memory();
+}
+
+bool cli_api_is_unclear(const struct cli_api *api)
+{
+	return api->unclear;
+}
+
 /* --- asking ----------------------------------------------------------------------------------------------------------------- */
 
 /* No HTTP answer came. A change that may have been made must not look like one that was not. */
@@ -327,6 +342,7 @@ static int say_no_answer(struct cli_api *api, const char *about, const char *met
 			ANSWER_MAX);
 		return CLI_FAILED;
 	}
+	api->unclear = change;
 	cli_say("%s: no answer from %s: %s%s", about, api->where, curl_easy_strerror(result),
 		change ? " (the change may have been made all the same: look before you repeat it)" : "");
 	return CLI_UNREACHABLE;
@@ -412,12 +428,14 @@ static int ask(struct cli_api *api, const char *about, const char *method, const
 	int code;
 
 	*answer = NULL;
+	api->unclear = false;
 	if (result)
 		return say_no_answer(api, about, method, result);
 	curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
 	json = api->length ? json_loadb(api->body, api->length, 0, &error) : NULL;
 	code = cli_api_exit_code(status);
 	if (code) {
+		api->unclear = status >= 500;
 		code = say_refusal(api, about, status, json);
 		json_decref(json);
 		return code;

@@ -27,6 +27,14 @@ char *cli_api_path(const char *format, ...) __attribute__((format(printf, 1, 2))
  */
 int cli_api_ask(struct cli_api *api, const char *about, const char *method, char *path, json_t *body, json_t **answer);
 
+/* Names the change that the next requests make (header Idempotency-Key): sent twice, it is made once. 1 to CLI_API_KEY_MAX printable
+ * characters.
+ */
+#define CLI_API_KEY_MAX 64
+void cli_api_name_change(struct cli_api *api, const char *key);
+/* Whether the last request may have changed something although it failed. */
+bool cli_api_is_unclear(const struct cli_api *api);
+
 /* Walks a list: GETs `path` (with `query` pairs already in it), calls `visit` for each element of member `list` and follows `next`
  * until it is null, holding one page at a time. `after_page` (may be NULL) is called after each page with its cursor, NULL for
  * the last; non-zero ends the walk. Returns CLI_OK or an exit code.

@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* `sluice stock`: the units of a sale, and the equation that must hold between them. */
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include "cli/api.h"
 #include "cli/cli.h"
 #include "cli/table.h"
 
 #define ABOUT_MAX 192
+#define LOOKS 5 /* a second apart, before a sum that is off is called moving or broken */
 
-enum move_option { MOVE_REASON };
+enum move_option { MOVE_REASON, MOVE_KEY };
 
 static const struct cli_option move_options[] = {
 	[MOVE_REASON] = {"reason", "TEXT", "why, for the ledger", false},
+	[MOVE_KEY] = {"key", "KEY", "name of this change: sent again with the same key, it is made once (a new name)",
+		false},
 	{NULL, NULL, NULL, false},
 };
 
@@ -26,26 +33,58 @@ static int64_t member(const json_t *answer, const char *name)
 	return json_integer_value(json_object_get(answer, name));
 }
 
-/* Units that are neither free nor in an order are a broken promise, once nothing is on its way to the ledger. */
-static int check_balance(const char *thing, const json_t *answer)
+static int ask(const struct cli_call *call, const char *thing, json_t **answer)
 {
-	if (!json_is_false(json_object_get(answer, "balanced")))
-		return CLI_OK;
-	if (member(answer, "in_flight")) {
-		cli_say("%s: %lld admissions are on their way to the ledger; the sum is complete when they are there",
-			thing, (long long)member(answer, "in_flight"));
-		return CLI_OK;
+	return cli_api_ask(call->api, thing, "GET", cli_api_path("/v1/sales/%s/stock", call->operand[0]), NULL, answer);
+}
+
+static int64_t sum(const json_t *stock)
+{
+	return member(stock, "free") + member(stock, "held") + member(stock, "confirmed") + member(stock, "in_flight");
+}
+
+/* Units that are neither free nor in an order are a broken promise. But an admission may be between two counters at the moment of a look:
+ * only orders beyond the stock, or a sum that stays off while nothing moves, are a breach. *stock becomes the last look.
+ */
+static int check_balance(const struct cli_call *call, const char *thing, json_t **stock)
+{
+	for (int look = 1; json_is_false(json_object_get(*stock, "balanced")); look++) {
+		bool oversold = member(*stock, "held") + member(*stock, "confirmed") > member(*stock, "put_in");
+		bool still = false;
+		json_t *before;
+
+		if (!oversold && look < LOOKS) {
+			int code;
+
+			before = *stock;
+			sleep(1);
+			code = ask(call, thing, stock);
+			if (code) {
+				*stock = before;
+				return code;
+			}
+			still = json_equal(before, *stock) && !member(*stock, "in_flight");
+			json_decref(before);
+		}
+		if (oversold || still) {
+			cli_say("%s: BROKEN INVARIANT: put in %" PRId64 ", but free %" PRId64 " + held %" PRId64
+				" + confirmed %" PRId64 " + in flight %" PRId64 " = %" PRId64,
+				thing, member(*stock, "put_in"), member(*stock, "free"), member(*stock, "held"),
+				member(*stock, "confirmed"), member(*stock, "in_flight"), sum(*stock));
+			return CLI_INVARIANT;
+		}
+		if (look >= LOOKS) {
+			cli_say("%s: %d looks did not catch it at rest; look again when the rush is over", thing,
+				LOOKS);
+			return CLI_OK;
+		}
 	}
-	cli_say("%s: BROKEN INVARIANT: put in %lld, but free %lld + held %lld + confirmed %lld = %lld", thing,
-		(long long)member(answer, "put_in"), (long long)member(answer, "free"),
-		(long long)member(answer, "held"), (long long)member(answer, "confirmed"),
-		(long long)(member(answer, "free") + member(answer, "held") + member(answer, "confirmed")));
-	return CLI_INVARIANT;
+	return CLI_OK;
 }
 
 static int print_stock(const struct cli_call *call, const char *thing, json_t *answer)
 {
-	int code = check_balance(thing, answer);
+	int code = check_balance(call, thing, &answer);
 
 	cli_print_answer(call, answer);
 	return code;
@@ -56,30 +95,57 @@ static int run_show(const struct cli_call *call)
 	char text[ABOUT_MAX];
 	const char *thing = about(call, text);
 	json_t *answer;
-	int code = cli_api_ask(
-		call->api, thing, "GET", cli_api_path("/v1/sales/%s/stock", call->operand[0]), NULL, &answer);
+	int code = ask(call, thing, &answer);
 
 	return code ? code : print_stock(call, thing, answer);
 }
 
+/* The name of this change: the operator's, or a new one. `key` holds CLI_API_KEY_MAX + 1. */
+static int name_change(const struct cli_call *call, char *key)
+{
+	const char *given = call->value[MOVE_KEY];
+	uint64_t fresh[2];
+
+	if (!given) {
+		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh)) {
+			cli_say("the kernel gives no random numbers");
+			return CLI_FAILED;
+		}
+		snprintf(key, CLI_API_KEY_MAX + 1, "%016" PRIx64 "%016" PRIx64, fresh[0], fresh[1]);
+		return CLI_OK;
+	}
+	for (const char *c = given; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			return cli_usage(call, "--key: only printable characters without spaces can be in a key");
+	if (!*given || strlen(given) > CLI_API_KEY_MAX)
+		return cli_usage(call, "--key: a key has 1 to %d characters", CLI_API_KEY_MAX);
+	strcpy(key, given);
+	return CLI_OK;
+}
+
 static int move(const struct cli_call *call, int sign)
 {
-	char text[ABOUT_MAX];
+	char text[ABOUT_MAX], key[CLI_API_KEY_MAX + 1];
 	const char *thing = about(call, text);
 	uint64_t count = 0;
 	json_t *body, *answer;
 	int code = cli_operand_count(call, 1, 1, CLI_COUNT_MAX, &count);
 
+	if (!code)
+		code = name_change(call, key);
 	if (code)
 		return code;
 	body = json_pack("{sI}", "delta", (json_int_t)count * sign);
 	if (call->value[MOVE_REASON])
 		json_object_set_new(body, "reason", json_string(call->value[MOVE_REASON]));
+	cli_api_name_change(call->api, key);
 	code = cli_api_ask(
 		call->api, thing, "POST", cli_api_path("/v1/sales/%s/stock", call->operand[0]), body, &answer);
+	if (code && cli_api_is_unclear(call->api))
+		fprintf(stderr, "  repeat the command with --key %s: then it is made once\n", key);
 	if (code)
 		return code;
-	cli_say("%s: %llu units %s", thing, (unsigned long long)count, sign > 0 ? "put in" : "taken away");
+	cli_say("%s: %" PRIu64 " units %s", thing, count, sign > 0 ? "put in" : "taken away");
 	return print_stock(call, thing, answer);
 }
 
