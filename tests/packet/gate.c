@@ -312,6 +312,20 @@ uint64_t gate_counted_all(struct gate *gate)
 	return sum;
 }
 
+uint64_t gate_called(struct gate *gate, int reason)
+{
+	int cpus = libbpf_num_possible_cpus();
+	__u64 *values = calloc(cpus, sizeof(*values)), sum = 0;
+	__u32 row = reason;
+
+	if (!values || bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.calls), &row, values))
+		die("calls");
+	for (int cpu = 0; cpu < cpus; cpu++)
+		sum += values[cpu];
+	free(values);
+	return sum;
+}
+
 void gate_run_raw(struct gate *gate, const uint8_t *bytes, unsigned length, struct run *run)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = bytes, .data_size_in = length, .data_out = run->bytes,

@@ -65,6 +65,8 @@ void gate_run_raw(struct gate *gate, const uint8_t *bytes, unsigned length, stru
 /* Packets counted since the gate was loaded, under all services: of one reason, and of all. */
 uint64_t gate_counted(struct gate *gate, int reason);
 uint64_t gate_counted_all(struct gate *gate);
+/* Verdicts of the call door since the gate was loaded. */
+uint64_t gate_called(struct gate *gate, int reason);
 /* SYN, reads the cookie out of the SYN-ACK: `frame` becomes the first data segment (seq, ack, flags set) with `payload`. Returns 0, or -1
  * if there was no SYN-ACK.
  */
