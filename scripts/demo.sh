@@ -16,11 +16,13 @@ rm -f "$demo/report.json"
 code=0
 "$build/sluice" drill --work-dir "$demo" --report "$demo/report.json" || code=$?
 if [ -e "$demo/report.json" ]; then
+	as_root=${SUDO_USER:+sudo }
 	cat <<END
 
 The report:  $demo/report.json
 The ledger:  $demo/ledger.db
-Ask it:      sqlite3 -readonly $demo/ledger.db 'SELECT state, count(*), sum(quantity) FROM orders GROUP BY state'
+Ask it:      ${as_root}sqlite3 -box $demo/ledger.db "SELECT slug, put_in, held, confirmed, unsold FROM sales_view"
+             ${as_root}sqlite3 -box $demo/ledger.db "SELECT * FROM orders_view WHERE sale = 'drill' LIMIT 5"
 END
 fi
 exit "$code"

@@ -319,8 +319,8 @@ void drill_bots_start(struct drill_crowd *crowd, const uint32_t count[DRILL_BOT_
 			line->to_ns = crowd->opens_ns > line->from_ns + 2 * QUIET_BEFORE_OPENING_NS
 				? crowd->opens_ns - QUIET_BEFORE_OPENING_NS
 				: line->from_ns + 1;
-		} else if (kind == DRILL_BOT_REPEATED) {
-			line->from_ns = crowd->opens_ns;
+		} else if (kind == DRILL_BOT_REPEATED || kind == DRILL_BOT_EXPIRED) {
+			line->from_ns = crowd->opens_ns; /* earlier, every good token is told the same: not open yet */
 		} else if (kind == DRILL_BOT_HAMMER) {
 			line->from_ns = crowd->opens_ns > crowd->begins_ns + HAMMER_BEFORE_NS
 				? crowd->opens_ns - HAMMER_BEFORE_NS

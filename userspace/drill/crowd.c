@@ -155,6 +155,18 @@ static bool all_done(const struct drill_crowd *crowd, uint64_t now_ns)
 		!crowd->spoofed_due;
 }
 
+/* The rate of answers since the last call; the largest is kept. */
+static void close_second(struct drill_crowd *crowd, uint64_t now_ns)
+{
+	double rate =
+		(double)(crowd->answers - crowd->second_answers) * 1e9 / (double)(now_ns - crowd->second_start_ns);
+
+	if (rate > crowd->record->peak_per_s)
+		crowd->record->peak_per_s = rate;
+	crowd->second_answers = crowd->answers;
+	crowd->second_start_ns = now_ns;
+}
+
 static void tick(void *context, void *actor, uint32_t count)
 {
 	struct drill_crowd *crowd = context;
@@ -162,15 +174,8 @@ static void tick(void *context, void *actor, uint32_t count)
 	uint64_t per_line = crowd->tty ? 2 : PLAIN_LINE_NS / TICK_NS;
 
 	(void)actor;
-	if (now_ns - crowd->second_start_ns >= NS_PER_S) {
-		double rate = (double)(crowd->answers - crowd->second_answers) * 1e9 /
-			(double)(now_ns - crowd->second_start_ns);
-
-		if (rate > crowd->record->peak_per_s)
-			crowd->record->peak_per_s = rate;
-		crowd->second_answers = crowd->answers;
-		crowd->second_start_ns = now_ns;
-	}
+	if (now_ns - crowd->second_start_ns >= NS_PER_S)
+		close_second(crowd, now_ns);
 	if (count % per_line == 0)
 		show_progress(crowd, now_ns);
 	if (drill_interrupted || all_done(crowd, now_ns)) {

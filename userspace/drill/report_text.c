@@ -135,7 +135,7 @@ static void print_latency(FILE *out, const struct drill_report *report)
 	print_latency_row(out, "both", &report->all);
 	fprintf(out,
 		"  from connect() to the whole answer; %s answers in the busiest second, %s connections open at once\n",
-		grouped((uint64_t)report->record->peak_per_s, a), grouped(report->record->net.open_peak, b));
+		grouped((uint64_t)(report->record->peak_per_s + 0.5), a), grouped(report->record->net.open_peak, b));
 }
 
 static void print_bots(FILE *out, const struct drill_record *record)

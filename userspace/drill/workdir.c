@@ -36,8 +36,9 @@ void drill_remove_tree(const char *path)
 /* What an earlier drill left there, and only if one did: the path may be that of a real ledger. */
 static int clear_work_dir(const struct drill_arena *arena)
 {
-	static const char *const ours[] = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "sluice.conf", "attach.log",
-		"detach.log", "ip.log", "sluiced.log", "sluice-writer.log", "control.sock", "writer.sock"};
+	static const char *const ours[] = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock",
+		"sluice.conf", "attach.log", "detach.log", "ip.log", "sluiced.log", "sluice-writer.log", "control.sock",
+		"writer.sock"};
 	char path[DRILL_PATH_MAX + 32];
 
 	snprintf(path, sizeof(path), "%s/" MARKER, arena->work_dir);
