@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Tests of the JSON questions: each operation's answer as docs/writer-protocol.md says it, and every way to ask wrongly. */
+#include <jansson.h>
+
+#include "common/log.h"
+#include "ledger_fixture.h"
+#include "writer/query.h"
+
+#define SALE \
+	"\"id\":1,\"slug\":\"drop-1\",\"opens_ns\":1000,\"ends_ns\":2000,\"per_buyer\":2,\"hold_seconds\":900," \
+	"\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,\"paused\":false,\"ended\":false"
+#define SALE_PUT "{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10,\"key\":\"k\"}"
+
+static json_t *ask_bytes(struct ledger_fixture *fixture, const void *body, size_t length, enum wire_type expected)
+{
+	char *text = NULL;
+	enum wire_type type = writer_query_answer(fixture->store, body, length, NOW_NS, &text);
+	json_t *answer;
+
+	assert_non_null(text);
+	if (type != expected)
+		fail_msg("%.*s: answered by type %d %s", (int)length, (const char *)body, (int)type, text);
+	answer = json_loads(text, 0, NULL);
+	assert_true(json_is_object(answer));
+	free(text);
+	return answer;
+}
+
+static json_t *ask(struct ledger_fixture *fixture, const char *question)
+{
+	return ask_bytes(fixture, question, strlen(question), WIRE_QUERY);
+}
+
+/* The answer as text with sorted keys, so that all of it is compared. */
+static void expect(struct ledger_fixture *fixture, const char *question, const char *answer)
+{
+	json_t *got = ask(fixture, question), *wanted = json_loads(answer, 0, NULL);
+
+	assert_non_null(wanted);
+	if (!json_equal(got, wanted))
+		fail_msg("%s: got %s, expected %s", question, json_dumps(got, JSON_SORT_KEYS),
+			json_dumps(wanted, JSON_SORT_KEYS));
+	json_decref(got);
+	json_decref(wanted);
+}
+
+static void expect_error(struct ledger_fixture *fixture, const char *question, const char *code, const char *part)
+{
+	json_t *answer = ask_bytes(fixture, question, strlen(question), WIRE_ERROR);
+	const char *got = json_string_value(json_object_get(answer, "code"));
+	const char *detail = json_string_value(json_object_get(answer, "detail"));
+
+	if (!got || strcmp(got, code) || !detail || !strstr(detail, part))
+		fail_msg("%s: expected %s with \"%s\", got %s: %s", question, code, part, got, detail);
+	json_decref(answer);
+}
+
+static void a_sale_is_answered_with_what_the_ledger_keeps(void **state)
+{
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+	expect(*state, SALE_PUT, "{\"sale\":{" SALE ",\"put_in\":10,\"held\":0,\"confirmed\":0,\"orders\":0}}");
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
+	expect(*state, "{\"op\":\"sales_list\"}",
+		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":3,\"confirmed\":0,\"orders\":3}]}");
+	/* the same once more: nothing happens twice */
+	expect(*state, SALE_PUT, "{\"sale\":{" SALE ",\"put_in\":10,\"held\":3,\"confirmed\":0,\"orders\":3}}");
+}
+
+static void a_sale_may_begin_without_stock(void **state)
+{
+	expect(*state, "{\"op\":\"sale_put\",\"sale\":{" SALE "}}",
+		"{\"sale\":{" SALE ",\"put_in\":0,\"held\":0,\"confirmed\":0,\"orders\":0}}");
+	expect(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":4,\"key\":\"a\",\"reason\":\"first\"}",
+		"{\"put_in\":4}");
+}
+
+static void a_stock_move_answers_the_new_sum(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	expect(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":5,\"key\":\"a\",\"reason\":\"found\"}",
+		"{\"put_in\":15}");
+	expect(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":5,\"key\":\"a\",\"reason\":\"found\"}",
+		"{\"put_in\":15}");
+	expect(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":-12,\"key\":\"b\"}", "{\"put_in\":3}");
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
+	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":-1,\"key\":\"c\"}", "conflict",
+		"3 that are ordered");
+	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":2,\"delta\":1,\"key\":\"d\"}", "not_found", "id 2");
+	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":7,\"key\":\"a\"}", "conflict", "key a");
+	fixture_audit(*state);
+}
+
+static void an_order_is_answered_in_full(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	struct wire_admit record = fixture_record(1, 0x9f86d081884c7d65);
+
+	json_decref(ask(fixture, SALE_PUT));
+	record.buyer = 0xff;
+	record.network = UINT32_MAX;
+	record.quantity = 2;
+	assert_int_equal(fixture_admit(fixture, &record, 1), 0);
+	expect(fixture, "{\"op\":\"order_get\",\"id\":\"9f86d081884c7d65\"}",
+		"{\"order\":{\"id\":\"9f86d081884c7d65\",\"sale\":1,\"seq\":1,\"state\":\"held\",\"quantity\":2,"
+		"\"buyer\":\"00000000000000ff\",\"source\":\"192.0.2.1\",\"network\":4294967295,"
+		"\"admitted_ns\":1763812800249000000,\"committed_ns\":1763812800250000000}}");
+	expect_error(fixture, "{\"op\":\"order_get\",\"id\":\"9f86d081884c7d66\"}", "not_found", "9f86d081884c7d66");
+}
+
+static void orders_come_in_pages(void **state)
+{
+	char question[128];
+	json_int_t after = 0;
+	unsigned total = 0;
+
+	json_decref(ask(*state, SALE_PUT));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 10), 0);
+	for (;;) {
+		json_t *answer, *next;
+
+		snprintf(question, sizeof(question),
+			"{\"op\":\"orders_list\",\"sale\":1,\"state\":\"held\",\"after\":%lld,\"limit\":4}",
+			(long long)after);
+		answer = ask(*state, question);
+		total += json_array_size(json_object_get(answer, "orders"));
+		next = json_object_get(answer, "next");
+		after = json_integer_value(next);
+		if (json_is_null(next)) {
+			json_decref(answer);
+			break;
+		}
+		assert_true(json_is_integer(next));
+		assert_int_equal(json_array_size(json_object_get(answer, "orders")), 4);
+		json_decref(answer);
+	}
+	assert_int_equal(total, 10);
+	expect(*state, "{\"op\":\"orders_list\",\"sale\":0,\"state\":\"refunded\",\"after\":0,\"limit\":1000}",
+		"{\"orders\":[],\"next\":null}");
+	expect(*state, "{\"op\":\"orders_list\",\"sale\":77,\"state\":\"\",\"after\":0,\"limit\":1}",
+		"{\"orders\":[],\"next\":null}");
+}
+
+static void conflicts_of_sales_are_told_apart_from_bad_requests(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	expect_error(*state,
+		"{\"op\":\"sale_put\",\"sale\":{\"id\":2,\"slug\":\"drop-1\",\"opens_ns\":1,\"ends_ns\":2,\"per_buyer\":1,"
+		"\"hold_seconds\":0,\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,\"paused\":true,"
+		"\"ended\":true}}",
+		"conflict", "id 1");
+	expect_error(
+		*state, "{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":11,\"key\":\"k\"}", "conflict", "key k");
+	expect_error(
+		*state, "{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10,\"key\":\"l\"}", "conflict", "movement");
+}
+
+/* Replaces the value of one field of a good sale. */
+static void expect_bad_sale(struct ledger_fixture *fixture, const char *field, const char *value)
+{
+	json_t *question = json_loads(SALE_PUT, 0, NULL);
+	json_t *sale = json_object_get(question, "sale");
+	char *text;
+
+	assert_non_null(json_object_get(sale, field));
+	if (value)
+		assert_int_equal(json_object_set_new(sale, field, json_loads(value, JSON_DECODE_ANY, NULL)), 0);
+	else
+		json_object_del(sale, field);
+	text = json_dumps(question, 0);
+	expect_error(fixture, text, "bad_request", field);
+	free(text);
+	json_decref(question);
+}
+
+static void each_field_of_a_sale_has_one_type_and_a_range(void **state)
+{
+	static const char *const bad[][2] = {{"id", "0"}, {"id", "4294967296"}, {"id", "\"1\""}, {"id", "1.0"},
+		{"id", "-1"}, {"id", "null"}, {"slug", "7"}, {"slug", "\"\""}, {"slug", "\"a b\""},
+		{"slug", "\"\\u00e4\""},
+		{"slug", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""}, {"opens_ns", "-1"},
+		{"opens_ns", "\"2026-11-22T12:00:00Z\""}, {"opens_ns", "2000"}, {"opens_ns", "[]"}, {"ends_ns", "1.5"},
+		{"ends_ns", "true"}, {"per_buyer", "0"}, {"per_buyer", "101"}, {"hold_seconds", "4294967296"},
+		{"hold_seconds", "-1"}, {"pace_per_second", "1000000001"}, {"order_mode", "\"other\""},
+		{"order_mode", "\"\""}, {"order_mode", "1"}, {"token_multiplier", "1000001"}, {"paused", "0"},
+		{"paused", "\"false\""}, {"ended", "null"}, {"ended", "{}"}};
+	static const char *const fields[] = {"id", "slug", "opens_ns", "ends_ns", "per_buyer", "hold_seconds",
+		"pace_per_second", "order_mode", "token_multiplier", "paused", "ended"};
+
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		expect_bad_sale(*state, bad[i][0], bad[i][1]);
+	for (unsigned i = 0; i < sizeof(fields) / sizeof(*fields); i++)
+		expect_bad_sale(*state, fields[i], NULL);
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+}
+
+static void what_is_not_a_question_is_a_bad_request(void **state)
+{
+	static const struct {
+		const char *question;
+		const char *part;
+	} bad[] = {
+		{"", "not JSON"},
+		{"{", "not JSON"},
+		{"[]", "object"},
+		{"{}", "op"},
+		{"{\"op\":7}", "op"},
+		{"{\"op\":\"drop_table\"}", "op"},
+		{"{\"op\":\"sales_list\",\"op\":\"sales_list\"}", "duplicate"},
+		{"{\"op\":\"sales_list\",\"since\":1}", "unknown field since"},
+		{"{\"op\":\"sales_list\",\"\xc3\xa4\":1}", "unknown field"},
+		{"{\"op\":\"sale_put\"}", "sale is missing"},
+		{"{\"op\":\"sale_put\",\"sale\":[]}", "sale must be an object"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE ",\"colour\":\"red\"}}", "unknown field colour"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE ",\"put_in\":5}}", "unknown field put_in"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10}", "key is missing"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE "},\"key\":\"k\"}", "unknown field key"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":-1,\"key\":\"k\"}", "stock"},
+		{"{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":\"10\",\"key\":\"k\"}", "stock"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":0,\"key\":\"k\"}", "delta"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1.5,\"key\":\"k\"}", "delta"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":9223372036854775808,\"key\":\"k\"}", "not JSON"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"\"}", "key"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"a\\u0000b\"}", "not JSON"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1}", "key"},
+		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"k\",\"reason\":1}", "reason"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":0}", "limit"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":1001}", "limit"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"open\",\"after\":0,\"limit\":1}", "state"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":-1,\"limit\":1}", "after"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"limit\":1}", "after"},
+		{"{\"op\":\"order_get\",\"id\":\"9F86D081884C7D65\"}", "hex"},
+		{"{\"op\":\"order_get\",\"id\":\"9f86\"}", "hex"},
+		{"{\"op\":\"order_get\",\"id\":\"0x86d081884c7d65\"}", "hex"},
+		{"{\"op\":\"order_get\",\"id\":7}", "id"},
+		{"{\"op\":\"order_get\"}", "id"},
+	};
+
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		expect_error(*state, bad[i].question, "bad_request", bad[i].part);
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+}
+
+static void hostile_bytes_get_an_answer(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const char good[] = SALE_PUT;
+	char bytes[sizeof(good)];
+
+	/* every cut, and every byte turned: never a crash, and an answer that is JSON */
+	for (size_t cut = 0; cut < sizeof(good) - 1; cut++)
+		json_decref(ask_bytes(*state, good, cut, WIRE_ERROR));
+	for (size_t i = 0; i < sizeof(good) - 1; i++) {
+		char *text = NULL;
+
+		memcpy(bytes, good, sizeof(good));
+		bytes[i] ^= (char)0x80;
+		assert_int_equal(
+			writer_query_answer(fixture->store, bytes, sizeof(good) - 1, NOW_NS, &text), WIRE_ERROR);
+		assert_non_null(text);
+		free(text);
+	}
+	memset(bytes, '[', sizeof(bytes));
+	json_decref(ask_bytes(*state, bytes, sizeof(bytes), WIRE_ERROR));
+}
+
+static void hello_tells_ledger_and_store(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const char *const bad[] = {"{}", "{\"version\":2,\"node\":1}", "{\"version\":1}",
+		"{\"version\":1,\"node\":1,\"x\":1}", "{\"version\":1,\"node\":\"1\"}", "hello"};
+	static const char good[] = "{\"version\":1,\"node\":1}";
+	char *text;
+
+	assert_int_equal(writer_query_hello(fixture->store, "/var/lib/sluice/ledger.db", good, sizeof(good) - 1, &text),
+		WIRE_HELLO);
+	assert_string_equal(text, "{\"version\":1,\"ledger\":\"/var/lib/sluice/ledger.db\",\"store\":\"sqlite\"}");
+	free(text);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		assert_int_equal(writer_query_hello(fixture->store, "l", bad[i], strlen(bad[i]), &text), WIRE_ERROR);
+		assert_non_null(strstr(text, "bad_request"));
+		free(text);
+	}
+	/* a path that JSON cannot carry is still an answer */
+	assert_int_equal(writer_query_hello(fixture->store, "/\xff", good, sizeof(good) - 1, &text), WIRE_ERROR);
+	assert_non_null(text);
+	free(text);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_sale_is_answered_with_what_the_ledger_keeps),
+		TEST(a_sale_may_begin_without_stock),
+		TEST(a_stock_move_answers_the_new_sum),
+		TEST(an_order_is_answered_in_full),
+		TEST(orders_come_in_pages),
+		TEST(conflicts_of_sales_are_told_apart_from_bad_requests),
+		TEST(each_field_of_a_sale_has_one_type_and_a_range),
+		TEST(what_is_not_a_question_is_a_bad_request),
+		TEST(hostile_bytes_get_an_answer),
+		TEST(hello_tells_ledger_and_store),
+	};
+
+	log_init("test_writer_query", LOG_ERROR_LEVEL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
