@@ -327,7 +327,7 @@ static void the_pages_of_a_list_are_followed_to_the_end(void **state)
 	assert_string_equal(printed,
 		"PREFIX        HITS  EXPIRES  REASON\n"
 		"192.0.2.0/24     5  -        bots\n"
-		"2001:db8::/32     0  -        \n");
+		"2001:db8::/32     0  -        -\n");
 	assert_int_equal(run(script, "deny list -o json"), CLI_OK);
 	assert_string_equal(printed,
 		"{\n  \"entries\": [\n"

@@ -155,7 +155,7 @@ const char *cli_json_text(const json_t *value, char *text, size_t size)
 	case JSON_FALSE:
 		return "no";
 	case JSON_STRING:
-		return json_string_value(value);
+		return json_string_length(value) ? json_string_value(value) : "-";
 	case JSON_REAL:
 		snprintf(text, size, "%.15g", json_real_value(value));
 		return text;
