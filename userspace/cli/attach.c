@@ -9,7 +9,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/if_link.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -127,10 +126,12 @@ static int check_hook(struct attach *attach)
 			attach->interface.name, query.prog_id);
 		return CLI_OK;
 	}
-	cli_say("another XDP program is on %s: %u \"%s\"%s: take it off (ip link set dev %s xdp off), or have it attached by libxdp "
-		"(xdp-loader load) and use --coexist",
+	cli_say("another XDP program is on %s: %u \"%s\"%s, and libxdp's dispatcher does not hold it, so it cannot share: take it off (ip link set "
+		"dev %s %s off)%s",
 		attach->interface.name, query.prog_id, name, query.attach_mode == XDP_ATTACHED_SKB ? " (generic)" : "",
-		attach->interface.name);
+		attach->interface.name, query.attach_mode == XDP_ATTACHED_SKB ? "xdpgeneric" : "xdp",
+		attach->share ? ", or have it attached by libxdp (xdp-loader load)"
+			      : ", or have it attached by libxdp (xdp-loader load) and use --coexist");
 	return CLI_CONFLICT;
 }
 
@@ -144,6 +145,9 @@ static int check(struct attach *attach)
 		result = pins_init(&attach->pins, attach->config.gate.pin_dir);
 	if (result == CLI_OK)
 		result = pins_lock(&attach->pins, true);
+	if (result == CLI_OK && !pins_has(&attach->pins, "gate"))
+		pins_remove_all(
+			&attach->pins); /* what a loader that was killed has left; a program on the hook goes with its link */
 	if (result == CLI_OK)
 		result = check_own_pin(attach);
 	if (result == CLI_OK)
@@ -187,7 +191,6 @@ static int make_gate(struct attach *attach)
 {
 	int result;
 
-	pins_remove_all(&attach->pins); /* what a loader that was killed has left */
 	attach->image = image_open(&attach->config);
 	if (!attach->image)
 		return CLI_FAILED;
@@ -367,24 +370,14 @@ static void undo(struct attach *attach)
 	snprintf(own.name, sizeof(own.name), "%s", attach->interface.name);
 	if (attach->dispatched_id)
 		coexist_detach(attach->interface.index, attach->interface.name, attach->dispatched_id);
-	if (attach->link_fd >= 0)
+	if (attach->link_fd >= 0) {
+		bpf_link_detach(attach->link_fd);
 		pins_remove_interface(&attach->pins, &own);
+	}
 	if (attach->made_pins)
 		pins_remove_all(&attach->pins);
 	if (attach->syncookies_changed)
 		preflight_restore_syncookies(attach->syncookies_before);
-}
-
-/* A loader that is interrupted half-way would leave work for the next one; it takes a second, so it is not. */
-static void hold_signals(void)
-{
-	sigset_t signals;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
 }
 
 int cmd_attach(int argc, char **argv)
@@ -403,7 +396,6 @@ int cmd_attach(int argc, char **argv)
 	if (result != CLI_OK)
 		return result;
 	image_quiet();
-	hold_signals();
 	result = attach_gate(&attach, &probed);
 	if (result == CLI_OK)
 		say_attached(&attach, &probed);

@@ -58,6 +58,7 @@ int pins_lock(struct pins *pins, bool may_mount)
 	uint64_t give_up = time_mono_ns() + LOCK_WAIT_NS;
 	char copy[sizeof(pins->dir)];
 	const char *parent;
+	sigset_t held;
 
 	snprintf(copy, sizeof(copy), "%s", pins->dir);
 	parent = dirname(copy);
@@ -89,13 +90,22 @@ int pins_lock(struct pins *pins, bool may_mount)
 		}
 		usleep(LOCK_RETRY_US);
 	}
+	sigemptyset(&held);
+	sigaddset(&held, SIGINT);
+	sigaddset(&held, SIGTERM);
+	sigaddset(&held, SIGHUP);
+	sigprocmask(SIG_BLOCK, &held, &pins->signals);
+	pins->locked = true;
 	return CLI_OK;
 }
 
 void pins_unlock(struct pins *pins)
 {
+	if (pins->locked)
+		sigprocmask(SIG_SETMASK, &pins->signals, NULL);
 	if (pins->lock_fd >= 0)
 		close(pins->lock_fd);
+	pins->locked = false;
 	pins->lock_fd = -1;
 }
 
@@ -263,6 +273,17 @@ static int remove_pin(const struct pins *pins, const char *name)
 	return unlink(pins_path(pins, name, path)) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* The kernel lets go of an unpinned link some time later; whoever looks at the hook next must find it free. */
+static void detach_link(const struct pins *pins, const char *name)
+{
+	int fd = pins_open(pins, name);
+
+	if (fd < 0)
+		return;
+	bpf_link_detach(fd);
+	close(fd);
+}
+
 int pins_remove_interface(const struct pins *pins, const struct pinned_interface *interface)
 {
 	char name[PINS_NAME_MAX];
@@ -288,6 +309,7 @@ int pins_remove_all(const struct pins *pins)
 			!interface_of_pin(entry->d_name, COEXIST_PREFIX, interface) &&
 			strncmp(entry->d_name, "new-" LINK_PREFIX, strlen("new-" LINK_PREFIX)))
 			continue;
+		detach_link(pins, entry->d_name);
 		result = remove_pin(pins, entry->d_name);
 		if (result)
 			err = result;

@@ -13,13 +13,16 @@
 
 #include <linux/limits.h>
 #include <net/if.h>
+#include <signal.h>
 #include <stdbool.h>
 
 #include "sluice/abi.h"
 
 struct pins {
 	char dir[256];
-	int lock_fd; /* of the directory above; -1 = not locked */
+	int lock_fd; /* of the directory above; -1 = not open */
+	bool locked;
+	sigset_t signals; /* that were blocked before */
 };
 
 /* One interface of a gate. */
@@ -33,7 +36,8 @@ struct pinned_interface {
 /* Takes the directory's name; touches nothing. */
 int pins_init(struct pins *pins, const char *dir);
 /* Makes sure that the directory's parent is on a bpf file system (mounts one on /sys/fs/bpf if there is none and `may_mount`), and keeps
- * other loaders out until pins_unlock.
+ * other loaders and the signals of an impatient operator out until pins_unlock: what is done under the lock takes a second, and half of
+ * it would leave work for the next one.
  */
 int pins_lock(struct pins *pins, bool may_mount);
 void pins_unlock(struct pins *pins);
@@ -52,7 +56,7 @@ int pins_make_directory(struct pins *pins);
 /* All interfaces. Returns how many (0 if the directory is not there), or a negative errno. The caller closes with pins_close_interfaces. */
 int pins_interfaces(const struct pins *pins, struct pinned_interface *interfaces);
 void pins_close_interfaces(struct pinned_interface *interfaces, int count);
-/* Removes what the loader may have put there and the directory; nothing else. 0 or negative errno of what could not be removed. */
+/* Detaches and removes what the loader may have put there, and the directory; nothing else. 0 or negative errno of what could not be removed. */
 int pins_remove_all(const struct pins *pins);
 
 /* The interface that an XDP link is on: its index in its own network namespace, 0 if it is gone. Negative errno. */

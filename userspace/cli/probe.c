@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The self-test of head room and tail; see probe.h. Frames are provoked by means that any network knows: an ICMPv6 echo to all nodes of
- * the link, and ARP requests to the gateway, to known neighbours and, in a subnet of at most 16 addresses, to everybody.
+ * the link, and ARP requests to the gateway, to known neighbours and to the first addresses of the subnet.
  */
 #include "cli/probe.h"
 
@@ -130,13 +130,11 @@ static void ask_neighbours(const struct arp_sender *sender)
 
 static void ask_subnet(const struct arp_sender *sender, uint32_t mask)
 {
-	uint32_t own = ntohl(sender->own.s_addr), first = own & mask;
+	uint32_t own = ntohl(sender->own.s_addr), network = own & mask;
 
-	if (~mask >= SWEEP_HOSTS_MAX)
-		return;
-	for (uint32_t host = first; host - first <= ~mask; host++)
-		if (host != own)
-			send_arp(sender, (struct in_addr){.s_addr = htonl(host)});
+	for (uint32_t host = 1; host <= SWEEP_HOSTS_MAX && host < ~mask; host++)
+		if ((network | host) != own)
+			send_arp(sender, (struct in_addr){.s_addr = htonl(network | host)});
 }
 
 static void send_arps(const struct interface *interface)

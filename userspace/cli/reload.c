@@ -82,7 +82,7 @@ static int reload(const struct pins *pins)
 	struct pinned_interface all[PINS_INTERFACES_MAX];
 	struct sluice_control *control;
 	struct image *image = NULL;
-	int count = 0, result;
+	int count = 0, alive = 0, result;
 
 	result = pins_map_control(pins, &control);
 	if (result != CLI_OK)
@@ -94,8 +94,10 @@ static int reload(const struct pins *pins)
 		goto out_unmap;
 	}
 	for (int i = 0; i < count; i++) {
-		if (!all[i].coexist)
+		if (!all[i].coexist) {
+			alive += pins_link_ifindex(all[i].fd) > 0;
 			continue;
+		}
 		cli_say("the gate on %s is part of libxdp's dispatcher, where a program cannot be replaced in one step: detach and attach again",
 			all[i].name);
 		result = CLI_CONFLICT;
@@ -110,7 +112,7 @@ static int reload(const struct pins *pins)
 		/* After the door is pinned: a daemon that sees the new number finds the new door. */
 		__u64 generation = __atomic_add_fetch(&control->generation, 1, __ATOMIC_RELEASE);
 
-		cli_say("replaced the program on %d interface%s (generation %llu)", count, count == 1 ? "" : "s",
+		cli_say("replaced the program on %d interface%s (generation %llu)", alive, alive == 1 ? "" : "s",
 			(unsigned long long)generation);
 	}
 	image_close(image);

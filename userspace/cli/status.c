@@ -229,7 +229,7 @@ static int show(const struct pins *pins, bool as_json)
 	json_t *status = json_object(), *interfaces = json_array();
 	struct sluice_control *control;
 	unsigned long long total = 0;
-	int result, count = 0, gate_fd = -1;
+	int result, count = 0, alive = 0, gate_fd = -1;
 
 	result = pins_map_control(pins, &control);
 	if (result != CLI_OK)
@@ -240,8 +240,10 @@ static int show(const struct pins *pins, bool as_json)
 		result = CLI_NOT_FOUND;
 		goto out_free;
 	}
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
+		alive += all[i].coexist || pins_link_ifindex(all[i].fd) > 0;
 		json_array_append_new(interfaces, interface_json(&all[i]));
+	}
 	pins_close_interfaces(all, count);
 	gate_fd = pins_open(pins, "gate");
 	json_object_set_new(status, "pin_dir", json_string(pins->dir));
@@ -257,6 +259,10 @@ static int show(const struct pins *pins, bool as_json)
 		print_table(status);
 	if (gate_fd >= 0)
 		close(gate_fd);
+	if (!alive) {
+		cli_say("no interface of this gate is there any more (sluice attach joins it again, sluice detach --all clears it away)");
+		result = CLI_NOT_FOUND;
+	}
 out_free:
 	pins_unmap_control(control);
 	json_decref(interfaces);

@@ -80,7 +80,7 @@ static bool is_header_token(const char *text)
 static bool render_full(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
 {
 	static const char retry_name[] = "Retry-After:";
-	char body[SLUICE_ANSWER_MAX + 1], head[SLUICE_ANSWER_MAX + 1];
+	char body[SLUICE_ANSWER_MAX + 1] = "", head[SLUICE_ANSWER_MAX + 1] = "";
 	struct text head_text = {.at = head, .size = sizeof(head)};
 	struct text body_text = {.at = body, .size = sizeof(body)};
 
@@ -114,7 +114,7 @@ static bool render_full(enum sluice_answer code, const char *cors_origin, struct
 
 static bool render_short(enum sluice_answer code, struct sluice_answer_bytes *out)
 {
-	char bytes[SLUICE_ANSWER_SHORT_MAX + 1];
+	char bytes[SLUICE_ANSWER_SHORT_MAX + 1] = "";
 	struct text text = {.at = bytes, .size = sizeof(bytes)};
 
 	text_add(&text, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: ", texts[code].status, texts[code].title);
