@@ -48,6 +48,8 @@ test   wrk                cmd:wrk
 test   procps             cmd:sysctl
 test   util-linux         cmd:nsenter
 test   util-linux         cmd:setpriv
+test   chromium           cmd:chromium
+test   chromium-driver    cmd:chromedriver
 demo   sqlite3            cmd:sqlite3
 lint   clang-format       cmd:clang-format
 lint   cppcheck           cmd:cppcheck
