@@ -130,6 +130,16 @@ static void a_yes_beyond_the_stock_is_oversold_even_if_the_ledger_hides_it(void 
 	assert_int_equal(story.sums.oversold, 1);
 }
 
+static void an_admission_that_the_ledger_refused_is_oversold(void **state)
+{
+	struct story story;
+
+	(void)state;
+	begin(&story);
+	story.ledger.refused_by_ledger = 1;
+	assert_only_broken(&story, DRILL_CHECK_OVERSELL);
+}
+
 static void an_order_that_was_shown_and_is_not_in_the_ledger_is_found(void **state)
 {
 	struct story story;
@@ -417,6 +427,7 @@ int main(void)
 		cmocka_unit_test(a_sound_sale_passes_every_check),
 		cmocka_unit_test(more_units_in_orders_than_stock_is_oversold),
 		cmocka_unit_test(a_yes_beyond_the_stock_is_oversold_even_if_the_ledger_hides_it),
+		cmocka_unit_test(an_admission_that_the_ledger_refused_is_oversold),
 		cmocka_unit_test(an_order_that_was_shown_and_is_not_in_the_ledger_is_found),
 		cmocka_unit_test(a_promise_that_is_not_in_the_ledger_is_found),
 		cmocka_unit_test(a_unit_that_is_nowhere_is_lost),

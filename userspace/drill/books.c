@@ -250,6 +250,7 @@ int drill_books_read_stats(struct cli_api *api, struct drill_gate_counts *counts
 	json_object_foreach(json_object_get(stats, "calls"), label, count) {
 		count_reason(counts, label, (uint64_t)json_integer_value(count));
 	}
+	counts->refused_by_ledger = number(json_object_get(stats, "orders"), "refused_by_ledger");
 	json_decref(stats);
 	drill_tally_sort(&counts->all);
 	drill_tally_sort(&counts->refused);

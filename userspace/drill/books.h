@@ -39,6 +39,7 @@ int drill_books_read(struct cli_api *api, const char *slug, struct drill_ledger 
 /* The gate's counters by reason, over all services and both doors. */
 struct drill_gate_counts {
 	struct drill_tally all, refused;
+	int64_t refused_by_ledger; /* admissions; since the daemon's start */
 };
 int drill_books_read_stats(struct cli_api *api, struct drill_gate_counts *counts);
 

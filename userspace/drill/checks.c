@@ -110,6 +110,11 @@ static void check_oversell(
 	if (shown > stock && shown - stock > sums->oversold)
 		sums->oversold = shown - stock;
 	sums->unsold = sums->units < stock ? stock - sums->units : 0;
+	if (ledger->refused_by_ledger) {
+		say(finding, DRILL_BROKEN, "the gate admitted %" PRId64 " more than the ledger's own guard would take",
+			ledger->refused_by_ledger);
+		return;
+	}
 	say(finding, sums->oversold ? DRILL_BROKEN : DRILL_HOLDS,
 		"%" PRIu64 " units in %" PRIu64 " orders of a stock of %" PRIu64 "; clients were shown %zu orders",
 		sums->units, sums->orders, stock, shown);

@@ -25,7 +25,8 @@ struct drill_ledger {
 	struct drill_order *orders;
 	size_t count;
 	int64_t put_in, free, held, confirmed, in_flight;
-	bool balanced; /* the daemon's own verdict */
+	bool balanced;             /* the daemon's own verdict */
+	int64_t refused_by_ledger; /* admissions that the ledger's guard did not take: the gate said yes too often */
 	uint64_t opens_ns, ends_ns;
 	uint32_t per_buyer;
 };

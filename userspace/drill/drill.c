@@ -220,6 +220,7 @@ static int read_books(struct drill *drill)
 	if (!err)
 		err = drill_books_read_stats(drill->api, &drill->gate);
 	drill->gate_known = !err;
+	drill->ledger.refused_by_ledger = drill->gate.refused_by_ledger;
 	return err;
 }
 
