@@ -363,17 +363,56 @@ static void a_ledger_that_fails_is_told_and_orders_go_on_when_it_is_back(void **
 	expect_acks(world, 4, 6, 5, WIRE_ACK_STORED);
 }
 
+/* Sends batches of the largest size, 1 to STALL_BATCHES, whether or not their answers are read. */
+#define STALL_BATCHES 12
+
+static void *send_batches(void *arg)
+{
+	static struct wire_admit records[WIRE_BATCH_MAX];
+	struct world *world = arg;
+
+	for (unsigned batch = 0; batch < STALL_BATCHES; batch++) {
+		for (unsigned i = 0; i < WIRE_BATCH_MAX; i++)
+			records[i] = fixture_record(1, 1 + batch * WIRE_BATCH_MAX + i);
+		if (wire_send(world->fd, WIRE_ADMIT, batch, records, sizeof(records), TIMEOUT_MS))
+			break;
+	}
+	return NULL;
+}
+
+/* Long enough for the writer to stand with an answer that the socket does not take. */
+static void let_it_stall(void)
+{
+	usleep(300000);
+}
+
+static void a_daemon_that_reads_late_gets_every_answer_whole(void **state)
+{
+	struct world *world = *state;
+	pthread_t sender;
+
+	assert_int_equal(pthread_create(&sender, NULL, send_batches, world), 0);
+	let_it_stall();
+	for (unsigned batch = 0; batch < STALL_BATCHES; batch++)
+		expect_acks(world, batch, 1 + batch * WIRE_BATCH_MAX, WIRE_BATCH_MAX, WIRE_ACK_STORED);
+	pthread_join(sender, NULL);
+}
+
 static void a_stop_sends_the_answer_of_what_is_committed(void **state)
 {
 	struct world *world = *state;
 	unsigned acknowledged = 0;
+	pthread_t sender;
 	char count[16];
 
-	for (unsigned i = 0; i < 50; i++)
-		send_orders(world, i, 1 + i * 20, 20);
-	stop_server(world);
+	assert_int_equal(pthread_create(&sender, NULL, send_batches, world), 0);
+	let_it_stall();
+	assert_int_equal(eventfd_write(world->stop, 1), 0);
 	while (!wire_receive(world->fd, &world->header, &world->body, &world->capacity, TIMEOUT_MS))
 		acknowledged += world->header.length / sizeof(struct wire_ack);
+	pthread_join(sender, NULL);
+	stop_server(world);
+	assert_true(acknowledged > 0 && acknowledged < STALL_BATCHES * WIRE_BATCH_MAX);
 	snprintf(count, sizeof(count), "%u", acknowledged);
 	assert_string_equal(fixture_sql(world->ledger, "SELECT count(*) FROM orders"), count);
 }
@@ -394,6 +433,7 @@ int main(void)
 		TEST(a_daemon_that_comes_back_gets_its_orders_acknowledged),
 		TEST(refused_records_do_not_hold_back_the_others),
 		TEST(a_ledger_that_fails_is_told_and_orders_go_on_when_it_is_back),
+		TEST(a_daemon_that_reads_late_gets_every_answer_whole),
 		TEST(a_stop_sends_the_answer_of_what_is_committed),
 	};
 

@@ -89,6 +89,27 @@ static void what_is_known_survives_a_restart(void **state)
 	fixture_audit(fixture);
 }
 
+static void twenty_thousand_orders_later_the_first_is_still_known(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	struct wire_admit again = fixture_record(1, 1000000);
+
+	/* more than the guard's tables hold at first: they grow several times in between */
+	assert_int_equal(fixture_sale(fixture, 1, 1, 100000), 0);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(fixture_admit_range(fixture, 1, 1 + i * WIRE_BATCH_MAX, WIRE_BATCH_MAX), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(fixture_admit_range(fixture, 1, 1 + i * WIRE_BATCH_MAX, WIRE_BATCH_MAX), 0);
+		for (unsigned j = 0; j < WIRE_BATCH_MAX; j++)
+			fixture_expect(fixture, j, WIRE_ACK_KNOWN, 1 + i * WIRE_BATCH_MAX + j);
+	}
+	for (again.buyer = 1; again.buyer <= 5 * WIRE_BATCH_MAX; again.buyer += 97) {
+		assert_int_equal(fixture_admit(fixture, &again, 1), 0);
+		fixture_expect(fixture, 0, WIRE_ACK_REFUSED, 0);
+	}
+	fixture_audit(fixture);
+}
+
 static void an_unknown_sale_is_refused_and_the_rest_stored(void **state)
 {
 	struct ledger_fixture *fixture = *state;
@@ -701,6 +722,7 @@ int main(void)
 		TEST(overlapping_batches_store_what_is_new),
 		TEST(a_serial_twice_in_one_batch_is_one_order),
 		TEST(what_is_known_survives_a_restart),
+		TEST(twenty_thousand_orders_later_the_first_is_still_known),
 		TEST(an_unknown_sale_is_refused_and_the_rest_stored),
 		TEST(no_unit_is_sold_that_was_not_put_in),
 		TEST(a_sold_out_sale_still_knows_its_orders),

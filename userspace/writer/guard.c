@@ -6,7 +6,7 @@
  * not say, and one process alone writes the ledger (it holds the lock). After any failure of the store the tables are thrown
  * away and read anew with the ledger, so they cannot know of an order that was rolled back.
  *
- * Open addressing with linear probing, never more than half full, nothing is ever removed: 64 bytes an order at the most.
+ * Open addressing with linear probing, never more than half full, nothing is ever removed: 64 to 128 bytes an order.
  */
 #include "writer/guard.h"
 
