@@ -152,7 +152,7 @@ static int check(struct attach *attach)
 		result = check_own_pin(attach);
 	if (result == CLI_OK)
 		result = check_hook(attach);
-	if (result == CLI_OK && attach->args.mode != LOADER_GENERIC)
+	if (result == CLI_OK && attach->args.mode == LOADER_NATIVE)
 		result = preflight_mtu(&attach->interface);
 	if (result != CLI_OK)
 		return result;
@@ -238,6 +238,7 @@ static int say_link_failed(const struct attach *attach, int err, bool native)
 		cli_say("the kernel did not allow to attach to %s: %s", name, strerror(-err));
 		return CLI_NOT_ALLOWED;
 	case -ERANGE:
+		/* What veth says when the frames of its peer are too large. */
 		cli_say("the MTU of %s, or of its peer, is too large for XDP in native mode (one buffer a frame); the largest that works is %u",
 			name, preflight_mtu_max());
 		return CLI_FAILED;
@@ -265,10 +266,16 @@ static int take_hook(struct attach *attach)
 		if (err >= 0)
 			return CLI_OK;
 		if (attach->args.mode == LOADER_NATIVE || err == -EBUSY || err == -EEXIST || err == -EPERM ||
-			err == -EACCES || err == -ERANGE)
+			err == -EACCES)
 			return say_link_failed(attach, err, true);
-		cli_say("native mode does not work on %s (%s): using generic mode, which is slower",
-			attach->interface.name, err == -EOPNOTSUPP ? "the driver does not support it" : strerror(-err));
+		if (err == -ERANGE || attach->interface.mtu > preflight_mtu_max())
+			cli_say("native mode does not work on %s: its MTU, or its peer's, is above %u, the largest for XDP with one buffer a frame: "
+				"using generic mode, which copies such frames and is slower",
+				attach->interface.name, preflight_mtu_max());
+		else
+			cli_say("native mode does not work on %s (%s): using generic mode, which is slower",
+				attach->interface.name,
+				err == -EOPNOTSUPP ? "the driver does not support it" : strerror(-err));
 	}
 	attach->native = false;
 	attach->link_fd = err = link_create(attach, program_fd, false);

@@ -103,6 +103,10 @@ static int detach_interfaces(const struct pins *pins, const struct loader_args *
 		}
 	}
 	pins_close_interfaces(all, count);
+	if (result == CLI_OK && count == 0 && !args->all && !args->interface) {
+		cli_say("detach: which interface? (none is attached under %s; see sluice detach --help)", pins->dir);
+		return CLI_USAGE;
+	}
 	if (result == CLI_OK && (!found || (count == 0 && !pins_has(pins, "control")))) {
 		cli_say("the gate is not attached%s%s (pin directory %s)", args->interface ? " to " : "",
 			args->interface ? args->interface : "", pins->dir);

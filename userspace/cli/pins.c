@@ -80,7 +80,8 @@ int pins_lock(struct pins *pins, bool may_mount)
 			cli_say("no gate is attached (%s is not on a bpf file system)", pins->dir);
 			return CLI_NOT_FOUND;
 		}
-		cli_say("%s is not on a bpf file system: mount -t bpf bpf %s", parent, parent);
+		cli_say("%s cannot hold pins: %s is not on a bpf file system (mount -t bpf bpf %s)", pins->dir, parent,
+			parent);
 		return CLI_FAILED;
 	}
 	while (flock(pins->lock_fd, LOCK_EX | LOCK_NB) < 0) {

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define MAPPED_PREFIX_BITS 96
-#define MAPPED_MARK	   0xffffULL /* bits 32..63 of `lo` of a mapped address */
+#define MAPPED_MARK 0xffffULL /* bits 32..63 of `lo` of a mapped address */
 
 static uint64_t load_be64(const uint8_t *bytes)
 {

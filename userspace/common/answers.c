@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define RETRY_DIGITS  4
+#define RETRY_DIGITS 4
 #define LENGTH_FORMAT "Content-Length: %zu\r\n\r\n"
 
 static const struct {
@@ -26,8 +26,8 @@ static const struct {
 	int status;
 	bool retry;
 } texts[SLUICE_ANSWER_COUNT] = {
-#define X(name, code_, status_, title_, retry_, detail_)                                                               \
-	[SLUICE_ANSWER_##name] = {                                                                                     \
+#define X(name, code_, status_, title_, retry_, detail_) \
+	[SLUICE_ANSWER_##name] = { \
 		.code = code_, .title = title_, .detail = detail_, .status = status_, .retry = retry_},
 	SLUICE_ANSWERS(X)
 #undef X

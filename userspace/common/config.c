@@ -17,12 +17,12 @@
 #include "common/addr.h"
 
 #define CONFIG_FILE_MAX (1u << 20) /* bytes; a file that is longer is not a config file */
-#define NS_PER_S	1e9
-#define RATE_MIN	0.001
-#define RATE_MAX	1e9
-#define BURST_MAX	1000000u
-#define SERVICES_TEXT	"a list of at most 16 groups: services = ( { name = \"shop\"; port = 8080; } );"
-#define LIMIT_TEXT	"a group such as { rate = 50.0; burst = 100; }"
+#define NS_PER_S 1e9
+#define RATE_MIN 0.001
+#define RATE_MAX 1e9
+#define BURST_MAX 1000000u
+#define SERVICES_TEXT "a list of at most 16 groups: services = ( { name = \"shop\"; port = 8080; } );"
+#define LIMIT_TEXT "a group such as { rate = 50.0; burst = 100; }"
 _Static_assert(SLUICE_MAX_SERVICES == 16, "SERVICES_TEXT names the number");
 
 enum kind {
@@ -43,7 +43,7 @@ struct key {
 	const char *name;
 	enum kind kind;
 	size_t offset;
-	size_t size;	   /* strings: of the field */
+	size_t size;       /* strings: of the field */
 	uint64_t min, max; /* numbers; for KIND_LISTEN: max 1 = may be empty */
 };
 
@@ -275,7 +275,7 @@ static bool is_listen(const char *text)
 		return false;
 	digits = strspn(colon + 1, "0123456789");
 	return digits >= 1 && digits <= 5 && colon[1 + digits] == '\0' && atoi(colon + 1) >= 1 &&
-	       atoi(colon + 1) <= 65535;
+		atoi(colon + 1) <= 65535;
 }
 
 static bool is_origin(const char *text)
@@ -283,7 +283,7 @@ static bool is_origin(const char *text)
 	const char *scheme_end = strstr(text, "://");
 
 	return !*text || !strcmp(text, "*") ||
-	       (is_plain(text) && scheme_end && scheme_end > text && scheme_end[3] && !strchr(scheme_end + 3, '/'));
+		(is_plain(text) && scheme_end && scheme_end > text && scheme_end[3] && !strchr(scheme_end + 3, '/'));
 }
 
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)

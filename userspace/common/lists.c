@@ -18,8 +18,8 @@
 #define MAPPED_PREFIX_BITS 96
 #define INDEX_PREFIX4_BITS 16 /* an IPv4 slot stands for so many leading bits */
 #define INDEX_PREFIX6_BITS 32
-#define BATCH_ENTRIES	   4096
-#define COUNTS_MIN	   1024 /* a power of two, as all sizes of the hash of counts */
+#define BATCH_ENTRIES 4096
+#define COUNTS_MIN 1024 /* a power of two, as all sizes of the hash of counts */
 
 /* Entries that set one bit: key = list, slot and length packed. Linear probing, at most half full. An entry whose count fell to 0 stays
  * until the next growth, which leaves it behind.

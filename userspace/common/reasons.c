@@ -12,7 +12,7 @@ static const struct {
 	enum sluice_action action;
 	enum sluice_answer answer;
 } reasons[SLUICE_REASON_COUNT] = {
-#define X(name, label_, action_, answer_, text_)                                                                       \
+#define X(name, label_, action_, answer_, text_) \
 	[SLUICE_REASON_##name] = {label_, text_, SLUICE_ACTION_##action_, SLUICE_ANSWER_##answer_},
 	SLUICE_REASONS(X)
 #undef X

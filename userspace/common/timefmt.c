@@ -10,11 +10,11 @@
 #include <string.h>
 #include <time.h>
 
-#define NS_PER_S  1000000000ULL
+#define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
-#define DAY_S	  86400LL
-#define YEAR_MIN  1970
-#define YEAR_MAX  2262 /* the last whole year that a signed 64-bit count of ns reaches is 2261; u64 holds all of 2262 */
+#define DAY_S 86400LL
+#define YEAR_MIN 1970
+#define YEAR_MAX 2262 /* the last whole year that a signed 64-bit count of ns reaches is 2261; u64 holds all of 2262 */
 
 static uint64_t clock_ns(clockid_t clock)
 {
