@@ -22,6 +22,7 @@ ALL_LDFLAGS = $(LDFLAGS) -pthread -Wl,-z,relro,-z,now
 BPF_CFLAGS = -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-function -Wno-address-of-packed-member -fno-stack-protector -Iinclude -I/usr/include/$(shell $(CC) -print-multiarch)
 
 pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
+pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
 LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
 LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd) -lm
@@ -42,6 +43,9 @@ UNIT      := $(patsubst tests/unit/test_%.c,$(BUILD)/tests/unit/test_%,$(wildcar
 PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wildcard tests/packet/test_*.c))
 PACKET_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packet/test_%.c,$(wildcard tests/packet/*.c)))
 BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wildcard tests/bench/bench_*.c))
+# The bench's own BPF programs: built like the gate's, linked into nothing else, never installed.
+BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
+BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
 .PHONY: docs all deps check check-unit check-packet check-e2e demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
@@ -66,6 +70,11 @@ $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c $< -o $@
 
+$(BUILD)/bpf/%.bpf.o: tests/bench/%.bpf.c
+	$(call say,BPF,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -Ibpf -MMD -MP -MF $(@:.o=.d) -MT $@ -c $< -o $@
+
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name $(*)_bpf > $@
@@ -80,7 +89,7 @@ $(BUILD)/gen/web_assets.h: scripts/embed-web.sh $(WEB)
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg,libmicrohttpd libxdp) -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3) -c $< -o $@
 
 # Rebuild when compiler or flags change (gcc, clang and sanitizer builds may share a directory by mistake).
 $(BUILD)/flags: FORCE
@@ -111,7 +120,9 @@ $(BUILD)/tests/packet/test_%: $(BUILD)/tests/packet/test_%.o $(PACKET_SUPPORT_O)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) $(call pkg,cmocka) -o $@
 
-$(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(PACKET_SUPPORT_O) $(LIB)
+$(BENCH_SUPPORT_O): | $(BENCH_SKELETONS)
+
+$(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(BENCH_SUPPORT_O) $(PACKET_SUPPORT_O) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -lm -o $@
 
