@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* How many orders a second sluice-writer makes durable, and how long a batch takes, by size of batch.
  *
- * Runs the sluice-writer of the same build as a process of its own, with a fresh ledger beside the executable (so that fsync is that
- * of a disk, and not of a tmpfs /tmp), sends ADMIT frames one after the other over its socket and waits for each acknowledgement.
- * Prints one line of JSON to stdout. Usage: bench_writer [ORDERS_PER_SIZE]
+ * Runs the sluice-writer of the same build as a process of its own, with a fresh ledger beside the executable (so that
+ * fsync is that of a disk, and not of a tmpfs /tmp), sends ADMIT frames one after the other over its socket and waits
+ * for each acknowledgement. Prints one line of JSON to stdout. Usage: bench_writer [ORDERS_PER_SIZE]
  */
 #include <errno.h>
 #include <limits.h>

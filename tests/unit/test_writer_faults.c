@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What is acknowledged is there, whatever fails: write and fsync at every point where they are called, a full disk, a limit on file
- * size, SIGKILL at a random moment, a ledger that is moved away or locked by a stranger.
+/* What is acknowledged is there, whatever fails: write and fsync at every point where they are called, a full disk, a
+ * limit on file size, SIGKILL at a random moment, a ledger that is moved away or locked by a stranger.
  *
- * The faults of the disk are made here: this program defines pwrite64 and fdatasync, which the dynamic linker then also gives to
- * SQLite, and lets the nth call fail with EIO.
+ * The faults of the disk are made here: this program defines pwrite64 and fdatasync, which the dynamic linker then
+ * also gives to SQLite, and lets the nth call fail with EIO.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -273,7 +273,9 @@ static void a_full_disk_stops_orders_until_there_is_room(void **state)
 	assert_int_equal(umount(fixture->directory), 0);
 }
 
-/* --- SIGKILL ----------------------------------------------------------------------------------------------------------- */
+/* --- SIGKILL
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 #define KILL_ROUNDS 15
 #define KILL_BATCH_MAX 120 /* acks of one batch fit in one atomic write to a pipe */
@@ -295,8 +297,9 @@ static uint64_t next_random(void)
 	return random_state;
 }
 
-/* The child: a writer that reports what it acknowledges, until it is killed. Begins before the end of what was reported, as a daemon
- * that did not get its last acknowledgements. Leaves by _exit: the parent's test must not go on in it.
+/* The child: a writer that reports what it acknowledges, until it is killed. Begins before the end of what was
+ * reported, as a daemon that did not get its last acknowledgements. Leaves by _exit: the parent's test must not go on
+ * in it.
  */
 static void write_until_killed(struct ledger_fixture *fixture, uint64_t serial, int pipe_fd)
 {
@@ -407,7 +410,9 @@ static void what_was_acknowledged_survives_sigkill(void **state)
 	free(acked);
 }
 
-/* --- other programs ---------------------------------------------------------------------------------------------------- */
+/* --- other programs
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void a_ledger_that_is_moved_away_gets_no_more_orders(void **state)
 {
@@ -467,7 +472,9 @@ static void the_wal_stays_bounded(void **state)
 	fixture_audit(fixture);
 }
 
-/* The faults are wanted: what the store logs about them would bury the result. (cmocka keeps its messages until after the teardown.) */
+/* The faults are wanted: what the store logs about them would bury the result. (cmocka keeps its messages until after
+ * the teardown.)
+ */
 static int real_stderr;
 
 static int quiet_setup(void **state)

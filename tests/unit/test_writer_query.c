@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tests of the JSON questions: each operation's answer as docs/writer-protocol.md says it, and every way to ask wrongly. */
+/* Tests of the JSON questions: each operation's answer as docs/writer-protocol.md says it, and every way to ask
+ * wrongly.
+ */
 #include <jansson.h>
 
 #include "common/log.h"
@@ -175,9 +177,9 @@ static void expect_bad_sale(struct ledger_fixture *fixture, const char *field, c
 static void each_field_of_a_sale_has_one_type_and_a_range(void **state)
 {
 	static const char *const bad[][2] = {{"id", "0"}, {"id", "4294967296"}, {"id", "\"1\""}, {"id", "1.0"},
-		{"id", "-1"}, {"id", "null"}, {"slug", "7"}, {"slug", "\"\""}, {"slug", "\"a b\""},
-		{"slug", "\"\\u00e4\""},
-		{"slug", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""}, {"opens_ns", "-1"},
+		{"id", "-1"}, {"id", "null"}, {"slug", "7"}, {"slug", "\"Drop\""}, {"slug", "\"-a\""},
+		{"slug", "\"a-\""}, {"slug", "\"\""}, {"slug", "\"a b\""}, {"slug", "\"\\u00e4\""},
+		{"slug", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""}, {"opens_ns", "-1"},
 		{"opens_ns", "\"2026-11-22T12:00:00Z\""}, {"opens_ns", "2000"}, {"opens_ns", "[]"}, {"ends_ns", "1.5"},
 		{"ends_ns", "true"}, {"per_buyer", "0"}, {"per_buyer", "101"}, {"hold_seconds", "4294967296"},
 		{"hold_seconds", "-1"}, {"pace_per_second", "1000000001"}, {"order_mode", "\"other\""},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tests of the writer's poll loop over a real Unix socket: order of answers, malformed and half frames, daemons that come, go and stall, a
- * ledger that fails and recovers, and the stop. The server runs in a thread; the test is the daemon.
+/* Tests of the writer's poll loop over a real Unix socket: order of answers, malformed and half frames, daemons that
+ * come, go and stall, a ledger that fails and recovers, and the stop. The server runs in a thread; the test is the
+ * daemon.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -290,6 +291,23 @@ static void a_new_connection_replaces_one_that_stalls(void **state)
 	expect_closed(world);
 }
 
+static void a_connection_that_says_nothing_replaces_nobody(void **state)
+{
+	struct world *world = *state;
+	int silent;
+
+	send_orders(world, 1, 1, 5);
+	expect_acks(world, 1, 1, 5, WIRE_ACK_STORED);
+	silent = wire_connect(world->socket);
+	assert_true(silent >= 0);
+	assert_int_equal(wire_listen(world->socket, 0600, NULL), -EADDRINUSE); /* connects, to see if it is alive */
+	send_orders(world, 2, 6, 5);
+	expect_acks(world, 2, 6, 5, WIRE_ACK_STORED);
+	close(silent);
+	send_orders(world, 3, 11, 5);
+	expect_acks(world, 3, 11, 5, WIRE_ACK_STORED);
+}
+
 static void a_daemon_that_does_not_read_holds_up_nobody(void **state)
 {
 	struct world *world = *state;
@@ -429,6 +447,7 @@ int main(void)
 		TEST(a_cut_frame_stores_nothing),
 		TEST(a_frame_may_arrive_byte_by_byte),
 		TEST(a_new_connection_replaces_one_that_stalls),
+		TEST(a_connection_that_says_nothing_replaces_nobody),
 		TEST(a_daemon_that_does_not_read_holds_up_nobody),
 		TEST(a_daemon_that_comes_back_gets_its_orders_acknowledged),
 		TEST(refused_records_do_not_hold_back_the_others),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tests of the SQLite store: what is stored and acknowledged, each refusal of the guard, sales and stock, listings, and which files are
- * accepted as a ledger. Failures of the disk and of the process are in test_writer_faults.c.
+/* Tests of the SQLite store: what is stored and acknowledged, each refusal of the guard, sales and stock, listings,
+ * and which files are accepted as a ledger. Failures of the disk and of the process are in test_writer_faults.c.
  */
 #include <fcntl.h>
 #include <time.h>
@@ -320,7 +320,9 @@ static void people_can_read_the_ledger_while_it_is_written(void **state)
 	fixture_audit(fixture);
 }
 
-/* --- sales and stock --------------------------------------------------------------------------------------------------- */
+/* --- sales and stock
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void a_sale_is_created_once_and_then_changed(void **state)
 {
@@ -461,7 +463,9 @@ static void stock_cannot_overflow(void **state)
 	fixture_audit(fixture);
 }
 
-/* --- listings ---------------------------------------------------------------------------------------------------------- */
+/* --- listings
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 struct page {
 	unsigned count;
@@ -581,7 +585,9 @@ static void an_order_that_is_not_there_is_not_found(void **state)
 	assert_int_equal(fixture->store->ops->order_get(fixture->store, 7, &order), -ENOENT);
 }
 
-/* --- the file ---------------------------------------------------------------------------------------------------------- */
+/* --- the file
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void a_ledger_has_one_writer(void **state)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Frames between daemon and order writer, and the Unix socket under them (see wire.h for the protocol).
  *
- * Called by the daemon (connect, send, receive) and by the writer (listen; its poll loop reads frames by itself, because a
- * daemon that stops in the middle of a frame must not keep the next one waiting) and by tests and benches.
- * Promises: a frame is sent whole or the caller hears of it; nothing is allocated for a header that is not to be believed.
+ * Called by the daemon (connect, send, receive) and by the writer (listen; its poll loop reads frames by itself,
+ * because a daemon that stops in the middle of a frame must not keep the next one waiting) and by tests and benches.
+ * Promises: a frame is sent whole or the caller hears of it; nothing is allocated for a header that is not to be
+ * believed.
  */
 #include "common/wire.h"
 
@@ -22,8 +23,8 @@
 /* A daemon that reconnects in a loop needs no queue; a few are kept so that none is refused while the writer commits. */
 #define WIRE_LISTEN_BACKLOG 8
 
-/* Waits for `events`, through signals. Returns 0, -ETIMEDOUT or negative errno. An error or a hang-up counts as ready: the
- * call that follows reports it.
+/* Waits for `events`, through signals. Returns 0, -ETIMEDOUT or negative errno. An error or a hang-up counts as ready:
+ * the call that follows reports it.
  */
 static int wire_wait(int fd, short events, int timeout_ms)
 {
@@ -208,7 +209,9 @@ int wire_listen(const char *path, unsigned mode, const char *group)
 		error = -errno;
 		goto fail;
 	}
-	/* Group and mode are set before listen(): until then every connect is refused, so the socket is never open wider. */
+	/* Group and mode are set before listen(): until then every connect is refused, so the socket is never open
+	 * wider.
+	 */
 	if ((entry && chown(path, (uid_t)-1, entry->gr_gid)) || chmod(path, mode) || listen(fd, WIRE_LISTEN_BACKLOG)) {
 		error = -errno;
 		unlink(path);

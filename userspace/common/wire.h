@@ -6,7 +6,7 @@
  * ends the connection: a reader that has lost its place must not guess.
  *
  * Who may open the socket is a matter of its file mode; the writer serves one daemon at a time (a new connection replaces the
- * old one, so that a daemon that was killed and restarted is not locked out by its own ghost).
+ * old one with its first byte, so that a daemon that was killed and restarted is not locked out by its own ghost).
  */
 #ifndef SLUICE_COMMON_WIRE_H
 #define SLUICE_COMMON_WIRE_H

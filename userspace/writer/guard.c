@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The guard's memory: two hash tables, filled from the ledger when it is opened. Called by the SQLite store.
  *
- * Why not indexes in the ledger: serials and buyers are keyed hashes, so an index on either rewrites a page at a random place for each
- * order. Measured with both, orders per second at 1,000 a batch were a third of those without. The tables hold nothing that the orders do
- * not say, and one process alone writes the ledger (it holds the lock). After any failure of the store the tables are thrown
- * away and read anew with the ledger, so they cannot know of an order that was rolled back.
+ * Why not indexes in the ledger: serials and buyers are keyed hashes, so an index on either rewrites a page at a
+ * random place for each order. Measured with both, orders per second at 1,000 a batch were a third of those without.
+ * The tables hold nothing that the orders do not say, and one process alone writes the ledger (it holds the lock).
+ * After any failure of the store the tables are thrown away and read anew with the ledger, so they cannot know of an
+ * order that was rolled back.
  *
  * Open addressing with linear probing, never more than half full, nothing is ever removed: 64 to 128 bytes an order.
  */

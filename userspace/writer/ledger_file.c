@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The ledger as a file. Called by the SQLite store before the database is opened, and before each transaction.
  *
- * The lock is flock(2) on a file of its own beside the ledger, not on the ledger: SQLite holds POSIX locks there, and closing
- * any other descriptor of the same file would silently drop them. For the same reason nothing here opens an existing ledger.
- * The lock goes with the process, however it dies. Readers (the sqlite3 shell) are not concerned by it.
+ * The lock is flock(2) on a file of its own beside the ledger, not on the ledger: SQLite holds POSIX locks there, and
+ * closing any other descriptor of the same file would silently drop them. For the same reason nothing here opens an
+ * existing ledger. The lock goes with the process, however it dies. Readers (the sqlite3 shell) are not concerned by
+ * it.
  */
 #include "writer/ledger_file.h"
 

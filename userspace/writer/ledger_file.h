@@ -16,8 +16,8 @@ struct ledger_file {
  * (STORE_ERROR_MAX) if it is not a regular file, has a second name, or others can write it or replace it.
  */
 int ledger_file_inspect(const char *path, struct ledger_file *file, char *error);
-/* Takes the lock, makes an empty ledger (0600, fsynced with its directory) if there is none, and inspects it. Returns 0,
- * -EBUSY, or as above.
+/* Takes the lock, makes an empty ledger (0600, fsynced with its directory) if there is none, and inspects it. Returns
+ * 0, -EBUSY, or as above.
  */
 int ledger_file_claim(const char *path, struct ledger_file *file, char *error);
 /* True while `path` still names the file that was claimed. */

@@ -49,8 +49,8 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
-/* Makes the directory of `path` if it is missing (/run is empty after a boot) and gives it to `owner`. Deeper gaps are left to
- * the operator: they are more likely a slip in the path.
+/* Makes the directory of `path` if it is missing (/run is empty after a boot) and gives it to `owner`. Deeper gaps are
+ * left to the operator: they are more likely a slip in the path.
  */
 static int ensure_directory(const char *path, const struct passwd *owner)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The JSON questions of docs/writer-protocol.md. Called by server.c for each WIRE_QUERY and WIRE_HELLO.
  *
- * A question is read strictly: each field has one type and a range, and a field that nobody asked for is an error that names it. A daemon of
- * another version then hears of a misunderstanding instead of having half of what it said ignored.
+ * A question is read strictly: each field has one type and a range, and a field that nobody asked for is an error that
+ * names it. A daemon of another version then hears of a misunderstanding instead of having half of what it said
+ * ignored.
  */
 #include "writer/query.h"
 
@@ -17,9 +18,11 @@
 #define PACE_MAX 1000000000
 #define TOKEN_MULTIPLIER_MAX 1000000
 #define SERIAL_HEX_DIGITS 16
-#define SLUG_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+#define SLUG_CHARACTERS "abcdefghijklmnopqrstuvwxyz0123456789-"
 
-/* Reads the fields of one object. The first thing that is wrong stays in `error`; the reading functions then do no more. */
+/* Reads the fields of one object. The first thing that is wrong stays in `error`; the reading functions then do no
+ * more.
+ */
 struct fields {
 	const json_t *object;
 	size_t used; /* fields that were asked for and are there */
@@ -117,8 +120,9 @@ static void read_sale(struct fields *fields, struct store_sale *sale)
 {
 	sale->id = (uint32_t)fields_integer(fields, "id", 1, UINT32_MAX);
 	fields_text(fields, "slug", true, 1, STORE_SLUG_MAX, sale->slug);
-	if (sale->slug[strspn(sale->slug, SLUG_CHARACTERS)])
-		fields_fail(fields, "slug may have letters, digits, '-', '_' and '.'");
+	if (sale->slug[strspn(sale->slug, SLUG_CHARACTERS)] || sale->slug[0] == '-' ||
+		(sale->slug[0] && sale->slug[strlen(sale->slug) - 1] == '-'))
+		fields_fail(fields, "slug may have a-z, 0-9 and '-', and neither begins nor ends with '-'");
 	sale->opens_ns = (uint64_t)fields_integer(fields, "opens_ns", 0, INT64_MAX);
 	sale->ends_ns = (uint64_t)fields_integer(fields, "ends_ns", 0, INT64_MAX);
 	if (sale->opens_ns >= sale->ends_ns)

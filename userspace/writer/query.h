@@ -9,8 +9,8 @@
 #include "common/wire.h"
 #include "writer/store.h"
 
-/* Answers the body of a WIRE_QUERY. *answer: JSON text to be freed by the caller, NULL only when memory is out. Returns the type
- * of the answering frame: WIRE_QUERY or WIRE_ERROR.
+/* Answers the body of a WIRE_QUERY. *answer: JSON text to be freed by the caller, NULL only when memory is out.
+ * Returns the type of the answering frame: WIRE_QUERY or WIRE_ERROR.
  */
 enum wire_type writer_query_answer(
 	struct store *store, const void *body, size_t length, uint64_t now_ns, char **answer);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The writer's poll loop. Called by main.c.
  *
- * One thread on purpose: SQLite has one writer, and a frame (up to 4,096 orders) is what is committed as a group, so a second
- * thread would only wait. Reading and writing never block: a daemon that stops in the middle of a frame, or does not read its
- * answers, holds up nobody, and the next daemon's connection takes its place.
+ * One thread on purpose: SQLite has one writer, and a frame (up to 4,096 orders) is what is committed as a group, so a
+ * second thread would only wait. Reading and writing never block: a daemon that stops in the middle of a frame, or
+ * does not read its answers, holds up nobody, and the next daemon's connection takes its place.
  *
  * An acknowledgement is put together after the store has said that the transaction is durable, never before.
  */
@@ -43,6 +43,7 @@ struct server {
 	struct store *store;
 	const char *ledger;
 	struct connection peer;
+	int candidate;         /* a connection that has not said anything yet; -1 = none */
 	struct wire_ack *acks; /* WIRE_BATCH_MAX */
 };
 
@@ -182,8 +183,8 @@ static int send_some(struct connection *peer)
 	return 0;
 }
 
-/* Reads on in the current frame. Returns 1 when it is whole, 0 if there is no more for now, negative errno at the end of the
- * connection.
+/* Reads on in the current frame. Returns 1 when it is whole, 0 if there is no more for now, negative errno at the end
+ * of the connection.
  */
 static int read_some(struct connection *peer)
 {
@@ -247,11 +248,15 @@ static void serve_peer(struct server *server)
 		end_peer(peer, error);
 }
 
-static void accept_peer(struct server *server, int listen_fd)
+static void drop_candidate(struct server *server)
 {
-	struct connection *peer = &server->peer;
-	struct ucred credentials = {.pid = 0};
-	socklen_t length = sizeof(credentials);
+	if (server->candidate >= 0)
+		close(server->candidate);
+	server->candidate = -1;
+}
+
+static void accept_candidate(struct server *server, int listen_fd)
+{
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
@@ -259,11 +264,30 @@ static void accept_peer(struct server *server, int listen_fd)
 			log_error("cannot accept a connection: %s", strerror(errno));
 		return;
 	}
+	drop_candidate(server);
+	server->candidate = fd;
+}
+
+/* The first byte makes a connection the daemon's, in place of the one before. One that ends without a word was only
+ * looking if somebody listens (wire_listen of a second writer does so) and must not cost the daemon its connection.
+ */
+static void promote_candidate(struct server *server)
+{
+	struct connection *peer = &server->peer;
+	struct ucred credentials = {.pid = 0};
+	socklen_t length = sizeof(credentials);
+	char first;
+
+	if (recv(server->candidate, &first, 1, MSG_PEEK | MSG_DONTWAIT) != 1) {
+		drop_candidate(server);
+		return;
+	}
 	if (peer->fd >= 0)
 		log_warn("a new connection replaces the one before");
 	drop_peer(peer);
-	peer->fd = fd;
-	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length);
+	peer->fd = server->candidate;
+	server->candidate = -1;
+	getsockopt(peer->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length);
 	log_info("the daemon is connected (pid %d, uid %u)", (int)credentials.pid, (unsigned)credentials.uid);
 }
 
@@ -279,7 +303,7 @@ static void flush_peer(struct connection *peer)
 
 int writer_server_run(struct store *store, const char *ledger, int listen_fd, int stop_fd)
 {
-	struct server server = {.store = store, .ledger = ledger, .peer = {.fd = -1}};
+	struct server server = {.store = store, .ledger = ledger, .peer = {.fd = -1}, .candidate = -1};
 	struct connection *peer = &server.peer;
 	int result = 0;
 
@@ -290,6 +314,7 @@ int writer_server_run(struct store *store, const char *ledger, int listen_fd, in
 		struct pollfd pollers[] = {
 			{.fd = stop_fd, .events = POLLIN},
 			{.fd = listen_fd, .events = POLLIN},
+			{.fd = server.candidate, .events = POLLIN},
 			{.fd = peer->fd, .events = peer->out_length ? POLLOUT : POLLIN},
 		};
 
@@ -302,12 +327,15 @@ int writer_server_run(struct store *store, const char *ledger, int listen_fd, in
 		if (pollers[0].revents)
 			break;
 		if (pollers[1].revents)
-			accept_peer(&server, listen_fd);
+			accept_candidate(&server, listen_fd);
 		else if (pollers[2].revents)
+			promote_candidate(&server);
+		else if (pollers[3].revents)
 			serve_peer(&server);
 	}
 	flush_peer(peer);
 	drop_peer(peer);
+	drop_candidate(&server);
 	free(peer->body);
 	free(peer->out);
 	free(server.acks);

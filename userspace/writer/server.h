@@ -5,8 +5,8 @@
 
 #include "writer/store.h"
 
-/* Serves on `listen_fd` until `stop_fd` becomes readable; a transaction that runs is finished and its answer sent first.
- * `ledger` is the path told to the daemon. Returns 0 or negative errno.
+/* Serves on `listen_fd` until `stop_fd` becomes readable; a transaction that runs is finished and its answer sent
+ * first. `ledger` is the path told to the daemon. Returns 0 or negative errno.
  */
 int writer_server_run(struct store *store, const char *ledger, int listen_fd, int stop_fd);
 

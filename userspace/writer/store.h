@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* What the order writer wants of a store: the narrow waist between the protocol (server.c, query.c) and a database.
  *
- * Each call is one transaction: when it returns 0, all of it is durable; when it returns an error, none of it is stored.
- * Nothing here names a database. One thread, one store.
+ * Each call is one transaction: when it returns 0, all of it is durable; when it returns an error, none of it is
+ * stored. Nothing here names a database. One thread, one store.
  *
  * Errors, for every call: -EINVAL the request can never be right, -ENOENT no such thing, -EEXIST conflict with what is
- * stored, -EIO the store failed. `store->error` is then one sentence that says what and why. After -EIO the store does not go
- * on as if nothing had happened: it closes the database and reads it anew from disk before the next call is served, and
- * answers -EIO for as long as that does not succeed.
+ * stored, -EIO the store failed. `store->error` is then one sentence that says what and why. After -EIO the store does
+ * not go on as if nothing had happened: it closes the database and reads it anew from disk before the next call is
+ * served, and answers -EIO for as long as that does not succeed.
  */
 #ifndef SLUICE_WRITER_STORE_H
 #define SLUICE_WRITER_STORE_H
@@ -19,7 +19,7 @@
 #include "common/wire.h"
 
 #define STORE_ERROR_MAX 512
-#define STORE_SLUG_MAX 64
+#define STORE_SLUG_MAX 63
 #define STORE_KEY_MAX 128
 #define STORE_REASON_MAX 256
 #define STORE_MODE_MAX 15
@@ -99,8 +99,8 @@ typedef int (*store_order_visit)(const struct store_order *order, void *arg);
 
 struct store_ops {
 	const char *name; /* "sqlite" */
-	/* Stores all records (at most WIRE_BATCH_MAX) but those that the guard refuses. acks[i] belongs to records[i] and
-	 * must not be used unless 0 is returned. `now_ns` becomes committed_ns.
+	/* Stores all records (at most WIRE_BATCH_MAX) but those that the guard refuses. acks[i] belongs to records[i]
+	 * and must not be used unless 0 is returned. `now_ns` becomes committed_ns.
 	 */
 	int (*admit)(struct store *store, const struct wire_admit *records, unsigned count, uint64_t now_ns,
 		struct wire_ack *acks, struct store_refused *refused);
@@ -123,13 +123,13 @@ struct store {
 	char error[STORE_ERROR_MAX];
 };
 
-/* Opens the ledger at `path`, or makes it (0600). Takes the ledger's lock for the life of the store. Returns 0 or negative
- * errno with a sentence in `error` (>= STORE_ERROR_MAX): -EBUSY another writer has it, -EPERM others could write it, -EPROTO
- * it is not a ledger, or one of a newer version, or its books do not balance, -EIO.
+/* Opens the ledger at `path`, or makes it (0600). Takes the ledger's lock for the life of the store. Returns 0 or
+ * negative errno with a sentence in `error` (>= STORE_ERROR_MAX): -EBUSY another writer has it, -EPERM others could
+ * write it, -EPROTO it is not a ledger, or one of a newer version, or its books do not balance, -EIO.
  */
 int store_sqlite_open(const char *path, struct store **store, char *error);
-/* Reads the whole ledger without changing it and checks structure and books: every sum against the orders it is made of.
- * The writer may be running. Returns 0 or as above; -ENOENT if there is no ledger.
+/* Reads the whole ledger without changing it and checks structure and books: every sum against the orders it is made
+ * of. The writer may be running. Returns 0 or as above; -ENOENT if there is no ledger.
  */
 int store_sqlite_audit(const char *path, char *error);
 

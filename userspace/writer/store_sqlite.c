@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The SQLite store: opening, transactions, failure, checkpoints. The operations are in store_sqlite_orders.c and _sales.c.
+/* The SQLite store: opening, transactions, failure, checkpoints. The operations are in store_sqlite_orders.c and
+ * _sales.c.
  *
- * Durability. Journal mode WAL with synchronous=FULL: COMMIT returns after fsync of the WAL. The store adds two things:
+ * Durability. Journal mode WAL with synchronous=FULL: COMMIT returns after fsync of the WAL. The store adds two
+ * things:
  *
- * 1. A failed write, fsync or COMMIT is never tried again on the same connection. After a failed fsync the kernel may have marked the
- *    pages clean, so that a second fsync succeeds without having written them. The transaction is rolled back and the database closed;
- *    the next call opens it anew, which lets SQLite find out from the files what is committed.
- * 2. Opening ends with a full checkpoint that must succeed. Recovery can find a transaction in the WAL whose fsync had not
- *    happened (killed between write and fsync) or had failed; to a later delivery it would look stored (KNOWN). The
- *    checkpoint writes all of it into the database file once more and syncs that, so what is acknowledged is on the disk.
+ * 1. A failed write, fsync or COMMIT is never tried again on the same connection. After a failed fsync the kernel may
+ * have marked the pages clean, so that a second fsync succeeds without having written them. The transaction is rolled
+ * back and the database closed; the next call opens it anew, which lets SQLite find out from the files what is
+ * committed.
+ * 2. Opening ends with a full checkpoint that must succeed. Recovery can find a transaction in the WAL whose fsync had
+ * not happened (killed between write and fsync) or had failed; to a later delivery it would look stored (KNOWN). The
+ * checkpoint writes all of it into the database file once more and syncs that, so what is acknowledged is on the disk.
  *
  * Checkpoints are made in maintain(), after the acknowledgement has been sent, and never by a COMMIT.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,8 +69,8 @@ static void close_database(struct ledger *ledger)
 	guard_clear(&ledger->guard);
 }
 
-/* Writes all of the WAL into the database file and syncs it. A reader may keep the WAL from being cut; that is no matter as
- * long as every page was copied.
+/* Writes all of the WAL into the database file and syncs it. A reader may keep the WAL from being cut; that is no
+ * matter as long as every page was copied.
  */
 static int checkpoint_all(struct ledger *ledger, char *error)
 {
@@ -206,8 +210,15 @@ int ledger_step_done(sqlite3_stmt *statement)
 	return code == SQLITE_DONE ? 0 : code;
 }
 
-/* Copies the WAL into the database file when it has grown by WAL_CHECKPOINT_PAGES. PASSIVE waits for nobody; what a reader still
- * needs stays for the next time.
+void ledger_copy_text(char *to, size_t size, sqlite3_stmt *row, int column)
+{
+	const char *text = (const char *)sqlite3_column_text(row, column);
+
+	snprintf(to, size, "%s", text ? text : "");
+}
+
+/* Copies the WAL into the database file when it has grown by WAL_CHECKPOINT_PAGES. PASSIVE waits for nobody; what a
+ * reader still needs stays for the next time.
  */
 static void sqlite_maintain(struct store *store)
 {
@@ -262,7 +273,9 @@ int store_sqlite_open(const char *path, struct store **store, char *error)
 
 	if (strlen(path) >= sizeof(ledger->path))
 		return store_explain(error, -ENAMETOOLONG, "the path of the ledger is too long: %s", path);
-	/* Statistics that nobody reads take a lock at each allocation. Has no effect, and does no harm, once SQLite is in use. */
+	/* Statistics that nobody reads take a lock at each allocation. Has no effect, and does no harm, once SQLite is
+	 * in use.
+	 */
 	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	ledger = calloc(1, sizeof(*ledger));
 	if (!ledger)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Inside of the SQLite store: the open ledger, its prepared statements and its transactions. Used by store_sqlite*.c only. */
+/* Inside of the SQLite store: the open ledger, its prepared statements and its transactions. Used by store_sqlite*.c
+ * only.
+ */
 #ifndef SLUICE_WRITER_STORE_SQLITE_H
 #define SLUICE_WRITER_STORE_SQLITE_H
 
@@ -88,25 +90,33 @@ int ledger_commit(struct ledger *ledger);
 /* Takes the transaction back for a reason that is not the database's: returns `code`, or -EIO. */
 int ledger_rollback(struct ledger *ledger, int code);
 
-/* The statement, reset, with its first parameters bound; more by sqlite3_bind_*. Binding integers to a statement in this
- * state cannot fail; texts can for lack of memory only, which the step then reports as a NOT NULL violation.
+/* The statement, reset, with its first parameters bound; more by sqlite3_bind_*. Binding integers to a statement in
+ * this state cannot fail; texts can for lack of memory only, which the step then reports as a NOT NULL violation.
  */
 sqlite3_stmt *ledger_statement(struct ledger *ledger, enum ledger_statement name);
 /* Steps a statement that gives no rows and resets it. Returns 0 or an SQLite code. */
 int ledger_step_done(sqlite3_stmt *statement);
+/* Copies a column of the current row, cut to `size`; NULL gives "". */
+void ledger_copy_text(char *to, size_t size, sqlite3_stmt *row, int column);
 
-/* --- store_sqlite_schema.c ------------------------------------------------------------------------------------------------ */
+/* --- store_sqlite_schema.c
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* Makes the tables in an empty database, or checks that it is a ledger of a version that this program knows. Returns 0,
  * -EPROTO or -EIO with a sentence in `error`.
  */
 int ledger_schema_open(sqlite3 *db, const char *path, char *error);
-/* Compares the sums with the orders and movements they are made of; `structure`: also every page of the file. Returns as above. */
+/* Compares the sums with the orders and movements they are made of; `structure`: also every page of the file. Returns
+ * as above.
+ */
 int ledger_books_check(sqlite3 *db, const char *path, bool structure, char *error);
 /* Fills the guard from the orders. Returns as above, or -ENOMEM. */
 int ledger_guard_load(sqlite3 *db, const char *path, struct guard *guard, char *error);
 
-/* --- store_sqlite_orders.c, store_sqlite_sales.c: the operations ---------------------------------------------------------- */
+/* --- store_sqlite_orders.c, store_sqlite_sales.c: the operations
+ * ----------------------------------------------------------
+ */
 
 int ledger_admit(struct store *store, const struct wire_admit *records, unsigned count, uint64_t now_ns,
 	struct wire_ack *acks, struct store_refused *refused);

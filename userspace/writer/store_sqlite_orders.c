@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Orders in the SQLite store: a batch of admissions as one transaction with the ledger's own guard, and reading them back.
+/* Orders in the SQLite store: a batch of admissions as one transaction with the ledger's own guard, and reading them
+ * back.
  *
- * The guard does not trust the gate: unique serial, a buyer's units ≤ per_buyer, units ordered ≤ put_in. The gate keeps the same rules, so a
- * refusal here is an alarm and not a way of doing business. It concerns its one record; the others are stored.
+ * The guard does not trust the gate: unique serial, a buyer's units ≤ per_buyer, units ordered ≤ put_in. The gate
+ * keeps the same rules, so a refusal here is an alarm and not a way of doing business. It concerns its one record; the
+ * others are stored.
  *
- * Cost of a record: two look-ups in memory (guard.c), and one row appended to orders and its index. The sums of a sale are kept in memory for the length of the batch and written once per batch and sale.
+ * Cost of a record: two look-ups in memory (guard.c), and one row appended to orders and its index. The sums of a sale
+ * are kept in memory for the length of the batch and written once per batch and sale.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "writer/store_sqlite.h"
@@ -78,22 +80,15 @@ static int append_order(struct batch *batch, const struct wire_admit *record, in
 	return ledger_step_done(statement) ? ledger_fail(batch->ledger, "append an order") : 0;
 }
 
-static void copy_text(char *to, size_t size, sqlite3_stmt *statement, int column)
-{
-	const char *text = (const char *)sqlite3_column_text(statement, column);
-
-	snprintf(to, size, "%s", text ? text : "");
-}
-
 static void read_order(sqlite3_stmt *row, struct store_order *order)
 {
 	order->serial = (uint64_t)sqlite3_column_int64(row, 1);
 	order->sale = (uint32_t)sqlite3_column_int64(row, 2);
 	order->seq = sqlite3_column_int64(row, 3);
-	copy_text(order->state, sizeof(order->state), row, 4);
+	ledger_copy_text(order->state, sizeof(order->state), row, 4);
 	order->quantity = (uint32_t)sqlite3_column_int64(row, 5);
 	order->buyer = (uint64_t)sqlite3_column_int64(row, 6);
-	copy_text(order->source, sizeof(order->source), row, 7);
+	ledger_copy_text(order->source, sizeof(order->source), row, 7);
 	order->network = (uint32_t)sqlite3_column_int64(row, 8);
 	order->admitted_ns = (uint64_t)sqlite3_column_int64(row, 9);
 	order->committed_ns = (uint64_t)sqlite3_column_int64(row, 10);
@@ -167,8 +162,8 @@ static int recall_record(struct batch *batch, int64_t position, const struct wir
 	return 0;
 }
 
-/* Returns 0 or -EIO. What was delivered before is known whatever the guard would say to it now: a sold-out sale refuses no order that
- * is in it.
+/* Returns 0 or -EIO. What was delivered before is known whatever the guard would say to it now: a sold-out sale
+ * refuses no order that is in it.
  */
 static int admit_record(
 	struct batch *batch, const struct wire_admit *record, struct wire_ack *ack, enum store_refusal *refusal)

@@ -1,31 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Sales and their stock in the SQLite store. A sale's put_in is the sum of its movements, kept in the sale's row by the same
- * transaction that records the movement; a movement is done once per key, whatever is repeated.
+/* Sales and their stock in the SQLite store. A sale's put_in is the sum of its movements, kept in the sale's row by
+ * the same transaction that records the movement; a movement is done once per key, whatever is repeated.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "writer/store_sqlite.h"
-
-static void copy_text(char *to, size_t size, sqlite3_stmt *row, int column)
-{
-	const char *text = (const char *)sqlite3_column_text(row, column);
-
-	snprintf(to, size, "%s", text ? text : "");
-}
 
 /* Columns as in LEDGER_SALE_COLUMNS. */
 static void read_sale(sqlite3_stmt *row, struct store_sale *sale)
 {
 	sale->id = (uint32_t)sqlite3_column_int64(row, 0);
-	copy_text(sale->slug, sizeof(sale->slug), row, 1);
+	ledger_copy_text(sale->slug, sizeof(sale->slug), row, 1);
 	sale->opens_ns = (uint64_t)sqlite3_column_int64(row, 2);
 	sale->ends_ns = (uint64_t)sqlite3_column_int64(row, 3);
 	sale->per_buyer = (uint32_t)sqlite3_column_int64(row, 4);
 	sale->hold_seconds = (uint32_t)sqlite3_column_int64(row, 5);
 	sale->pace_per_second = (uint32_t)sqlite3_column_int64(row, 6);
-	copy_text(sale->order_mode, sizeof(sale->order_mode), row, 7);
+	ledger_copy_text(sale->order_mode, sizeof(sale->order_mode), row, 7);
 	sale->token_multiplier = (uint32_t)sqlite3_column_int64(row, 8);
 	sale->paused = sqlite3_column_int(row, 9);
 	sale->ended = sqlite3_column_int(row, 10);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The ledger's tables, and the checks that a file is a ledger and that its books balance. Called when the store is opened and
- * by the audit. The tables are meant to be read by people with the sqlite3 shell; the views put times and ids into words.
+/* The ledger's tables, and the checks that a file is a ledger and that its books balance. Called when the store is
+ * opened and by the audit. The tables are meant to be read by people with the sqlite3 shell; the views put times and
+ * ids into words.
  *
- * A serial or buyer is a u64; SQLite's integers are signed, so the same 64 bits are stored and show as negative numbers from 2^63
- * on. The views show them in hex, as the API does.
+ * A serial or buyer is a u64; SQLite's integers are signed, so the same 64 bits are stored and show as negative
+ * numbers from 2^63 on. The views show them in hex, as the API does.
  */
 #include <errno.h>
 
