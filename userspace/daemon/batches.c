@@ -62,7 +62,9 @@ static void fill_batch(struct pipeline *p, struct batch *batch)
 void batches_take_back(struct pipeline *p, struct batch *batch)
 {
 	while (batch->count) {
-		STAILQ_INSERT_HEAD(&p->pending, batch->orders[--batch->count], pending);
+		struct order *order = batch->orders[--batch->count];
+
+		STAILQ_INSERT_HEAD(&p->pending, order, pending);
 		p->pending_count++;
 	}
 }
@@ -96,17 +98,31 @@ int batches_send(struct pipeline *p)
 	return 0;
 }
 
-static void alarm_refused(struct pipeline *p, const struct order *order)
+/* What a settled batch adds to the figures. One line for all that was refused: the log must not hold up a night that goes wrong. */
+static void account(struct pipeline *p, unsigned count)
 {
-	atomic_fetch_add(&p->refused, 1);
-	log_error("the ledger refused an order of sale %u that the gate had admitted (order %016llx): its unit is kept back; compare "
-		  "`sluice stock show` with the ledger",
-		order->admission.sale, (unsigned long long)order->serial);
+	const struct order *first_refused = NULL;
+	uint64_t now = time_wall_ns();
+	unsigned refused = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct order *order = p->acks[i].order;
+
+		if (p->acks[i].state == ORDER_REFUSED && !refused++)
+			first_refused = order;
+		if (p->acks[i].state == ORDER_DURABLE && !p->acks[i].known && now > order->admission.admitted_wall)
+			metrics_observe_commit(p->d->metrics, now - order->admission.admitted_wall);
+	}
+	atomic_fetch_add(&p->durable, count - refused);
+	atomic_fetch_add(&p->refused, refused);
+	if (refused)
+		log_error("ALARM: the ledger refused %u orders that the gate had admitted; the first is order %016llx of sale %u. Their units are kept back: "
+			  "compare `sluice stock show` with the ledger",
+			refused, (unsigned long long)first_refused->serial, first_refused->admission.sale);
 }
 
 int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wire_header *header, const void *body)
 {
-	uint64_t now = time_wall_ns();
 	unsigned count = batch->count;
 
 	if (header->type == WIRE_ERROR) {
@@ -132,14 +148,9 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 			.state = ack.status == WIRE_ACK_REFUSED ? ORDER_REFUSED : ORDER_DURABLE,
 			.known = ack.status == WIRE_ACK_KNOWN,
 		};
-		if (ack.status == WIRE_ACK_REFUSED)
-			alarm_refused(p, order);
-		else
-			atomic_fetch_add(&p->durable, 1);
-		if (ack.status == WIRE_ACK_STORED && now > order->admission.admitted_wall)
-			metrics_observe_commit(p->d->metrics, now - order->admission.admitted_wall);
 	}
 	batch->count = 0;
+	account(p, count);
 	__atomic_sub_fetch(&p->d->maps.control->in_flight, count, __ATOMIC_SEQ_CST);
 	atomic_fetch_sub(&p->unsettled, count);
 	orders_settle(p->d->orders, p->acks, count);

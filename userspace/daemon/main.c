@@ -266,12 +266,18 @@ static void raise_file_limit(const struct config *config)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
 		return;
+	if (limit.rlim_max < wanted) {
+		struct rlimit higher = {.rlim_cur = wanted, .rlim_max = wanted};
+
+		if (!setrlimit(RLIMIT_NOFILE, &higher))
+			return;
+		log_warn("open files are limited to %llu: fewer connections than daemon.max_connections (%u) fit", (unsigned long long)limit.rlim_max,
+			config->daemon.max_connections);
+		wanted = limit.rlim_max;
+	}
 	limit.rlim_cur = wanted;
-	if (limit.rlim_max < wanted)
-		limit.rlim_max = wanted;
 	if (setrlimit(RLIMIT_NOFILE, &limit))
-		log_warn("cannot raise the limit of open files to %llu (%s): fewer connections than daemon.max_connections will fit",
-			(unsigned long long)wanted, strerror(errno));
+		log_warn("cannot raise the limit of open files to %llu: %s", (unsigned long long)wanted, strerror(errno));
 }
 
 static int start(struct daemon *d, struct servers *s, char *error, size_t size)
