@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""Programs that are killed, and a ledger that cannot be written: nothing sold is lost, nothing is sold twice, and who must wait is
+told so by the gate.
+"""
+import os
+import pathlib
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+
+import talk
+from netns import run, wait_until
+from tokens import damaged
+from world import World
+
+
+class Stream:
+    """Buyers who come one after the other, each until it has an answer that is not "come again"; in the background."""
+
+    def __init__(self, world, sale, count, family="ipv4"):
+        self.world, self.family = world, family
+        self.tokens = [sale.token() for _ in range(count)]
+        self.confirmed = {}    # token -> order, of every 200 and 201
+        self.waiting = 0       # 503
+        self.pending = 0       # 202
+        self.lost = 0          # connection broke or timed out: the buyer knows nothing
+        self.other = []
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        for token in self.tokens:
+            while not self.stop.is_set():
+                try:
+                    answer = self.world.order(token, self.family)
+                except (OSError, AssertionError):
+                    self.lost += 1
+                    time.sleep(0.05)
+                    continue
+                if answer.status in (200, 201):
+                    self.confirmed[token] = answer.json()
+                    break
+                if answer.status == 503:
+                    self.waiting += 1
+                elif answer.status == 202:
+                    self.pending += 1
+                else:
+                    self.other.append(str(answer))
+                time.sleep(0.05)
+
+    def __enter__(self):
+        self.thread.start()
+        wait_until(lambda: len(self.confirmed) >= 5, "the first orders")
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join(60)
+
+    def finish(self):
+        wait_until(lambda: not self.thread.is_alive(), "all buyers are served", timeout=60)
+        assert self.other == [] and len(self.confirmed) == len(self.tokens), (self.other, self.lost, len(self.confirmed))
+
+
+def assert_all_in_ledger(world, sale, orders):
+    """What buyers were told is what is on disk."""
+    wait_until(lambda: sale.books()["in_flight"] == 0, "nothing is in flight")
+    rows = dict(world.ledger_query(f"SELECT printf('%016x', serial), seq FROM orders WHERE sale = {sale.id}"))
+    assert rows.items() >= {order["id"]: str(order["seq"]) for order in orders}.items()
+    return rows
+
+
+def refusal(world, token, family="ipv4"):
+    answer = world.order(token, family)
+    return answer.status, answer.code()
+
+
+def wait_closed(world, token, reason, family="ipv4"):
+    """The gate says unavailable, and says that the reason is `reason`."""
+    wait_until(lambda: refusal(world, token, family) == (503, "unavailable"), "orders are closed")
+    if reason:
+        before = world.packets(reason)
+        curl = world.curl_order(token, family=family)
+        assert curl.returncode == 0 and curl.answer.code() == "unavailable"
+        assert int(curl.answer.header("retry-after")) >= 1
+        world.assert_no_socket(curl.local_port)
+        assert world.packets(reason) == before + 1
+
+
+def test_the_writer_is_killed_during_a_stream_of_orders(world, family):
+    sale = world.sale(stock=400)
+    bystander = sale.token()
+    with Stream(world, sale, 150, family) as stream:
+        world.writer.kill()
+        wait_closed(world, bystander, "writer_away", family)
+        free = wait_until(lambda: sale.books()["free"], "the stock can be read")
+        for _ in range(5):
+            assert refusal(world, bystander, family) == (503, "unavailable")
+        assert sale.books()["free"] == free, "a unit was taken while nobody could make the order durable"
+        world.start_writer()
+        stream.finish()
+    assert_all_in_ledger(world, sale, stream.confirmed.values())
+    sale.assert_books(put_in=400, held=150)
+
+
+def test_admissions_that_wait_for_the_writer_are_delivered_when_it_is_back(world):
+    """The writer stands still (a disk that hangs), buyers are admitted, it is killed: each of them has a unit."""
+    sale = world.sale(stock=50)
+    tokens = [sale.token() for _ in range(6)]
+    late = sale.token()
+    os.kill(world.writer.pid, signal.SIGSTOP)
+    answers = []
+    threads = [threading.Thread(target=lambda token=token: answers.append(world.order(token))) for token in tokens]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sale.books()["in_flight"] == 6, "six units are in flight")
+    assert world.ledger_query(f"SELECT count(*) FROM orders WHERE sale = {sale.id}") == [["0"]]
+    world.writer.kill()
+    wait_closed(world, late, "writer_away")
+    assert sale.books()["free"] == 44
+    world.start_writer()
+    for thread in threads:
+        thread.join(60)
+    assert {answer.status for answer in answers} <= {201, 202} and len(answers) == 6, list(map(str, answers))
+    rows = assert_all_in_ledger(world, sale, [answer.json() for answer in answers if answer.status == 201])
+    assert len(rows) == 6
+    for token in tokens:
+        assert world.order(token).status in (200, 201)
+    sale.assert_books(put_in=50, free=44, held=6)
+
+
+def test_the_daemon_is_killed_and_the_gate_closes_orders_by_itself(world, family):
+    sale = world.sale(stock=20)
+    buyers = [sale.buyer() for _ in range(4)]
+    tokens = [sale.token(buyer) for buyer in buyers]
+    first = world.order(tokens[0], family)
+    assert first.status == 201
+    page = world.connect(family)
+    with page:
+        world.daemon.kill()
+        # The port has no listener now, so no connection begins; those that have begun are answered by the gate. Before
+        # the heartbeat is 2 s old an order can still be admitted; it is not lost (the test after this one).
+        assert world.daemon.popen.returncode == -signal.SIGKILL
+        with pytest.raises(OSError):
+            world.order(tokens[1], family)
+    world.start_daemon()
+    assert [sale.token(buyer) for buyer in buyers[1:]] == tokens[1:]
+    assert world.order(tokens[0], family).json() == first.json()
+    assert world.order(tokens[1], family).status == 201
+    sale.assert_books(put_in=20, free=18, held=2)
+
+
+
+def test_a_daemon_that_stands_still_is_noticed_by_the_gate(world, family):
+    """Stopped, not dead: its listener is there, so handshakes go on, and the gate answers for it."""
+    sale = world.sale(stock=20)
+    token = sale.token()
+    os.kill(world.daemon.pid, signal.SIGSTOP)
+    try:
+        def closed():
+            with world.connect(family) as connection:
+                connection.sock.settimeout(0.5)
+                connection.send(talk.request("POST", f"/v1/orders/{token}", [("Connection", "close")]))
+                try:
+                    return connection.receive_only()
+                except TimeoutError:
+                    return None  # admitted just before the gate noticed: it waits for the daemon
+        time.sleep(2.1)  # the age at which a heartbeat counts as old; not a bound on how fast anything is
+        answer = wait_until(closed, "the gate closes orders by itself")
+        assert (answer.status, answer.code()) == (503, "unavailable"), answer
+        assert int(answer.header("retry-after")) >= 1
+        for bad in ("A" * 64, damaged(token)):
+            curl = world.curl_order(bad, family=family)
+            assert curl.returncode == 0 and curl.answer.code() == "token_invalid", "bots are refused as ever"
+            world.assert_no_socket(curl.local_port)
+    finally:
+        os.kill(world.daemon.pid, signal.SIGCONT)
+    wait_until(lambda: world.order(token, family).status == 201, "orders are open again")
+    assert world.packets("daemon_away") > 0
+    sale.assert_books(put_in=20, free=19, held=1)
+
+
+def test_admissions_are_not_lost_when_the_daemon_is_killed(world, family):
+    sale = world.sale(stock=400)
+    for _ in range(2):
+        with Stream(world, sale, 60, family) as stream:
+            world.daemon.kill()
+            world.start_daemon()
+            stream.finish()
+        assert_all_in_ledger(world, sale, stream.confirmed.values())
+    sale.assert_books(put_in=400, held=120)
+
+
+def test_an_admission_that_the_daemon_never_saw_is_delivered_after_its_restart(world):
+    """Admitted by the gate while the daemon stood still; then the daemon is killed."""
+    sale = world.sale(stock=10)
+    token = sale.token()
+    os.kill(world.daemon.pid, signal.SIGSTOP)
+    with world.connect() as connection:
+        connection.send(talk.request("POST", f"/v1/orders/{token}"))
+        connection.wait_acknowledged()
+        world.daemon.kill()
+    world.start_daemon()
+    wait_until(lambda: sale.books()["held"] == 1, "the order is durable")
+    assert world.order(token).status in (200, 201)
+    sale.assert_books(put_in=10, free=9, held=1)
+
+
+def test_daemon_and_writer_are_killed_together(world, family):
+    sale = world.sale(stock=400)
+    with Stream(world, sale, 80, family) as stream:
+        world.writer.kill()
+        world.daemon.kill()
+        world.start_writer()
+        world.start_daemon()
+        stream.finish()
+    assert_all_in_ledger(world, sale, stream.confirmed.values())
+    sale.assert_books(put_in=400, held=80)
+
+
+def test_the_daemon_starts_before_the_writer_and_closes_orders_until_it_is_there(world):
+    sale = world.sale(stock=10)
+    token = sale.token()
+    assert world.daemon.terminate() == 0
+    assert world.writer.terminate() == 0
+    world.start_daemon(ready=False)
+    wait_until(lambda: refused(lambda: world.control("GET", "/livez").status == 200), "the control API answers")
+    assert world.control("GET", "/readyz").status == 503
+    reply = world.control("PUT", "/v1/sales/not-now", {"stock": 1, "opens_at": "2026-01-01T00:00:00Z",
+                                                        "ends_at": "2036-01-01T00:00:00Z"})
+    assert (reply.status, reply.code()) == (503, "writer_away"), reply
+    assert refusal(world, token) == (503, "unavailable")
+    world.start_writer()
+    world.wait_ready()
+    assert world.order(token).status == 201
+    assert world.control("GET", "/v1/sales/not-now").status == 404
+    sale.assert_books(put_in=10, free=9, held=1)
+
+
+def refused(question):
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def test_sigterm_ends_both_programs_cleanly_and_loses_nothing(world):
+    sale = world.sale(stock=200)
+    with Stream(world, sale, 60) as stream:
+        assert world.daemon.terminate() == 0
+        assert world.writer.terminate() == 0
+        assert not pathlib.Path(world.settings["writer.socket"]).exists()
+        world.start_writer()
+        world.start_daemon()
+        stream.finish()
+    assert_all_in_ledger(world, sale, stream.confirmed.values())
+    sale.assert_books(put_in=200, held=60)
+    assert world.shop.link_has_xdp("veth0"), "the gate stays"
+
+
+def test_a_second_daemon_does_not_disturb_the_first(world):
+    sale = world.sale(stock=2)
+    first = world.daemon
+    world.start_daemon(ready=False)
+    second, world.daemon = world.daemon, first
+    assert second.popen.wait(20) != 0
+    assert first.running() and world.order(sale.token()).status == 201
+
+
+def test_without_a_gate_the_daemon_says_what_to_do():
+    with World(start=("writer",)) as world:
+        world.start_daemon(ready=False)
+        assert world.daemon.popen.wait(20) == 1
+        assert "sluice attach" in world.daemon.log()
+
+
+def test_a_disk_that_is_full_closes_orders_and_space_opens_them_again():
+    box = pathlib.Path("/tmp") / f"sluice-e2e-disk-{os.getpid()}"
+    box.mkdir(mode=0o700)
+    try:
+        run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", box])
+        try:
+            with World({"writer.ledger": box / "ledger.db"}) as world:
+                run_full_disk(world, box)
+        finally:
+            run(["umount", "-l", box])
+    finally:
+        shutil.rmtree(box, ignore_errors=True)
+
+
+def run_full_disk(world, box):
+    sale = world.sale(stock=2000)
+    told = [world.order(sale.token()).json() for _ in range(5)]
+    with open(box / "ballast", "wb") as ballast:
+        try:
+            while True:
+                ballast.write(b"x" * 4096)
+                ballast.flush()
+        except OSError:
+            pass
+    # SQLite may have a few pages left in its log: order until it cannot.
+    waiting = []
+
+    def closed():
+        token = sale.token()
+        answer = world.order(token)
+        if answer.status == 201:
+            told.append(answer.json())
+            return False
+        waiting.append(token)
+        assert answer.status in (202, 503), answer
+        return answer.status == 503
+    wait_until(closed, "orders are closed because the disk is full", timeout=60, pause=0)
+    taken = sale.books()
+    token = sale.token()
+    for _ in range(3):
+        assert refusal(world, token) == (503, "unavailable")
+    assert sale.books()["free"] == taken["free"], "a unit was taken by an order that was refused"
+    (box / "ballast").unlink()
+    wait_until(lambda: world.order(token).status in (200, 201), "orders are open again", timeout=30, pause=0.2)
+    rows = assert_all_in_ledger(world, sale, told)
+    books = sale.assert_books(put_in=2000)
+    assert books["held"] == len(rows)
+    for token in waiting:
+        assert world.order(token).status in (200, 201)
+    sale.assert_books(put_in=2000)
