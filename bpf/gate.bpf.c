@@ -66,7 +66,8 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 
 	pkt->now = bpf_ktime_get_ns();
 	if (!pkt->allowed)
-		reason = rate_check_request(&pkt->source, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
+		reason = rate_check_request(
+			&pkt->source, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
 	return pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;

@@ -36,8 +36,8 @@ struct judge {
 	__u64 now;  /* mono */
 	__u32 door; /* enum sluice_door */
 	__u32 service;
-	__u32 retry_after_s;  /* out */
-	__u32 serial_known;   /* out: the MAC was good */
+	__u32 retry_after_s;               /* out */
+	__u32 serial_known;                /* out: the MAC was good */
 	struct sluice_admission admission; /* in: source; out: all of it when admitted */
 };
 
@@ -83,7 +83,8 @@ static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
 	return SLUICE_REASON_ADMITTED_AGAIN;
 }
 
-static __always_inline enum sluice_reason judge_check_window(struct judge *j, const struct sluice_sale *sale, __u64 wall)
+static __always_inline enum sluice_reason judge_check_window(
+	struct judge *j, const struct sluice_sale *sale, __u64 wall)
 {
 	__u32 flags = *(volatile __u32 *)&sale->flags;
 
@@ -141,7 +142,8 @@ static __always_inline void judge_charge_token(struct judge *j)
 		rate_charge(&key, &lim->limit[SLUICE_LIMIT_TOKEN], j->now, &unused);
 }
 
-static __always_inline enum sluice_reason judge_check_pace(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units)
+static __always_inline enum sluice_reason judge_check_pace(
+	struct judge *j, struct sluice_sale *sale, struct sluice_stock *units)
 {
 	struct sluice_limit pace = sale->pace;
 
@@ -239,8 +241,8 @@ static __always_inline void judge_record_done(struct judge *j)
 }
 
 /* The claims. Everything that could refuse without taking has been asked. */
-static __always_inline enum sluice_reason judge_admit(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units,
-	struct sluice_control *ctl, __u64 wall)
+static __always_inline enum sluice_reason judge_admit(
+	struct judge *j, struct sluice_sale *sale, struct sluice_stock *units, struct sluice_control *ctl, __u64 wall)
 {
 	__u64 serial = j->token.serial;
 	struct sluice_admitted *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
@@ -296,8 +298,8 @@ discard:
 }
 
 /* What is asked of an attempt that may win: it stands between "units are left" and the claims. */
-static __always_inline enum sluice_reason judge_check_flow(struct judge *j, struct sluice_sale *sale, struct sluice_stock *units,
-	struct sluice_control *ctl)
+static __always_inline enum sluice_reason judge_check_flow(
+	struct judge *j, struct sluice_sale *sale, struct sluice_stock *units, struct sluice_control *ctl)
 {
 	enum sluice_reason reason = judge_check_token_rate(j);
 

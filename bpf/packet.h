@@ -41,11 +41,11 @@ struct packet {
 	__u32 seq;                   /* host order */
 	__u32 ack;
 	__u32 l2_len;
-	__u32 l4_off;      /* of the TCP header in the frame */
-	__u32 l4_len;      /* TCP header and payload, by the IP header: Ethernet padding does not count */
-	__u32 header_len;  /* of TCP, with options */
+	__u32 l4_off;     /* of the TCP header in the frame */
+	__u32 l4_len;     /* TCP header and payload, by the IP header: Ethernet padding does not count */
+	__u32 header_len; /* of TCP, with options */
 	__u32 payload_len;
-	__u32 service;     /* SLUICE_MAX_SERVICES = not protected */
+	__u32 service; /* SLUICE_MAX_SERVICES = not protected */
 	__u32 retry_after_s;
 	__u8 is_ip;
 	__u8 is_ip6;

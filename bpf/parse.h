@@ -50,7 +50,8 @@ static __always_inline enum sluice_reason parse_ip4(struct packet *pkt, void *at
 		return SLUICE_REASON_IP4_MALFORMED;
 	header_len = ip->ihl * 4;
 	total_len = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header_len < sizeof(*ip) || total_len < header_len || total_len > (__u64)(data_end - at))
+	if (ip->version != 4 || header_len < sizeof(*ip) || total_len < header_len ||
+		total_len > (__u64)(data_end - at))
 		return SLUICE_REASON_IP4_MALFORMED;
 
 	pkt->is_ip = 1;
@@ -69,8 +70,8 @@ static __always_inline enum sluice_reason parse_ip4(struct packet *pkt, void *at
 
 static __always_inline int parse_is_extension(__u8 next)
 {
-	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS || next == IPPROTO_FRAGMENT ||
-		next == IPPROTO_AH;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+		next == IPPROTO_FRAGMENT || next == IPPROTO_AH;
 }
 
 static __always_inline struct sluice_addr parse_addr6(const __be32 *words)
@@ -85,8 +86,8 @@ static __always_inline struct sluice_addr parse_addr6(const __be32 *words)
 
 struct parse_walk {
 	struct xdp_md *ctx;
-	__u32 off;  /* of the header that `next` names, in the frame */
-	__u32 left; /* of the IP payload */
+	__u32 off;            /* of the header that `next` names, in the frame */
+	__u32 left;           /* of the IP payload */
 	__u32 later_fragment; /* offset in bytes, 0 = none */
 	__u8 next;
 	__u8 fragment;
@@ -170,7 +171,8 @@ static __always_inline enum sluice_reason parse_ip6(struct xdp_md *ctx, struct p
 }
 
 /* Ethernet, VLAN, IP. What is not IP, or not TCP, is unprotected. */
-static __always_inline enum sluice_reason parse_network(struct xdp_md *ctx, struct packet *pkt, void *data, void *data_end)
+static __always_inline enum sluice_reason parse_network(
+	struct xdp_md *ctx, struct packet *pkt, void *data, void *data_end)
 {
 	enum sluice_reason reason = SLUICE_REASON_UNPROTECTED;
 	struct ethhdr *eth = data;

@@ -83,8 +83,8 @@ static __always_inline int rate_is_muted(const struct sluice_addr *source)
 }
 
 /* Charges one cell to the bucket of `key`, made if absent. Returns 0 if it does not conform, with *retry_after_s. */
-static __always_inline int rate_charge(const struct sluice_rate_key *key, const struct sluice_limit *limit, __u64 now,
-	__u32 *retry_after_s)
+static __always_inline int rate_charge(
+	const struct sluice_rate_key *key, const struct sluice_limit *limit, __u64 now, __u32 *retry_after_s)
 {
 	struct sluice_rate *bucket;
 
@@ -105,7 +105,8 @@ static __always_inline int rate_charge(const struct sluice_rate_key *key, const 
 }
 
 /* May this source have another 429? If not, it is muted for the rest of this tick and the next. */
-static __always_inline int rate_may_answer(const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
+static __always_inline int rate_may_answer(
+	const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
 {
 	struct sluice_rate_key key;
 	struct sluice_rate *bucket;
@@ -144,7 +145,8 @@ __noinline int rate_check_request(const struct sluice_addr *source, __u64 now, i
 	}
 	if (reason == SLUICE_REASON_NONE)
 		return reason;
-	return rate_may_answer(source, &lim->limit[SLUICE_LIMIT_ANSWER], now) && answers ? reason : SLUICE_REASON_RATE_DROP;
+	return rate_may_answer(source, &lim->limit[SLUICE_LIMIT_ANSWER], now) && answers ? reason
+											 : SLUICE_REASON_RATE_DROP;
 }
 
 #endif

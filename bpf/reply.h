@@ -19,9 +19,9 @@
 struct reply {
 	__u32 seq; /* host order */
 	__u32 ack;
-	__u32 mss;           /* 0 = no option */
-	__u32 payload_len;   /* room that is left behind the TCP header */
-	__u64 payload_sum;   /* of the payload, as big-endian 16-bit words */
+	__u32 mss;         /* 0 = no option */
+	__u32 payload_len; /* room that is left behind the TCP header */
+	__u64 payload_sum; /* of the payload, as big-endian 16-bit words */
 	__u32 flags;
 	__u32 pad;
 };
@@ -82,7 +82,7 @@ __noinline int reply_write(struct xdp_md *ctx, const struct packet *pkt, const s
 	KEEP_BOUND(l2_len);
 	if (l2_len > L2_MAX || data + L2_MAX > data_end)
 		return -1;
-	/* Destination and source MAC change places; type and tags follow. */
+		/* Destination and source MAC change places; type and tags follow. */
 #pragma GCC unroll 3
 	for (int i = 0; i < 3; i++) {
 		((__u16 *)data)[i] = l2[3 + i];

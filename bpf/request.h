@@ -9,7 +9,7 @@
 
 #include "packet.h"
 
-#define REQUEST_PREFIX_LEN 16 /* "POST /v1/orders/" */
+#define REQUEST_PREFIX_LEN 16                                          /* "POST /v1/orders/" */
 #define REQUEST_ORDER_LEN (REQUEST_PREFIX_LEN + SLUICE_TOKEN_TEXT + 1) /* and the character behind the token */
 
 enum request_kind { REQUEST_OTHER, REQUEST_ORDER, REQUEST_ORDER_CUT };
@@ -25,7 +25,8 @@ static __always_inline __u64 request_word(const char *text)
 /* On REQUEST_ORDER, `token` (8-byte aligned) has the 64 characters. If the one behind them does not end a request target's
  * segment (so the token is longer than a token can be), they are spoilt, and the judge finds no token.
  */
-static __always_inline enum request_kind request_read(const struct packet *pkt, const void *data, const void *data_end, char *token)
+static __always_inline enum request_kind request_read(
+	const struct packet *pkt, const void *data, const void *data_end, char *token)
 {
 	__u32 payload_len = pkt->payload_len, off = pkt->l4_off + pkt->header_len;
 	const __u8 *payload;

@@ -25,7 +25,8 @@ static __always_inline int verdict_apply(struct xdp_md *ctx, struct packet *pkt,
 	struct sluice_counter *counter;
 	__u32 row;
 
-	if (action == SLUICE_ACTION_ANSWER && answer_send(ctx, pkt, verdict_answer[reason & (SLUICE_REASON_ROWS - 1)])) {
+	if (action == SLUICE_ACTION_ANSWER &&
+		answer_send(ctx, pkt, verdict_answer[reason & (SLUICE_REASON_ROWS - 1)])) {
 		reason = SLUICE_REASON_ANSWER_FAILED;
 		action = SLUICE_ACTION_DROP;
 	}

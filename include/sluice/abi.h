@@ -82,19 +82,19 @@ _Static_assert(SLUICE_LIMIT_COUNT <= 8, "sluice_limits is full");
 struct sluice_control {
 	__u32 magic;
 	__u32 abi_version;
-	__u64 generation;       /* counts program replacements; the daemon reopens the door when it changes */
-	__u64 heartbeat_mono;   /* daemon: time of its last sign of life */
-	__u64 wall_offset_ns;   /* daemon: wall - mono, two's complement; also seeded by the loader */
-	__u32 flags;            /* SLUICE_CONTROL_* */
-	__u32 grow;             /* SLUICE_GROW_*; loader's self-test */
-	__u32 answer_banks;     /* bit n = bank of answer n in use */
-	__u16 mss4;             /* for SYN-ACKs */
+	__u64 generation;     /* counts program replacements; the daemon reopens the door when it changes */
+	__u64 heartbeat_mono; /* daemon: time of its last sign of life */
+	__u64 wall_offset_ns; /* daemon: wall - mono, two's complement; also seeded by the loader */
+	__u32 flags;          /* SLUICE_CONTROL_* */
+	__u32 grow;           /* SLUICE_GROW_*; loader's self-test */
+	__u32 answer_banks;   /* bit n = bank of answer n in use */
+	__u16 mss4;           /* for SYN-ACKs */
 	__u16 mss6;
-	__u64 backlog_max;      /* unacknowledged admissions at which orders close; 0 = no limit */
+	__u64 backlog_max; /* unacknowledged admissions at which orders close; 0 = no limit */
 	__u64 reserved;
 	/* second cache line: written by the judge for each admission and by the daemon for each durable order */
-	__u64 in_flight;        /* admissions not yet durable */
-	__u64 syn_global_tat;   /* GCRA of the global SYN budget (mono) */
+	__u64 in_flight;      /* admissions not yet durable */
+	__u64 syn_global_tat; /* GCRA of the global SYN budget (mono) */
 	__u64 pad[6];
 };
 
@@ -147,7 +147,7 @@ struct sluice_admission {
 	struct sluice_addr source;
 	__u64 admitted_wall;
 	__u32 sale;
-	__u32 state; /* enum sluice_admission_state */
+	__u32 state;        /* enum sluice_admission_state */
 	__u32 expires_at_s; /* of the token */
 	__u32 network;      /* of the token */
 	__u8 quantity;
@@ -251,7 +251,7 @@ static inline __u32 sluice_index_hash(__u32 upper)
 struct sluice_answer_bytes {
 	__u16 len;      /* 1..SLUICE_ANSWER_MAX, even */
 	__u16 retry_at; /* offset of the four digits of Retry-After, even; 0 = none */
-	__u32 sum;      /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
+	__u32 sum; /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
 	__u16 short_len; /* the form for frames that cannot grow: status line and empty body */
 	__u16 pad;
 	__u32 short_sum;
@@ -281,9 +281,9 @@ struct sluice_call {
 	struct sluice_addr source;
 	char token[SLUICE_TOKEN_TEXT];
 	/* out */
-	__u32 reason;        /* enum sluice_reason: ADMITTED, ADMITTED_AGAIN, REQUEST (op RATE: within the rates), or a refusal */
-	__u32 retry_after_s; /* 0 = none */
-	__u64 serial;        /* of the token, once its MAC was found good */
+	__u32 reason; /* enum sluice_reason: ADMITTED, ADMITTED_AGAIN, REQUEST (op RATE: within the rates), or a refusal */
+	__u32 retry_after_s;               /* 0 = none */
+	__u64 serial;                      /* of the token, once its MAC was found good */
 	struct sluice_admission admission; /* if ADMITTED or ADMITTED_AGAIN */
 };
 

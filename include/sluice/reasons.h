@@ -12,6 +12,8 @@
 #ifndef SLUICE_REASONS_H
 #define SLUICE_REASONS_H
 
+/* One line is one reason. */
+/* clang-format off */
 #define SLUICE_REASONS(X) \
 	X(NONE, "none", DROP, NONE, "not decided; never counted unless the gate has a defect") \
 	/* passed */ \
@@ -106,6 +108,8 @@ enum sluice_reason {
 #undef X
 	SLUICE_REASON_COUNT
 };
+
+/* clang-format on */
 
 /* Counter rows are a power of two, so that the gate computes the row with a shift. */
 #define SLUICE_REASON_ROWS 64

@@ -24,8 +24,8 @@ struct sluice_token { /* little-endian, as on the wire */
 	__u32 sale;
 	__u32 issued_at_s;
 	__u32 expires_at_s;
-	__u64 buyer;  /* keyed hash of the shop's reference */
-	__u64 serial; /* unique; the identity of the token */
+	__u64 buyer;   /* keyed hash of the shop's reference */
+	__u64 serial;  /* unique; the identity of the token */
 	__u32 network; /* sluice_network_of() of the buyer's address; 0 = not bound */
 	__u32 node;
 	__u64 mac;
@@ -84,6 +84,7 @@ static __always_inline __u64 sluice_token_mac(const struct sluice_token *token, 
 }
 
 /* 0..63 for a character of the base64url alphabet (RFC 4648 section 5), 255 for any other. */
+/* clang-format off */
 #define XX 255
 static const __u8 sluice_base64url_value[256] = {
 	XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, /* 0x00 */
@@ -103,6 +104,7 @@ static const __u8 sluice_base64url_value[256] = {
 	XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, /* 0xe0 */
 	XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, /* 0xf0 */
 };
+/* clang-format on */
 #undef XX
 
 /* Decodes SLUICE_TOKEN_TEXT characters. Returns 0, or -1 if one is not of the alphabet. Constant work: what a character is

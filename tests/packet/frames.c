@@ -126,7 +126,8 @@ unsigned frame_write(const struct frame *frame, uint8_t *bytes)
 	if (frame->ip6) {
 		ip[0] = 0x60;
 		ip[7] = 64;
-		if (inet_pton(AF_INET6, frame->source, ip + 8) != 1 || inet_pton(AF_INET6, frame->destination, ip + 24) != 1)
+		if (inet_pton(AF_INET6, frame->source, ip + 8) != 1 ||
+			inet_pton(AF_INET6, frame->destination, ip + 24) != 1)
 			abort();
 		header = write_ip6_extensions(frame, ip, protocol);
 		put16(ip + 4, header - 40 + l4_length);
@@ -138,7 +139,8 @@ unsigned frame_write(const struct frame *frame, uint8_t *bytes)
 		ip[8] = 64;
 		ip[9] = protocol;
 		memset(ip + 20, 1, 4 * frame->ip_option_words); /* NOP */
-		if (inet_pton(AF_INET, frame->source, ip + 12) != 1 || inet_pton(AF_INET, frame->destination, ip + 16) != 1)
+		if (inet_pton(AF_INET, frame->source, ip + 12) != 1 ||
+			inet_pton(AF_INET, frame->destination, ip + 16) != 1)
 			abort();
 		put16(ip + 10, ~sum16(ip, header, 0));
 	}
@@ -162,7 +164,8 @@ unsigned frame_write(const struct frame *frame, uint8_t *bytes)
 	return tcp + l4_length + frame->padding - bytes;
 }
 
-static const char *parse_network(struct parsed *out, const uint8_t *ip, unsigned length, unsigned *header, unsigned *total)
+static const char *parse_network(
+	struct parsed *out, const uint8_t *ip, unsigned length, unsigned *header, unsigned *total)
 {
 	if (length < 20)
 		return "no IP header";

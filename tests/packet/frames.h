@@ -16,22 +16,22 @@
 enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16 };
 
 struct frame {
-	int vlans;          /* 0..3 tags */
+	int vlans; /* 0..3 tags */
 	bool ip6;
 	const char *source; /* "192.0.2.1" or "2001:db8::1" */
 	const char *destination;
 	uint16_t sport, dport;
 	uint32_t seq, ack;
 	uint8_t flags;
-	uint8_t protocol;            /* 0 = TCP */
-	unsigned ip_option_words;    /* IPv4 options, in 32-bit words (NOPs) */
-	unsigned ip6_extensions;     /* hop-by-hop headers of 8 bytes each */
-	bool ip6_fragment_header;    /* the offset and flag are `fragment` */
-	uint16_t fragment;           /* raw: frag_off of IPv4 (0x2000 = more), or of the IPv6 fragment header (1 = more) */
-	unsigned tcp_option_bytes;   /* multiple of 4; starts with an MSS option, then NOPs */
+	uint8_t protocol;         /* 0 = TCP */
+	unsigned ip_option_words; /* IPv4 options, in 32-bit words (NOPs) */
+	unsigned ip6_extensions;  /* hop-by-hop headers of 8 bytes each */
+	bool ip6_fragment_header; /* the offset and flag are `fragment` */
+	uint16_t fragment;        /* raw: frag_off of IPv4 (0x2000 = more), or of the IPv6 fragment header (1 = more) */
+	unsigned tcp_option_bytes; /* multiple of 4; starts with an MSS option, then NOPs */
 	const void *payload;
 	unsigned payload_len;
-	unsigned padding;            /* bytes behind the IP packet, as Ethernet pads */
+	unsigned padding; /* bytes behind the IP packet, as Ethernet pads */
 };
 
 /* A SYN of an IPv4 or IPv6 client to the test service. */

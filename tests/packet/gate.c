@@ -116,10 +116,13 @@ static void fill(struct gate *gate)
 	gate->control->mss4 = 1460;
 	gate->control->mss6 = 1440;
 	gate_alive(gate);
-	gate->sales[GATE_SALE] = (struct sluice_sale){
-		.id = GATE_SALE, .opens_wall = now - 1000000000ULL, .ends_wall = now + 3600 * 1000000000ULL, .per_buyer = 1};
+	gate->sales[GATE_SALE] = (struct sluice_sale){.id = GATE_SALE,
+		.opens_wall = now - 1000000000ULL,
+		.ends_wall = now + 3600 * 1000000000ULL,
+		.per_buyer = 1};
 	gate->stock[GATE_SALE].free = 10;
-	gate->keys[1] = (struct sluice_key){.k0 = 0x0706050403020100ULL, .k1 = 0x0f0e0d0c0b0a0908ULL, .id = 1, .valid = 1};
+	gate->keys[1] =
+		(struct sluice_key){.k0 = 0x0706050403020100ULL, .k1 = 0x0f0e0d0c0b0a0908ULL, .id = 1, .valid = 1};
 	if (answers_write_defaults(bpf_map__fd(gate->skel->maps.answers), ""))
 		die("answers");
 }
@@ -248,8 +251,8 @@ static void read_rows(struct gate *gate, __u32 first, __u32 count, uint64_t *pac
 		values = calloc((size_t)COUNTER_ROWS * cpus, sizeof(*values));
 	/* The kernel goes on behind the row that it is given; -ENOENT says that it came to the end. */
 	if (!values ||
-		(bpf_map_lookup_batch(bpf_map__fd(gate->skel->maps.counters), first ? &before : NULL, &next, rows, values,
-			 &got, &opts) &&
+		(bpf_map_lookup_batch(bpf_map__fd(gate->skel->maps.counters), first ? &before : NULL, &next, rows,
+			 values, &got, &opts) &&
 			errno != ENOENT) ||
 		got != count)
 		die("counters");
@@ -418,7 +421,8 @@ void gate_token_text(struct gate *gate, struct sluice_token *token, char *text)
 
 unsigned gate_order_request(const char *token, char *out, unsigned size)
 {
-	return snprintf(out, size, "POST /v1/orders/%s HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
+	return snprintf(out, size,
+		"POST /v1/orders/%s HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
 		token);
 }
 

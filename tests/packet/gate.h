@@ -9,10 +9,10 @@
 #include "sluice/abi.h"
 #include "sluice/token.h"
 
-#define GATE_PORT 8080     /* service 0, kind sale, any address; a listener on [::] */
-#define GATE_TCP_PORT 8081 /* service 1, kind tcp; a listener */
+#define GATE_PORT 8080      /* service 0, kind sale, any address; a listener on [::] */
+#define GATE_TCP_PORT 8081  /* service 1, kind tcp; a listener */
 #define GATE_DEAD_PORT 8082 /* service 2, kind sale; nobody listens */
-#define GATE_SERVICES 4    /* counters of so many services are watched; a test may add service 3 */
+#define GATE_SERVICES 4     /* counters of so many services are watched; a test may add service 3 */
 #define GATE_SALE 7
 
 struct gate_bpf;
@@ -51,10 +51,10 @@ struct run {
 	int action; /* XDP_* */
 	unsigned length;
 	uint8_t bytes[FRAME_MAX];
-	bool untouched; /* the frame came out byte for byte as it went in */
+	bool untouched;       /* the frame came out byte for byte as it went in */
 	struct parsed parsed; /* of `bytes` if action is XDP_TX */
-	int reason; /* whose counter went up by exactly one; -1 if none or several did */
-	int service; /* its row */
+	int reason;           /* whose counter went up by exactly one; -1 if none or several did */
+	int service;          /* its row */
 };
 
 /* Runs one frame. */

@@ -105,7 +105,8 @@ static int acknowledge(struct bench *b, uint64_t first, unsigned count, enum wir
 	int err;
 
 	for (unsigned i = 0; i < count; i++)
-		acks[i] = (struct wire_ack){.serial = first + i, .seq = first + i, .committed_wall_ns = 1, .status = status};
+		acks[i] = (struct wire_ack){
+			.serial = first + i, .seq = first + i, .committed_wall_ns = 1, .status = status};
 	err = batches_acknowledge(b->p, TAILQ_FIRST(&b->p->sent)->batch, &header, acks);
 	free(acks);
 	return err;
@@ -214,7 +215,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_lone_order_is_sent_at_once_and_later_ones_gather, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_was_not_acknowledged_goes_again_in_its_old_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(acknowledged_orders_are_durable_and_no_longer_in_flight, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			acknowledged_orders_are_durable_and_no_longer_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_refused_order_is_an_alarm_and_not_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_answer_that_does_not_fit_settles_nothing, setup, teardown),
 	};

@@ -116,7 +116,8 @@ static void every_default_answer_comes_apart_and_says_the_same(void **state)
 		assert_int_equal(parsed.status, answer_status(code));
 		snprintf(length, sizeof(length), "%zu", parsed.body_length);
 		for (unsigned i = 0; i < parsed.header_count; i++) {
-			if (!strcmp(parsed.headers[i].name, "Content-Length") && !strcmp(parsed.headers[i].value, length))
+			if (!strcmp(parsed.headers[i].name, "Content-Length") &&
+				!strcmp(parsed.headers[i].value, length))
 				found++;
 			if (!strcmp(parsed.headers[i].name, "Connection") && !strcmp(parsed.headers[i].value, "close"))
 				found++;
@@ -128,8 +129,9 @@ static void every_default_answer_comes_apart_and_says_the_same(void **state)
 
 static void hostile_answers_are_refused_or_survived(void **state)
 {
-	static const char *const bad[] = {"", "HTTP/1.1", "HTTP/1.1 \r\n\r\n", "HTTP/1.1 20\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 099 x\r\n\r\n",
-		"HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "HTTP/1.1 200 OK\r\n: x\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b"};
+	static const char *const bad[] = {"", "HTTP/1.1", "HTTP/1.1 \r\n\r\n", "HTTP/1.1 20\r\n\r\n",
+		"HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 099 x\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "HTTP/1.1 200 OK\r\n: x\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b"};
 	unsigned seed = 1;
 	struct http_parsed parsed;
 	char bytes[256];

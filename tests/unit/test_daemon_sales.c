@@ -13,7 +13,7 @@
 #include "daemon/sales.h"
 
 #define OPENS 1000000000ULL
-#define ENDS  2000000000ULL
+#define ENDS 2000000000ULL
 
 static struct sluice_sale slots[SLUICE_MAX_SALES];
 static struct sluice_stock stocks[SLUICE_MAX_SALES];
@@ -28,9 +28,10 @@ static struct sales *registry(void)
 
 static struct sale learn(struct sales *sales, uint32_t id, const char *slug, uint64_t put_in)
 {
-	json_t *json = json_pack("{s:I, s:s, s:I, s:I, s:i, s:i, s:i, s:s, s:i, s:b, s:b, s:I, s:i, s:i, s:i}", "id", (json_int_t)id, "slug", slug, "opens_ns",
-		(json_int_t)OPENS, "ends_ns", (json_int_t)ENDS, "per_buyer", 2, "hold_seconds", 900, "pace_per_second", 0, "order_mode", "confirm",
-		"token_multiplier", 0, "paused", false, "ended", false, "put_in", (json_int_t)put_in, "held", 0, "confirmed", 0, "orders", 0);
+	json_t *json = json_pack("{s:I, s:s, s:I, s:I, s:i, s:i, s:i, s:s, s:i, s:b, s:b, s:I, s:i, s:i, s:i}", "id",
+		(json_int_t)id, "slug", slug, "opens_ns", (json_int_t)OPENS, "ends_ns", (json_int_t)ENDS, "per_buyer",
+		2, "hold_seconds", 900, "pace_per_second", 0, "order_mode", "confirm", "token_multiplier", 0, "paused",
+		false, "ended", false, "put_in", (json_int_t)put_in, "held", 0, "confirmed", 0, "orders", 0);
 	struct sale sale;
 
 	assert_non_null(json);
@@ -41,7 +42,8 @@ static struct sale learn(struct sales *sales, uint32_t id, const char *slug, uin
 
 static void slugs_are_lower_case_words_with_hyphens(void **state)
 {
-	static const char *const good[] = {"a", "drop-11", "0", "a--b", "abcdefghijklmnopqrstuvwxyz0123456789-abcdefghijklmnopqrstuvwxyz"};
+	static const char *const good[] = {
+		"a", "drop-11", "0", "a--b", "abcdefghijklmnopqrstuvwxyz0123456789-abcdefghijklmnopqrstuvwxyz"};
 	static const char *const bad[] = {"", "-a", "a-", "Drop", "a b", "a/b", "a.b", "a_b", "\xc3\xa9",
 		"abcdefghijklmnopqrstuvwxyz0123456789-abcdefghijklmnopqrstuvwxyz0"};
 

@@ -20,7 +20,12 @@ struct body {
 };
 
 static const struct validate_field fields[] = {
-	{.name = "units", .kind = VALIDATE_INTEGER, .required = true, .min = 1, .max = 100, .offset = offsetof(struct body, units)},
+	{.name = "units",
+		.kind = VALIDATE_INTEGER,
+		.required = true,
+		.min = 1,
+		.max = 100,
+		.offset = offsetof(struct body, units)},
 	{.name = "rate", .kind = VALIDATE_NUMBER, .low = 0.001, .high = 1e9, .offset = offsetof(struct body, rate)},
 	{.name = "name", .kind = VALIDATE_TEXT, .min = 1, .max = 7, .offset = offsetof(struct body, name)},
 	{.name = "when", .kind = VALIDATE_TIME, .offset = offsetof(struct body, when)},
@@ -45,7 +50,9 @@ static void every_kind_of_field_is_read(void **state)
 	uint32_t present;
 
 	(void)state;
-	assert_int_equal(validate("{\"units\":100,\"rate\":0.5,\"name\":\"seven77\",\"when\":\"1970-01-01T00:00:01Z\"}", &body, &present, &error), 0);
+	assert_int_equal(validate("{\"units\":100,\"rate\":0.5,\"name\":\"seven77\",\"when\":\"1970-01-01T00:00:01Z\"}",
+				 &body, &present, &error),
+		0);
 	assert_int_equal(body.units, 100);
 	assert_true(body.rate == 0.5);
 	assert_string_equal(body.name, "seven77");

@@ -51,7 +51,8 @@ static int close_pair(void **state)
 
 static size_t make_frame(char *bytes, uint16_t type, uint64_t id, const char *body)
 {
-	struct wire_header header = {.magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .id = id, .length = (uint32_t)strlen(body)};
+	struct wire_header header = {
+		.magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .id = id, .length = (uint32_t)strlen(body)};
 
 	memcpy(bytes, &header, sizeof(header));
 	memcpy(bytes + sizeof(header), body, strlen(body));
@@ -179,7 +180,8 @@ static void nothing_is_sent_without_a_connection(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_frame_in_single_bytes_is_given_out_once_and_whole, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(
+			a_frame_in_single_bytes_is_given_out_once_and_whole, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(frames_that_arrive_together_come_out_in_order, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(what_came_before_the_hang_up_can_still_be_read, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(a_header_that_is_not_ours_is_an_error, open_pair, close_pair),

@@ -38,11 +38,12 @@ static char *render(void)
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
 
-	fprintf(out, "# Reasons\n\n"
-		     "Every packet, and every order judged through the call door, ends with exactly one of these. The label is the\n"
-		     "`reason` of `sluice_packets_total`, `sluice_bytes_total` and `sluice_calls_total`, and of `sluice stats`. This page is made\n"
-		     "from `include/sluice/reasons.h` by `make docs`.\n\n"
-		     "| reason | what happens | why |\n| --- | --- | --- |\n");
+	fprintf(out,
+		"# Reasons\n\n"
+		"Every packet, and every order judged through the call door, ends with exactly one of these. The label is the\n"
+		"`reason` of `sluice_packets_total`, `sluice_bytes_total` and `sluice_calls_total`, and of `sluice stats`. This page is made\n"
+		"from `include/sluice/reasons.h` by `make docs`.\n\n"
+		"| reason | what happens | why |\n| --- | --- | --- |\n");
 	for (unsigned i = 1; i < SLUICE_REASON_COUNT; i++) {
 		fprintf(out, "| `%s` | %s", reason_label(i), action_words[reason_action(i)]);
 		if (reason_action(i) == SLUICE_ACTION_ANSWER)
@@ -51,8 +52,8 @@ static char *render(void)
 	}
 	fprintf(out, "\n## Answers\n\n| code | status | `Retry-After` | detail |\n| --- | --- | --- | --- |\n");
 	for (unsigned i = 1; i < SLUICE_ANSWER_COUNT; i++)
-		fprintf(out, "| `%s` | %d | %s | %s |\n", answer_code(i), answer_status(i), answer_retries[i] ? "yes" : "",
-			answer_details[i]);
+		fprintf(out, "| `%s` | %d | %s | %s |\n", answer_code(i), answer_status(i),
+			answer_retries[i] ? "yes" : "", answer_details[i]);
 	fclose(out);
 	return text;
 }

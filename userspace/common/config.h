@@ -36,26 +36,26 @@ struct config {
 	unsigned service_count;
 	struct config_limit limits[SLUICE_LIMIT_COUNT]; /* by enum sluice_limit_id */
 	struct {
-		char public_listen[64];              /* "[::]:8080" */
-		char control_listen[64];             /* "127.0.0.1:9180"; "" = none */
-		char control_socket[108];            /* /run/sluice/control.sock */
-		char control_group[32];              /* "" = leave the group as it is */
-		char state_dir[CONFIG_PATH_MAX];     /* /var/lib/sluice: keys, control secret */
-		char user[32];                       /* run as after start; "" = stay */
-		char cors_origin[128];               /* "" = no CORS header */
-		uint32_t threads;                    /* 2: HTTP threads, 1..64 */
-		uint32_t max_connections;            /* 20000 */
-		bool public_tokens;                  /* true: buyers get tokens over the public route; false: only the shop's backend issues them */
-		uint32_t token_ttl_s;                /* 7200 */
-		bool token_bind_network;             /* false */
-		uint32_t token_multiplier;           /* 0 = no limit */
-		struct config_limit issue_source;    /* token issue per source: 5/s burst 20 */
-		struct config_limit issue_buyer;     /* token issue per buyer: 1/s burst 10 */
+		char public_listen[64];          /* "[::]:8080" */
+		char control_listen[64];         /* "127.0.0.1:9180"; "" = none */
+		char control_socket[108];        /* /run/sluice/control.sock */
+		char control_group[32];          /* "" = leave the group as it is */
+		char state_dir[CONFIG_PATH_MAX]; /* /var/lib/sluice: keys, control secret */
+		char user[32];                   /* run as after start; "" = stay */
+		char cors_origin[128];           /* "" = no CORS header */
+		uint32_t threads;                /* 2: HTTP threads, 1..64 */
+		uint32_t max_connections;        /* 20000 */
+		bool public_tokens; /* true: buyers get tokens over the public route; false: only the shop's backend issues them */
+		uint32_t token_ttl_s;             /* 7200 */
+		bool token_bind_network;          /* false */
+		uint32_t token_multiplier;        /* 0 = no limit */
+		struct config_limit issue_source; /* token issue per source: 5/s burst 20 */
+		struct config_limit issue_buyer;  /* token issue per buyer: 1/s burst 10 */
 	} daemon;
 	struct {
-		char socket[108];                /* /run/sluice/writer.sock */
-		char ledger[CONFIG_PATH_MAX];    /* /var/lib/sluice/ledger.db */
-		char group[32];                  /* "" = leave */
+		char socket[108];             /* /run/sluice/writer.sock */
+		char ledger[CONFIG_PATH_MAX]; /* /var/lib/sluice/ledger.db */
+		char group[32];               /* "" = leave */
 		char user[32];
 	} writer;
 };

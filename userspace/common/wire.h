@@ -18,8 +18,8 @@
 
 #define WIRE_MAGIC 0x57434c53 /* "SLCW" */
 #define WIRE_VERSION 1
-#define WIRE_BATCH_MAX 4096          /* records in one ADMIT */
-#define WIRE_BODY_MAX (4u << 20)     /* bytes */
+#define WIRE_BATCH_MAX 4096      /* records in one ADMIT */
+#define WIRE_BODY_MAX (4u << 20) /* bytes */
 
 enum wire_type {
 	WIRE_HELLO = 1,  /* {"version":1,"node":1} -> {"version":1,"ledger":"…","store":"sqlite"} */
@@ -48,7 +48,11 @@ struct wire_admit {
 	uint32_t hold_seconds;
 };
 
-enum wire_ack_status { WIRE_ACK_STORED = 1, WIRE_ACK_KNOWN = 2 /* stored by an earlier delivery */, WIRE_ACK_REFUSED = 3 /* would break the ledger's own guard: an alarm */ };
+enum wire_ack_status {
+	WIRE_ACK_STORED = 1,
+	WIRE_ACK_KNOWN = 2 /* stored by an earlier delivery */,
+	WIRE_ACK_REFUSED = 3 /* would break the ledger's own guard: an alarm */
+};
 
 struct wire_ack {
 	uint64_t serial;

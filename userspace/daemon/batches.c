@@ -17,7 +17,8 @@
 void batches_enqueue(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission, bool answered)
 {
 	int err;
-	struct order *order = orders_queue(p->d->orders, serial, admission, sales_counts(p->d->sales, admission->sale), answered, &err);
+	struct order *order = orders_queue(
+		p->d->orders, serial, admission, sales_counts(p->d->sales, admission->sale), answered, &err);
 
 	if (err) /* maintenance will find it in the gate's map and submit it again */
 		log_error("no memory for an order; it stays in the gate and is taken up again later");
@@ -91,7 +92,8 @@ int batches_send(struct pipeline *p)
 		sent->batch = batch;
 		sent->sent_ns = time_mono_ns();
 		TAILQ_INSERT_TAIL(&p->sent, sent, next);
-		err = writer_link_send(&p->link, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &sent->id);
+		err = writer_link_send(
+			&p->link, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &sent->id);
 		if (err)
 			return err;
 	}
@@ -116,8 +118,9 @@ static void account(struct pipeline *p, unsigned count)
 	atomic_fetch_add(&p->durable, count - refused);
 	atomic_fetch_add(&p->refused, refused);
 	if (refused)
-		log_error("ALARM: the ledger refused %u orders that the gate had admitted; the first is order %016llx of sale %u. Their units are kept back: "
-			  "compare `sluice stock show` with the ledger",
+		log_error(
+			"ALARM: the ledger refused %u orders that the gate had admitted; the first is order %016llx of sale %u. Their units are kept back: "
+			"compare `sluice stock show` with the ledger",
 			refused, (unsigned long long)first_refused->serial, first_refused->admission.sale);
 }
 
@@ -129,7 +132,8 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 		struct pipeline_answer answer = {0};
 
 		questions_read_error(header, body, &answer);
-		log_error("the order writer could not store %u orders (%s: %s): orders are closed until it can", count, answer.code, answer.detail);
+		log_error("the order writer could not store %u orders (%s: %s): orders are closed until it can", count,
+			answer.code, answer.detail);
 		return -EREMOTEIO;
 	}
 	if (header->type != WIRE_ADMIT || header->length != count * sizeof(struct wire_ack))
@@ -167,7 +171,8 @@ int batches_exchange_all(struct pipeline *p)
 		int err;
 
 		fill_batch(p, batch);
-		err = pipeline_exchange(p, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &header, &body);
+		err = pipeline_exchange(
+			p, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &header, &body);
 		if (!err)
 			err = batches_acknowledge(p, batch, &header, body);
 		if (err) {

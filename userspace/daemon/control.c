@@ -21,12 +21,14 @@ bool control_admit(struct http_request *request, enum MHD_Result *result)
 	if (!request->listener->needs_secret || !strcmp(request->path, "/livez") || !strcmp(request->path, "/readyz"))
 		return true;
 	given = http_header(request, MHD_HTTP_HEADER_AUTHORIZATION);
-	if (given && !strncasecmp(given, BEARER, strlen(BEARER)) && http_secret_equals(given + strlen(BEARER), request->d->secret))
+	if (given && !strncasecmp(given, BEARER, strlen(BEARER)) &&
+		http_secret_equals(given + strlen(BEARER), request->d->secret))
 		return true;
 	if (given)
 		*result = http_problem(request, 401, "wrong_secret", "This is not the control secret.");
 	else
-		*result = http_problem(request, 401, "no_secret", "Send the control secret as \"Authorization: Bearer\"; it is in control.secret in the state directory.");
+		*result = http_problem(request, 401, "no_secret",
+			"Send the control secret as \"Authorization: Bearer\"; it is in control.secret in the state directory.");
 	return false;
 }
 
@@ -34,15 +36,16 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 {
 	switch (answer->error) {
 	case -ENOTCONN:
-		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "The order writer is not there. Nothing was changed.");
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+			"The order writer is not there. Nothing was changed.");
 	case -ETIMEDOUT:
 		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
 			"The order writer has not answered in time. The change may still take effect: look before you ask again.");
 	case -EREMOTEIO:
 		if (!strcmp(answer->code, "conflict"))
 			return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
-		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "The order writer could not (%s: %s). Nothing was changed.",
-			answer->code, answer->detail);
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+			"The order writer could not (%s: %s). Nothing was changed.", answer->code, answer->detail);
 	default:
 		return http_problem(request, 500, "internal_error", "Failed: %s.", strerror(-answer->error));
 	}

@@ -10,8 +10,8 @@
 #include "daemon/http_public.h"
 #include "daemon/validate.h"
 
-#define RATE_MIN  0.001
-#define RATE_MAX  1e9
+#define RATE_MIN 0.001
+#define RATE_MAX 1e9
 #define BURST_MAX 1000000
 
 struct limit_body {
@@ -20,8 +20,16 @@ struct limit_body {
 };
 
 static const struct validate_field limit_fields[] = {
-	{.name = "rate", .kind = VALIDATE_NUMBER, .low = RATE_MIN, .high = RATE_MAX, .offset = offsetof(struct limit_body, rate)},
-	{.name = "burst", .kind = VALIDATE_INTEGER, .min = 1, .max = BURST_MAX, .offset = offsetof(struct limit_body, burst)},
+	{.name = "rate",
+		.kind = VALIDATE_NUMBER,
+		.low = RATE_MIN,
+		.high = RATE_MAX,
+		.offset = offsetof(struct limit_body, rate)},
+	{.name = "burst",
+		.kind = VALIDATE_INTEGER,
+		.min = 1,
+		.max = BURST_MAX,
+		.offset = offsetof(struct limit_body, burst)},
 };
 
 static int read_limits(struct daemon *d, struct sluice_limits *limits)
@@ -43,7 +51,8 @@ static enum MHD_Result send_limits(struct http_request *request)
 		struct config_limit limit;
 
 		config_limit_from_gate(&limits.limit[id], &limit);
-		json_object_set_new(json, config_limit_name(id), json_pack("{s:f, s:I}", "rate", limit.rate, "burst", (json_int_t)limit.burst));
+		json_object_set_new(json, config_limit_name(id),
+			json_pack("{s:f, s:I}", "rate", limit.rate, "burst", (json_int_t)limit.burst));
 	}
 	return http_send_json(request, 200, json);
 }
@@ -54,7 +63,8 @@ enum MHD_Result control_get_limits(struct http_request *request)
 }
 
 /* Applies the whole document to `limits`, or nothing. */
-static bool apply(struct http_request *request, const json_t *json, struct sluice_limits *limits, enum MHD_Result *result)
+static bool apply(
+	struct http_request *request, const json_t *json, struct sluice_limits *limits, enum MHD_Result *result)
 {
 	const char *name;
 	json_t *value;
@@ -67,20 +77,24 @@ static bool apply(struct http_request *request, const json_t *json, struct sluic
 		uint32_t present;
 
 		if (id < 0) {
-			*result = http_problem_field(request, 400, "unknown_field", name, "There is no limit \"%.64s\".", name);
+			*result = http_problem_field(
+				request, 400, "unknown_field", name, "There is no limit \"%.64s\".", name);
 			return false;
 		}
 		if (!json_is_object(value)) {
-			*result = http_problem_field(request, 400, "wrong_type", name, "%s must be an object such as {\"rate\":50.0,\"burst\":100}.", name);
+			*result = http_problem_field(request, 400, "wrong_type", name,
+				"%s must be an object such as {\"rate\":50.0,\"burst\":100}.", name);
 			return false;
 		}
 		config_limit_from_gate(&limits->limit[id], &limit);
 		body = (struct limit_body){.rate = limit.rate, .burst = limit.burst};
-		if (validate_object(value, limit_fields, sizeof(limit_fields) / sizeof(limit_fields[0]), &body, &present, &error)) {
+		if (validate_object(value, limit_fields, sizeof(limit_fields) / sizeof(limit_fields[0]), &body,
+			    &present, &error)) {
 			char field[sizeof(error.field) + 32];
 
 			snprintf(field, sizeof(field), "%s.%s", name, error.field);
-			*result = http_problem_field(request, error.status, error.code, field, "%s: %s", name, error.detail);
+			*result = http_problem_field(
+				request, error.status, error.code, field, "%s: %s", name, error.detail);
 			return false;
 		}
 		limit.rate = body.rate;
@@ -110,6 +124,7 @@ enum MHD_Result control_patch_limits(struct http_request *request)
 	pthread_mutex_unlock(&d->change_lock);
 	json_decref(json);
 	if (err)
-		return http_problem(request, 500, "internal_error", "The gate's limits cannot be changed: %s.", strerror(-err));
+		return http_problem(
+			request, 500, "internal_error", "The gate's limits cannot be changed: %s.", strerror(-err));
 	return applied ? send_limits(request) : result;
 }

@@ -16,10 +16,10 @@
 #include "daemon/http_public.h"
 #include "daemon/validate.h"
 
-#define PAGE_MAX    1000
-#define PAGE_LOOK   20000 /* keys looked at for one page */
-#define TTL_MAX_S   315360000
-#define NS_PER_S    1000000000ULL
+#define PAGE_MAX 1000
+#define PAGE_LOOK 20000 /* keys looked at for one page */
+#define TTL_MAX_S 315360000
+#define NS_PER_S 1000000000ULL
 #define CURSOR_TEXT (2 * sizeof(struct sluice_list_key))
 
 struct entry_body {
@@ -28,8 +28,15 @@ struct entry_body {
 };
 
 static const struct validate_field entry_fields[] = {
-	{.name = "ttl_seconds", .kind = VALIDATE_INTEGER, .min = 1, .max = TTL_MAX_S, .offset = offsetof(struct entry_body, ttl_seconds)},
-	{.name = "reason", .kind = VALIDATE_TEXT, .max = sizeof(((struct entry_body *)0)->reason) - 1, .offset = offsetof(struct entry_body, reason)},
+	{.name = "ttl_seconds",
+		.kind = VALIDATE_INTEGER,
+		.min = 1,
+		.max = TTL_MAX_S,
+		.offset = offsetof(struct entry_body, ttl_seconds)},
+	{.name = "reason",
+		.kind = VALIDATE_TEXT,
+		.max = sizeof(((struct entry_body *)0)->reason) - 1,
+		.offset = offsetof(struct entry_body, reason)},
 };
 
 static bool find_list(struct http_request *request, enum sluice_list *list, enum MHD_Result *result)
@@ -49,10 +56,12 @@ static bool find_list(struct http_request *request, enum sluice_list *list, enum
 static json_t *entry_json(const struct sluice_list_key *key, const struct sluice_list_entry *entry)
 {
 	char prefix[ADDR_TEXT_MAX], expires[TIME_TEXT_MAX], reason[sizeof(entry->text) + 1];
-	json_t *json = json_pack("{s:s, s:I}", "prefix", prefix_format(&key->addr, key->prefix_len, prefix), "hits", (json_int_t)entry->hits);
+	json_t *json = json_pack("{s:s, s:I}", "prefix", prefix_format(&key->addr, key->prefix_len, prefix), "hits",
+		(json_int_t)entry->hits);
 
 	snprintf(reason, sizeof(reason), "%.*s", (int)sizeof(entry->text), entry->text);
-	json_object_set_new(json, "expires_at", entry->expires_wall ? json_string(time_format_rfc3339(entry->expires_wall, expires)) : json_null());
+	json_object_set_new(json, "expires_at",
+		entry->expires_wall ? json_string(time_format_rfc3339(entry->expires_wall, expires)) : json_null());
 	/* The field is cut at 31 bytes, perhaps in the middle of a character. */
 	if (json_object_set_new(json, "reason", json_string(reason)))
 		json_object_set_new(json, "reason", json_string(""));
@@ -98,10 +107,12 @@ enum MHD_Result control_get_list(struct http_request *request)
 	has_limit = http_argument(request, "limit", limit_text, sizeof(limit_text));
 	limit = strtoul(limit_text, &end, 10);
 	if (has_limit < 0 || *end || limit < 1 || limit > PAGE_MAX)
-		return http_problem_field(request, 422, "out_of_range", "limit", "limit must be from 1 to %d.", PAGE_MAX);
+		return http_problem_field(
+			request, 422, "out_of_range", "limit", "limit must be from 1 to %d.", PAGE_MAX);
 	has_after = http_argument(request, "after", after, sizeof(after));
 	if (has_after < 0 || (has_after && cursor_parse(after, &key)))
-		return http_problem_field(request, 422, "out_of_range", "after", "after must be the \"next\" of a page before.");
+		return http_problem_field(
+			request, 422, "out_of_range", "after", "after must be the \"next\" of a page before.");
 	entries = json_array();
 	while (json_array_size(entries) < limit && looked++ < PAGE_LOOK) {
 		struct sluice_list_entry entry;
@@ -111,7 +122,8 @@ enum MHD_Result control_get_list(struct http_request *request)
 			break;
 		key = next;
 		has_after = 1;
-		if (key.list == list && !bpf_map_lookup_elem(fd, &key, &entry) && (!entry.expires_wall || entry.expires_wall > now))
+		if (key.list == list && !bpf_map_lookup_elem(fd, &key, &entry) &&
+			(!entry.expires_wall || entry.expires_wall > now))
 			json_array_append_new(entries, entry_json(&key, &entry));
 	}
 	if (!at_end)
@@ -126,11 +138,13 @@ static bool read_prefix(struct http_request *request, struct sluice_addr *addr, 
 
 	if (!err)
 		return true;
-	*result = http_problem_field(request, 422, "out_of_range", "prefix", "%.64s: %s", request->captures[1], prefix_strerror(err));
+	*result = http_problem_field(
+		request, 422, "out_of_range", "prefix", "%.64s: %s", request->captures[1], prefix_strerror(err));
 	return false;
 }
 
-static enum MHD_Result send_entry(struct http_request *request, enum sluice_list list, const struct sluice_addr *addr, unsigned len)
+static enum MHD_Result send_entry(
+	struct http_request *request, enum sluice_list list, const struct sluice_addr *addr, unsigned len)
 {
 	struct sluice_list_key key = {.addr = *addr, .list = (__u8)list, .prefix_len = (__u8)len};
 	struct sluice_list_entry entry;
@@ -159,7 +173,8 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	json = http_read_json(request, &result);
 	if (!json)
 		return result;
-	err = validate_object(json, entry_fields, sizeof(entry_fields) / sizeof(entry_fields[0]), &body, &present, &error);
+	err = validate_object(
+		json, entry_fields, sizeof(entry_fields) / sizeof(entry_fields[0]), &body, &present, &error);
 	json_decref(json);
 	if (err)
 		return http_send_invalid(request, &error);
@@ -168,7 +183,8 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	err = lists_put(d->lists, list, &addr, len, expires, body.reason);
 	pthread_mutex_unlock(&d->lists_lock);
 	if (err == -E2BIG)
-		return http_problem(request, 507, "list_full", "The lists hold as many entries as they can (gate.max_prefixes).");
+		return http_problem(
+			request, 507, "list_full", "The lists hold as many entries as they can (gate.max_prefixes).");
 	if (err)
 		return http_problem(request, 500, "internal_error", "The entry could not be made: %s.", strerror(-err));
 	return send_entry(request, list, &addr, len);
@@ -191,6 +207,7 @@ enum MHD_Result control_delete_entry(struct http_request *request)
 	if (err == -ENOENT)
 		return http_problem(request, 404, "no_entry", "There is no entry for exactly this prefix.");
 	if (err)
-		return http_problem(request, 500, "internal_error", "The entry could not be removed: %s.", strerror(-err));
+		return http_problem(
+			request, 500, "internal_error", "The entry could not be removed: %s.", strerror(-err));
 	return http_send_empty(request, 204);
 }

@@ -16,11 +16,11 @@
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
-#define STOCK_MAX        1000000000000LL
-#define HOLD_MAX_S       31536000
-#define PACE_MAX         1000000000
-#define MULTIPLIER_MAX   1000000
-#define HOLD_DEFAULT_S   900
+#define STOCK_MAX 1000000000000LL
+#define HOLD_MAX_S 31536000
+#define PACE_MAX 1000000000
+#define MULTIPLIER_MAX 1000000
+#define HOLD_DEFAULT_S 900
 
 struct sale_body {
 	int64_t stock, per_buyer, hold_seconds, pace_per_second, token_multiplier;
@@ -28,19 +28,47 @@ struct sale_body {
 	char order_mode[SALE_MODE_MAX];
 };
 
-enum { FIELD_STOCK, FIELD_OPENS, FIELD_ENDS, FIELD_PER_BUYER, FIELD_HOLD, FIELD_PACE, FIELD_MODE, FIELD_MULTIPLIER, FIELD_COUNT };
-#define HAS(present, field) ((present) & 1u << (field))
+enum {
+	FIELD_STOCK,
+	FIELD_OPENS,
+	FIELD_ENDS,
+	FIELD_PER_BUYER,
+	FIELD_HOLD,
+	FIELD_PACE,
+	FIELD_MODE,
+	FIELD_MULTIPLIER,
+	FIELD_COUNT
+};
+#define HAS(present, field) (1u & ((present) >> (field)))
 
 static const struct validate_field sale_fields[FIELD_COUNT] = {
-	[FIELD_STOCK] = {.name = "stock", .kind = VALIDATE_INTEGER, .max = STOCK_MAX, .offset = offsetof(struct sale_body, stock)},
+	[FIELD_STOCK] = {.name = "stock",
+		.kind = VALIDATE_INTEGER,
+		.max = STOCK_MAX,
+		.offset = offsetof(struct sale_body, stock)},
 	[FIELD_OPENS] = {.name = "opens_at", .kind = VALIDATE_TIME, .offset = offsetof(struct sale_body, opens_ns)},
 	[FIELD_ENDS] = {.name = "ends_at", .kind = VALIDATE_TIME, .offset = offsetof(struct sale_body, ends_ns)},
-	[FIELD_PER_BUYER] = {.name = "per_buyer", .kind = VALIDATE_INTEGER, .min = 1, .max = SLUICE_MAX_QUANTITY,
+	[FIELD_PER_BUYER] = {.name = "per_buyer",
+		.kind = VALIDATE_INTEGER,
+		.min = 1,
+		.max = SLUICE_MAX_QUANTITY,
 		.offset = offsetof(struct sale_body, per_buyer)},
-	[FIELD_HOLD] = {.name = "hold_seconds", .kind = VALIDATE_INTEGER, .max = HOLD_MAX_S, .offset = offsetof(struct sale_body, hold_seconds)},
-	[FIELD_PACE] = {.name = "pace_per_second", .kind = VALIDATE_INTEGER, .max = PACE_MAX, .offset = offsetof(struct sale_body, pace_per_second)},
-	[FIELD_MODE] = {.name = "order_mode", .kind = VALIDATE_TEXT, .min = 1, .max = SALE_MODE_MAX - 1, .offset = offsetof(struct sale_body, order_mode)},
-	[FIELD_MULTIPLIER] = {.name = "token_multiplier", .kind = VALIDATE_INTEGER, .max = MULTIPLIER_MAX,
+	[FIELD_HOLD] = {.name = "hold_seconds",
+		.kind = VALIDATE_INTEGER,
+		.max = HOLD_MAX_S,
+		.offset = offsetof(struct sale_body, hold_seconds)},
+	[FIELD_PACE] = {.name = "pace_per_second",
+		.kind = VALIDATE_INTEGER,
+		.max = PACE_MAX,
+		.offset = offsetof(struct sale_body, pace_per_second)},
+	[FIELD_MODE] = {.name = "order_mode",
+		.kind = VALIDATE_TEXT,
+		.min = 1,
+		.max = SALE_MODE_MAX - 1,
+		.offset = offsetof(struct sale_body, order_mode)},
+	[FIELD_MULTIPLIER] = {.name = "token_multiplier",
+		.kind = VALIDATE_INTEGER,
+		.max = MULTIPLIER_MAX,
 		.offset = offsetof(struct sale_body, token_multiplier)},
 };
 
@@ -50,12 +78,13 @@ static json_t *sale_json(struct daemon *d, const struct sale *sale)
 	struct stock_view stock;
 
 	maintenance_read_stock(d, sale, &stock);
-	return json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug, "id", (json_int_t)sale->id, "state",
-		sales_state_name(sales_state(sale, stock.free, time_wall_ns())), "stock", (json_int_t)stock.put_in, "opens_at",
-		time_format_rfc3339(sale->opens_ns, opens), "ends_at", time_format_rfc3339(sale->ends_ns, ends), "per_buyer", (json_int_t)sale->per_buyer,
-		"hold_seconds", (json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode", sale->order_mode,
-		"token_multiplier", (json_int_t)sale->token_multiplier, "free", (json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed",
-		(json_int_t)stock.confirmed);
+	return json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug,
+		"id", (json_int_t)sale->id, "state", sales_state_name(sales_state(sale, stock.free, time_wall_ns())),
+		"stock", (json_int_t)stock.put_in, "opens_at", time_format_rfc3339(sale->opens_ns, opens), "ends_at",
+		time_format_rfc3339(sale->ends_ns, ends), "per_buyer", (json_int_t)sale->per_buyer, "hold_seconds",
+		(json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode",
+		sale->order_mode, "token_multiplier", (json_int_t)sale->token_multiplier, "free",
+		(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed);
 }
 
 enum MHD_Result control_get_sales(struct http_request *request)
@@ -122,12 +151,14 @@ static enum MHD_Result store_sale(struct http_request *request, struct sale *sal
 		return control_send_writer_error(request, &answer);
 	json_decref(answer.json);
 	if (sales_find_id(request->d->sales, sale->id, sale))
-		return http_problem(request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
+		return http_problem(
+			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
 	return http_send_json(request, stock >= 0 ? 201 : 200, sale_json(request->d, sale));
 }
 
 /* Takes what the body has over the sale. Returns true if the result is a sale. */
-static bool merge(struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present, enum MHD_Result *result)
+static bool merge(struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present,
+	enum MHD_Result *result)
 {
 	if (HAS(present, FIELD_OPENS))
 		sale->opens_ns = body->opens_ns;
@@ -142,15 +173,18 @@ static bool merge(struct http_request *request, struct sale *sale, const struct 
 	if (HAS(present, FIELD_MULTIPLIER))
 		sale->token_multiplier = (uint32_t)body->token_multiplier;
 	if (HAS(present, FIELD_MODE) && strcmp(body->order_mode, "confirm") != 0) {
-		*result = http_problem_field(request, 422, "out_of_range", "order_mode", "order_mode must be \"confirm\".");
+		*result = http_problem_field(
+			request, 422, "out_of_range", "order_mode", "order_mode must be \"confirm\".");
 		return false;
 	}
 	if (sale->ends_ns <= sale->opens_ns) {
-		*result = http_problem_field(request, 422, "out_of_range", "ends_at", "ends_at must be later than opens_at.");
+		*result = http_problem_field(
+			request, 422, "out_of_range", "ends_at", "ends_at must be later than opens_at.");
 		return false;
 	}
 	if (sale->ends_ns <= time_wall_ns()) {
-		*result = http_problem_field(request, 422, "out_of_range", "ends_at", "ends_at must not be in the past; to end a sale now, POST …/end.");
+		*result = http_problem_field(request, 422, "out_of_range", "ends_at",
+			"ends_at must not be in the past; to end a sale now, POST …/end.");
 		return false;
 	}
 	return true;
@@ -164,11 +198,12 @@ static enum MHD_Result create_sale(struct http_request *request, const struct sa
 
 	if (!sales_slug_is_valid(request->captures[0]))
 		return http_problem_field(request, 422, "out_of_range", "slug",
-			"A slug has 1 to %d of a-z, 0-9 and hyphen, and neither begins nor ends with a hyphen.", SALE_SLUG_MAX);
+			"A slug has 1 to %d of a-z, 0-9 and hyphen, and neither begins nor ends with a hyphen.",
+			SALE_SLUG_MAX);
 	for (unsigned i = 0; i < sizeof(required) / sizeof(required[0]); i++)
 		if (!HAS(present, required[i]))
-			return http_problem_field(request, 400, "missing_field", sale_fields[required[i]].name, "A new sale needs %s.",
-				sale_fields[required[i]].name);
+			return http_problem_field(request, 400, "missing_field", sale_fields[required[i]].name,
+				"A new sale needs %s.", sale_fields[required[i]].name);
 	if (!merge(request, &sale, body, present, &result))
 		return result;
 	if (!atomic_load(&request->d->sales_known))
@@ -176,7 +211,8 @@ static enum MHD_Result create_sale(struct http_request *request, const struct sa
 	snprintf(sale.slug, sizeof(sale.slug), "%.*s", SALE_SLUG_MAX, request->captures[0]);
 	sale.id = sales_next_id(request->d->sales, time_wall_ns());
 	if (!sale.id)
-		return http_problem(request, 409, "too_many_sales", "The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
+		return http_problem(request, 409, "too_many_sales",
+			"The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
 	return store_sale(request, &sale, body->stock);
 }
 
@@ -188,7 +224,8 @@ static bool is_over(struct http_request *request, const struct sale *sale, enum 
 	return true;
 }
 
-static enum MHD_Result change_sale(struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
+static enum MHD_Result change_sale(
+	struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
 {
 	enum MHD_Result result;
 
@@ -196,7 +233,8 @@ static enum MHD_Result change_sale(struct http_request *request, struct sale *sa
 		return result;
 	/* The same creation again is no error: its answer may have been lost. */
 	if (HAS(present, FIELD_STOCK) && (uint64_t)body->stock != atomic_load(&sale->counts->put_in))
-		return http_problem_field(request, 409, "stock_is_moved", "stock", "The stock of a sale that exists is changed by POST /v1/sales/%s/stock.", sale->slug);
+		return http_problem_field(request, 409, "stock_is_moved", "stock",
+			"The stock of a sale that exists is changed by POST /v1/sales/%s/stock.", sale->slug);
 	if (!merge(request, sale, body, present, &result))
 		return result;
 	return store_sale(request, sale, -1);

@@ -21,8 +21,8 @@ static json_t *service_json(const struct sluice_service *service)
 
 	if (service->addr.hi | service->addr.lo)
 		addr_format(&service->addr, address);
-	return json_pack("{s:s, s:s, s:i, s:s}", "name", service->name, "address", address, "port", service->port, "kind",
-		service->kind == SLUICE_SERVICE_SALE ? "sale" : "tcp");
+	return json_pack("{s:s, s:s, s:i, s:s}", "name", service->name, "address", address, "port", service->port,
+		"kind", service->kind == SLUICE_SERVICE_SALE ? "sale" : "tcp");
 }
 
 static json_t *gate_json(struct daemon *d)
@@ -36,8 +36,8 @@ static json_t *gate_json(struct daemon *d)
 			json_array_append_new(services, service_json(&service));
 	}
 	return json_pack("{s:b, s:s, s:I, s:i, s:o}", "attached", true, "pin_dir", d->config.gate.pin_dir, "generation",
-		(json_int_t)__atomic_load_n(&d->maps.control->generation, __ATOMIC_ACQUIRE), "abi_version", (int)d->maps.control->abi_version, "services",
-		services);
+		(json_int_t)__atomic_load_n(&d->maps.control->generation, __ATOMIC_ACQUIRE), "abi_version",
+		(int)d->maps.control->abi_version, "services", services);
 }
 
 enum MHD_Result control_get_status(struct http_request *request)
@@ -47,12 +47,12 @@ enum MHD_Result control_get_status(struct http_request *request)
 	json_t *writer;
 
 	pipeline_status(d->pipeline, &status);
-	writer = json_pack("{s:b, s:s, s:s, s:I}", "connected", status.connected, "ledger", status.ledger, "store", status.store, "backlog",
-		(json_int_t)status.backlog);
+	writer = json_pack("{s:b, s:s, s:s, s:I}", "connected", status.connected, "ledger", status.ledger, "store",
+		status.store, "backlog", (json_int_t)status.backlog);
 	return http_send_json(request, 200,
 		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i}", "version", SLUICE_VERSION, "uptime_seconds",
-			(json_int_t)((time_mono_ns() - d->started_mono_ns) / NS_PER_S), "gate", gate_json(d), "writer", writer, "orders_open", status.open,
-			"sales", (int)sales_count(d->sales)));
+			(json_int_t)((time_mono_ns() - d->started_mono_ns) / NS_PER_S), "gate", gate_json(d), "writer",
+			writer, "orders_open", status.open, "sales", (int)sales_count(d->sales)));
 }
 
 static json_t *packets_json(struct daemon *d, const struct sluice_counter *counters)
@@ -69,7 +69,8 @@ static json_t *packets_json(struct daemon *d, const struct sluice_counter *count
 
 			if (row->packets)
 				json_object_set_new(reasons, reason_label(reason),
-					json_pack("{s:I, s:I}", "packets", (json_int_t)row->packets, "bytes", (json_int_t)row->bytes));
+					json_pack("{s:I, s:I}", "packets", (json_int_t)row->packets, "bytes",
+						(json_int_t)row->bytes));
 		}
 		if (json_object_size(reasons))
 			json_object_set_new(packets, name, reasons);
@@ -115,9 +116,11 @@ enum MHD_Result control_get_stats(struct http_request *request)
 		if (calls[reason])
 			json_object_set_new(call_counts, reason_label(reason), json_integer((json_int_t)calls[reason]));
 	pipeline_status(d->pipeline, &status);
-	json = json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}", "packets", packets_json(d, counters), "calls", call_counts, "orders", "admitted",
-		(json_int_t)admitted_units(calls, counters), "durable", (json_int_t)status.durable, "in_flight", (json_int_t)status.backlog,
-		"refused_by_ledger", (json_int_t)status.refused, "tokens", "live", (json_int_t)live_tokens(d), "issued", (json_int_t)issue_total(d));
+	json = json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}", "packets", packets_json(d, counters),
+		"calls", call_counts, "orders", "admitted", (json_int_t)admitted_units(calls, counters), "durable",
+		(json_int_t)status.durable, "in_flight", (json_int_t)status.backlog, "refused_by_ledger",
+		(json_int_t)status.refused, "tokens", "live", (json_int_t)live_tokens(d), "issued",
+		(json_int_t)issue_total(d));
 	free(counters);
 	return http_send_json(request, 200, json);
 }
@@ -161,7 +164,9 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 	if (ready && !MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "verbose") &&
 		MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, NULL, NULL) == 0)
 		return send_health(request, true, "ok\n");
-	snprintf(text, sizeof(text), "[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s\n", alive ? '+' : '-',
-		status.connected ? '+' : '-', known ? '+' : '-', status.open ? '+' : '-', ready ? "ready" : "not ready");
+	snprintf(text, sizeof(text),
+		"[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s\n",
+		alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-', status.open ? '+' : '-',
+		ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

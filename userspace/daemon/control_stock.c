@@ -19,9 +19,9 @@
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
-#define DELTA_MAX      1000000000000LL
-#define REASON_MAX     256
-#define KEY_HEADER     "Idempotency-Key"
+#define DELTA_MAX 1000000000000LL
+#define REASON_MAX 256
+#define KEY_HEADER "Idempotency-Key"
 #define KEY_HEADER_MAX 64
 
 struct stock_body {
@@ -30,7 +30,12 @@ struct stock_body {
 };
 
 static const struct validate_field stock_fields[] = {
-	{.name = "delta", .kind = VALIDATE_INTEGER, .required = true, .min = -DELTA_MAX, .max = DELTA_MAX, .offset = offsetof(struct stock_body, delta)},
+	{.name = "delta",
+		.kind = VALIDATE_INTEGER,
+		.required = true,
+		.min = -DELTA_MAX,
+		.max = DELTA_MAX,
+		.offset = offsetof(struct stock_body, delta)},
 	{.name = "reason", .kind = VALIDATE_TEXT, .max = REASON_MAX, .offset = offsetof(struct stock_body, reason)},
 };
 
@@ -74,7 +79,8 @@ static void on_stock_moved(struct daemon *d, void *arg, const struct pipeline_an
 	if (give > 0)
 		sales_give_units(d->sales, &change->sale, (uint64_t)give);
 	else if (give < 0 && sales_take_units(d->sales, &change->sale, (uint64_t)-give))
-		log_error("sale %s: the ledger has %" PRId64 " units fewer than the gate can give back", change->sale.slug, -give);
+		log_error("sale %s: the ledger has %" PRId64 " units fewer than the gate can give back",
+			change->sale.slug, -give);
 	atomic_fetch_sub(&counts->moving, change->taken);
 }
 
@@ -86,8 +92,10 @@ static enum MHD_Result send_stock(struct http_request *request, const struct sal
 
 	maintenance_read_stock(request->d, sale, &stock);
 	return http_send_json(request, 200,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free", (json_int_t)stock.free, "held", (json_int_t)stock.held,
-			"confirmed", (json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced", stock.balanced));
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free",
+			(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed",
+			(json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
+			stock.balanced));
 }
 
 enum MHD_Result control_get_stock(struct http_request *request)
@@ -118,7 +126,8 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 	return true;
 }
 
-static enum MHD_Result move_stock(struct http_request *request, const struct sale *sale, const struct stock_body *body, const char *key)
+static enum MHD_Result move_stock(
+	struct http_request *request, const struct sale *sale, const struct stock_body *body, const char *key)
 {
 	struct stock_change *change = calloc(1, sizeof(*change));
 	struct pipeline_answer answer;
@@ -128,16 +137,18 @@ static enum MHD_Result move_stock(struct http_request *request, const struct sal
 	change->sale = *sale;
 	change->wanted = body->delta < 0 ? (uint64_t)-body->delta : 0;
 	pipeline_ask(request->d->pipeline,
-		json_pack("{s:s, s:I, s:I, s:s, s:s}", "op", "stock_move", "sale", (json_int_t)sale->id, "delta", (json_int_t)body->delta, "key", key,
-			"reason", body->reason),
+		json_pack("{s:s, s:I, s:I, s:s, s:s}", "op", "stock_move", "sale", (json_int_t)sale->id, "delta",
+			(json_int_t)body->delta, "key", key, "reason", body->reason),
 		&stock_hooks, change, &answer);
 	json_decref(answer.json);
 	if (answer.error == -ENOSPC) {
 		uint64_t free_units = sales_free_units(request->d->sales, sale);
-		json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", "about:blank", "title", "Conflict", "status", 409, "code",
-			"not_enough_free", "detail", "Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
+		json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", "about:blank", "title",
+			"Conflict", "status", 409, "code", "not_enough_free", "detail",
+			"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
 		char *text = json_dumps(problem, JSON_COMPACT);
-		enum MHD_Result result = text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
+		enum MHD_Result result =
+			text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
 
 		json_decref(problem);
 		free(text);
@@ -165,16 +176,19 @@ enum MHD_Result control_post_stock(struct http_request *request)
 	json = http_read_json(request, &result);
 	if (!json)
 		return result;
-	err = validate_object(json, stock_fields, sizeof(stock_fields) / sizeof(stock_fields[0]), &body, &present, &error);
+	err = validate_object(
+		json, stock_fields, sizeof(stock_fields) / sizeof(stock_fields[0]), &body, &present, &error);
 	json_decref(json);
 	if (err)
 		return http_send_invalid(request, &error);
 	if (!body.delta)
 		return http_problem_field(request, 422, "out_of_range", "delta", "delta must not be 0.");
 	if (!make_key(request, &sale, key, sizeof(key)))
-		return http_problem_field(request, 400, "malformed_header", KEY_HEADER, KEY_HEADER " must have 1 to %d characters.", KEY_HEADER_MAX);
+		return http_problem_field(request, 400, "malformed_header", KEY_HEADER,
+			KEY_HEADER " must have 1 to %d characters.", KEY_HEADER_MAX);
 	if (!sales_in_gate(request->d->sales, &sale))
-		return http_problem(request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");
+		return http_problem(
+			request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");
 	pthread_mutex_lock(&request->d->change_lock);
 	result = move_stock(request, &sale, &body, key);
 	pthread_mutex_unlock(&request->d->change_lock);

@@ -19,7 +19,11 @@ struct inspect_body {
 };
 
 static const struct validate_field inspect_fields[] = {
-	{.name = "token", .kind = VALIDATE_TEXT, .required = true, .min = SLUICE_TOKEN_TEXT, .max = SLUICE_TOKEN_TEXT,
+	{.name = "token",
+		.kind = VALIDATE_TEXT,
+		.required = true,
+		.min = SLUICE_TOKEN_TEXT,
+		.max = SLUICE_TOKEN_TEXT,
 		.offset = offsetof(struct inspect_body, token)},
 };
 
@@ -32,13 +36,16 @@ static json_t *token_json(struct daemon *d, const struct sluice_token *token, bo
 
 	snprintf(id, sizeof(id), "%016" PRIx64, (uint64_t)token->serial);
 	snprintf(buyer, sizeof(buyer), "%016" PRIx64, (uint64_t)token->buyer);
-	json = json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "version", token->version, "key_id", token->key_id,
-		"quantity", token->quantity, "sale_id", (json_int_t)token->sale, "issued_at", time_format_rfc3339(token->issued_at_s * NS_PER_S, issued),
-		"expires_at", time_format_rfc3339(token->expires_at_s * NS_PER_S, expires), "buyer", buyer, "id", id, "network",
+	json = json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "version", token->version,
+		"key_id", token->key_id, "quantity", token->quantity, "sale_id", (json_int_t)token->sale, "issued_at",
+		time_format_rfc3339(token->issued_at_s * NS_PER_S, issued), "expires_at",
+		time_format_rfc3339(token->expires_at_s * NS_PER_S, expires), "buyer", buyer, "id", id, "network",
 		(json_int_t)token->network, "node", (json_int_t)token->node, "mac_valid", mac_valid, "admitted",
-		mac_valid && !orders_find(d->orders, token->serial, &order), "expired", token->expires_at_s * NS_PER_S <= time_wall_ns());
+		mac_valid && !orders_find(d->orders, token->serial, &order), "expired",
+		token->expires_at_s * NS_PER_S <= time_wall_ns());
 	if (json)
-		json_object_set_new(json, "sale", sales_find_id(d->sales, token->sale, &sale) ? json_null() : json_string(sale.slug));
+		json_object_set_new(json, "sale",
+			sales_find_id(d->sales, token->sale, &sale) ? json_null() : json_string(sale.slug));
 	return json;
 }
 
@@ -63,7 +70,8 @@ enum MHD_Result control_inspect_token(struct http_request *request)
 	err = token_open(&d->keys, body.token, strlen(body.token), &token);
 	pthread_rwlock_unlock(&d->keys_lock);
 	if (err == -EINVAL)
-		return http_problem_field(request, 422, "out_of_range", "token", "This is not a token: a character, or the version, is wrong.");
+		return http_problem_field(request, 422, "out_of_range", "token",
+			"This is not a token: a character, or the version, is wrong.");
 	return http_send_json(request, 200, token_json(d, &token, !err));
 }
 
@@ -85,7 +93,8 @@ enum MHD_Result control_rotate_keys(struct http_request *request)
 	memset(&keys, 0, sizeof(keys));
 	if (err) {
 		log_error("%s", error);
-		return http_problem(request, 500, "internal_error", "The key file could not be written; the key in use stays.");
+		return http_problem(
+			request, 500, "internal_error", "The key file could not be written; the key in use stays.");
 	}
 	issue_publish_keys(d);
 	log_info("tokens are signed with key %u from now on", id);

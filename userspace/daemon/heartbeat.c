@@ -18,9 +18,9 @@
 
 #define TICK_NS 5000000L
 /* A pair of clock readings that was interrupted is read again, this often at the most. */
-#define READ_TRIES     4
+#define READ_TRIES 4
 #define READ_SPREAD_NS 20000ULL
-#define HANDLER_SLOTS  64 /* public HTTP threads, as many as the config allows */
+#define HANDLER_SLOTS 64 /* public HTTP threads, as many as the config allows */
 
 static struct {
 	pthread_t thread;
@@ -101,7 +101,8 @@ static void *heartbeat_run(void *arg)
 			__atomic_store_n(&control->heartbeat_mono, now, __ATOMIC_RELEASE);
 		if (healthy != was_healthy)
 			healthy ? log_info("the daemon is alive again: the heartbeat goes on")
-				: log_error("a part of the daemon hangs: the heartbeat is withheld, the gate will close orders");
+				: log_error(
+					  "a part of the daemon hangs: the heartbeat is withheld, the gate will close orders");
 		was_healthy = healthy;
 
 		next.tv_nsec += TICK_NS;

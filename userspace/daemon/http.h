@@ -67,17 +67,19 @@ struct http_request {
 enum MHD_Result http_send(struct http_request *request, unsigned status, struct MHD_Response *response);
 /* Takes `json` over. */
 enum MHD_Result http_send_json(struct http_request *request, unsigned status, json_t *json);
-enum MHD_Result http_send_json_retry(struct http_request *request, unsigned status, json_t *json, unsigned retry_after_s);
+enum MHD_Result http_send_json_retry(
+	struct http_request *request, unsigned status, json_t *json, unsigned retry_after_s);
 enum MHD_Result http_send_empty(struct http_request *request, unsigned status);
-enum MHD_Result http_send_text(struct http_request *request, unsigned status, const char *type, const char *text, size_t length);
+enum MHD_Result http_send_text(
+	struct http_request *request, unsigned status, const char *type, const char *text, size_t length);
 
 /* RFC 9457. `detail` may be a format. */
 enum MHD_Result http_problem(struct http_request *request, unsigned status, const char *code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
-enum MHD_Result http_problem_field(struct http_request *request, unsigned status, const char *code, const char *field, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
-enum MHD_Result http_problem_retry(struct http_request *request, unsigned status, const char *code, unsigned retry_after_s, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
+enum MHD_Result http_problem_field(struct http_request *request, unsigned status, const char *code, const char *field,
+	const char *format, ...) __attribute__((format(printf, 5, 6)));
+enum MHD_Result http_problem_retry(struct http_request *request, unsigned status, const char *code,
+	unsigned retry_after_s, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* One of the gate's refusals: the same status, headers and body as at the wire door. */
 enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s);
 

@@ -16,13 +16,13 @@
 #include "daemon/http_public.h"
 #include "daemon/pipeline.h"
 
-#define WAIT_NS         10000000000ULL
+#define WAIT_NS 10000000000ULL
 #define RETRY_PENDING_S 1
-#define RETRY_BUSY_S    1
+#define RETRY_BUSY_S 1
 /* Another CPU judges the same token: that takes microseconds. */
 #define PROGRESS_TRIES 5
-#define PROGRESS_NS    200000L
-#define NS_PER_S       1000000000ULL
+#define PROGRESS_NS 200000L
+#define NS_PER_S 1000000000ULL
 
 static json_t *order_json(struct daemon *d, const struct order_view *order)
 {
@@ -33,11 +33,13 @@ static json_t *order_json(struct daemon *d, const struct order_view *order)
 	if (sales_find_id(d->sales, order->admission.sale, &sale))
 		sale.slug[0] = '\0';
 	snprintf(id, sizeof(id), "%016" PRIx64, order->serial);
-	json = json_pack("{s:s, s:s, s:s, s:i, s:s}", "id", id, "sale", sale.slug, "state", order->state == ORDER_DURABLE ? "held" : "pending",
-		"quantity", (int)order->admission.quantity, "admitted_at", time_format_rfc3339(order->admission.admitted_wall, admitted));
+	json = json_pack("{s:s, s:s, s:s, s:i, s:s}", "id", id, "sale", sale.slug, "state",
+		order->state == ORDER_DURABLE ? "held" : "pending", "quantity", (int)order->admission.quantity,
+		"admitted_at", time_format_rfc3339(order->admission.admitted_wall, admitted));
 	if (json && order->state == ORDER_DURABLE) {
 		json_object_set_new(json, "seq", json_integer((json_int_t)order->seq));
-		json_object_set_new(json, "committed_at", json_string(time_format_rfc3339(order->committed_ns, committed)));
+		json_object_set_new(
+			json, "committed_at", json_string(time_format_rfc3339(order->committed_ns, committed)));
 	}
 	return json;
 }
@@ -72,7 +74,8 @@ static enum MHD_Result send_order(struct http_request *request, const struct ord
 }
 
 /* Answers with the order, or suspends the connection until there is one to answer with. */
-static enum MHD_Result answer_admitted(struct http_request *request, uint64_t serial, const struct sluice_admission *admission)
+static enum MHD_Result answer_admitted(
+	struct http_request *request, uint64_t serial, const struct sluice_admission *admission)
 {
 	struct order_view order;
 	int waits;
@@ -135,7 +138,8 @@ enum MHD_Result http_order_post(struct http_request *request)
 	answer = reason_answer(call.reason);
 	/* Drops have no answer: over the rate and out of answers on the wire is a 429 here, a busy token is told to come again. */
 	if (answer == SLUICE_ANSWER_NONE)
-		answer = call.reason == SLUICE_REASON_RATE_DROP ? SLUICE_ANSWER_RATE_LIMITED : SLUICE_ANSWER_UNAVAILABLE;
+		answer =
+			call.reason == SLUICE_REASON_RATE_DROP ? SLUICE_ANSWER_RATE_LIMITED : SLUICE_ANSWER_UNAVAILABLE;
 	return http_send_refusal(request, answer, call.retry_after_s ? call.retry_after_s : RETRY_BUSY_S);
 }
 
@@ -169,14 +173,18 @@ static enum MHD_Result answer_from_ledger(struct http_request *request)
 
 	if (request->later_error == -ENOENT)
 		return send_no_order(request);
-	if (request->later_error || json_unpack(request->later, "{s:s, s:I, s:I, s:s, s:I, s:I, s:I}", "id", &id, "sale", &sale_id, "seq", &seq, "state",
-					    &state, "quantity", &quantity, "admitted_ns", &admitted, "committed_ns", &committed) < 0)
-		return http_problem_retry(request, 503, "writer_away", RETRY_PENDING_S, "The order writer cannot be asked at the moment.");
+	if (request->later_error ||
+		json_unpack(request->later, "{s:s, s:I, s:I, s:s, s:I, s:I, s:I}", "id", &id, "sale", &sale_id, "seq",
+			&seq, "state", &state, "quantity", &quantity, "admitted_ns", &admitted, "committed_ns",
+			&committed) < 0)
+		return http_problem_retry(request, 503, "writer_away", RETRY_PENDING_S,
+			"The order writer cannot be asked at the moment.");
 	if (sales_find_id(request->d->sales, (uint32_t)sale_id, &sale))
 		return send_no_order(request);
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:s, s:I, s:s, s:I, s:s, s:s}", "id", id, "sale", sale.slug, "seq", seq, "state", state, "quantity", quantity,
-			"admitted_at", time_format_rfc3339((uint64_t)admitted, admitted_text), "committed_at",
+		json_pack("{s:s, s:s, s:I, s:s, s:I, s:s, s:s}", "id", id, "sale", sale.slug, "seq", seq, "state",
+			state, "quantity", quantity, "admitted_at",
+			time_format_rfc3339((uint64_t)admitted, admitted_text), "committed_at",
 			time_format_rfc3339((uint64_t)committed, committed_text)));
 }
 
@@ -187,7 +195,8 @@ static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial)
 	snprintf(id, sizeof(id), "%016" PRIx64, serial);
 	request->has_waited = true;
 	MHD_suspend_connection(request->connection);
-	if (pipeline_tell(request->d->pipeline, json_pack("{s:s, s:s}", "op", "order_get", "id", id), &ledger_hooks, request)) {
+	if (pipeline_tell(request->d->pipeline, json_pack("{s:s, s:s}", "op", "order_get", "id", id), &ledger_hooks,
+		    request)) {
 		request->later_error = -ENOMEM;
 		MHD_resume_connection(request->connection);
 	}
@@ -208,9 +217,12 @@ enum MHD_Result http_order_get(struct http_request *request)
 	if (err)
 		return http_send_refusal(request, SLUICE_ANSWER_TOKEN_INVALID, 0);
 	if (!orders_find(request->d->orders, token.serial, &order))
-		return order.state == ORDER_REFUSED ? send_no_order(request) : http_send_json(request, 200, order_json(request->d, &order));
+		return order.state == ORDER_REFUSED ? send_no_order(request)
+						    : http_send_json(request, 200, order_json(request->d, &order));
 	if (!atomic_load(&request->d->sales_known))
-		return http_problem_retry(request, 503, "writer_away", RETRY_PENDING_S, "The order writer is not there yet.");
+		return http_problem_retry(
+			request, 503, "writer_away", RETRY_PENDING_S, "The order writer is not there yet.");
 	/* The table has every admission of a token that is still valid; only those of long ago are in the ledger alone. */
-	return (uint64_t)token.expires_at_s * NS_PER_S > time_wall_ns() ? send_no_order(request) : ask_ledger(request, token.serial);
+	return (uint64_t)token.expires_at_s * NS_PER_S > time_wall_ns() ? send_no_order(request)
+									: ask_ledger(request, token.serial);
 }

@@ -8,8 +8,9 @@
 #include "daemon/http_public.h"
 #include "web_assets.h"
 
-#define PAGE_POLICY "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; " \
-		    "form-action 'none'; frame-ancestors 'none'"
+#define PAGE_POLICY \
+	"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; " \
+	"form-action 'none'; frame-ancestors 'none'"
 /* Short, so that a new version of the page is there a minute after an update and not after the sale. */
 #define ASSET_CACHE "public, max-age=60"
 
@@ -40,7 +41,8 @@ static enum MHD_Result send_asset(struct http_request *request, const char *name
 		asset++;
 	if (!asset->name)
 		return http_problem(request, 404, "not_found", "There is no such file.");
-	response = MHD_create_response_from_buffer(asset->size, (void *)(uintptr_t)asset->bytes, MHD_RESPMEM_PERSISTENT);
+	response =
+		MHD_create_response_from_buffer(asset->size, (void *)(uintptr_t)asset->bytes, MHD_RESPMEM_PERSISTENT);
 	if (response) {
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type_of(name));
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, ASSET_CACHE);

@@ -37,7 +37,8 @@ static void on_log(void *arg, const char *format, va_list args)
 	log_debug("http: %.*s", (int)length, line);
 }
 
-static void on_connection(void *arg, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode code)
+static void on_connection(
+	void *arg, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode code)
 {
 	(void)arg;
 	(void)connection;
@@ -58,7 +59,8 @@ static void request_free(struct http_request *request)
 	free(request);
 }
 
-static void on_completed(void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
+static void on_completed(
+	void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
 {
 	(void)arg;
 	(void)connection;
@@ -76,7 +78,8 @@ static size_t keep_escapes(void *arg, struct MHD_Connection *connection, char *t
 	return strlen(text);
 }
 
-static struct http_request *request_new(struct http_listener *listener, struct MHD_Connection *connection, const char *path, const char *method)
+static struct http_request *request_new(
+	struct http_listener *listener, struct MHD_Connection *connection, const char *path, const char *method)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	struct http_connection *peer = info ? info->socket_context : NULL;
@@ -120,15 +123,17 @@ static int take_body(struct http_request *request, const char *bytes, size_t len
 
 static enum MHD_Result send_too_long(struct http_request *request)
 {
-	return http_problem(request, 413, "body_too_long", "The body of a request may have up to %zu bytes here.", request->listener->body_max);
+	return http_problem(request, 413, "body_too_long", "The body of a request may have up to %zu bytes here.",
+		request->listener->body_max);
 }
 
 static enum MHD_Result send_method_not_allowed(struct http_request *request, const char *allow)
 {
-	json_t *json = json_pack("{s:s, s:s, s:i, s:s, s:s+}", "type", "about:blank", "title", "Method Not Allowed", "status", 405, "code",
-		"method_not_allowed", "detail", "Allowed here: ", allow);
+	json_t *json = json_pack("{s:s, s:s, s:i, s:s, s:s+}", "type", "about:blank", "title", "Method Not Allowed",
+		"status", 405, "code", "method_not_allowed", "detail", "Allowed here: ", allow);
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	struct MHD_Response *response = text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
+	struct MHD_Response *response =
+		text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
 
 	json_decref(json);
 	if (response) {
@@ -152,7 +157,8 @@ static bool find_route(struct http_request *request, enum MHD_Result *result)
 			continue;
 		request->label = route->label;
 		if (match < 0) {
-			*result = http_problem(request, 400, "malformed_path", "The path has an escape that cannot be read, or a part that is too long.");
+			*result = http_problem(request, 400, "malformed_path",
+				"The path has an escape that cannot be read, or a part that is too long.");
 			return false;
 		}
 		if (!strcmp(route->method, method)) {
@@ -160,7 +166,8 @@ static bool find_route(struct http_request *request, enum MHD_Result *result)
 			return true;
 		}
 		if (!strstr(allow, route->method))
-			snprintf(allow + strlen(allow), sizeof(allow) - strlen(allow), "%s%s", *allow ? ", " : "", route->method);
+			snprintf(allow + strlen(allow), sizeof(allow) - strlen(allow), "%s%s", *allow ? ", " : "",
+				route->method);
 	}
 	if (*allow)
 		*result = send_method_not_allowed(request, allow);
@@ -184,8 +191,8 @@ static enum MHD_Result dispatch(struct http_request *request)
 	return request->route->handle(request);
 }
 
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-	const char *upload, size_t *upload_size, void **context)
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
+	const char *version, const char *upload, size_t *upload_size, void **context)
 {
 	struct http_listener *listener = arg;
 	struct http_request *request = *context;
@@ -223,7 +230,8 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 	struct http_server *server = calloc(1, sizeof(*server));
 	unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
 	struct MHD_OptionItem more[] = {
-		{options->threads > 1 && !options->thread_per_connection ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)options->threads, NULL},
+		{options->threads > 1 && !options->thread_per_connection ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END,
+			(intptr_t)options->threads, NULL},
 		{MHD_OPTION_END, 0, NULL},
 	};
 
@@ -236,10 +244,11 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 	else
 		flags |= MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
 	server->listener = listener;
-	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-		MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
-		on_connection, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_CONNECTION_LIMIT, options->max_connections,
-		MHD_OPTION_CONNECTION_TIMEOUT, options->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY,
+	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+		NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+		options->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY,
 		more, MHD_OPTION_END);
 	if (server->mhd)
 		return server;

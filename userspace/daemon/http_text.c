@@ -59,7 +59,8 @@ int http_match(const char *pattern, const char *path, char captures[HTTP_CAPTURE
 			if (!length || capture == HTTP_CAPTURES)
 				return 0;
 			/* A path that does not match further on is somebody else's, whatever its escapes are. */
-			if (!rest && strcspn(pattern + 2, "{") == strlen(pattern + 2) && strcmp(pattern + 2, path + length) != 0)
+			if (!rest && strcspn(pattern + 2, "{") == strlen(pattern + 2) &&
+				strcmp(pattern + 2, path + length) != 0)
 				return 0;
 			if (http_percent_decode(path, length, captures[capture++], HTTP_CAPTURE_MAX + 1))
 				return -EINVAL;
@@ -100,7 +101,8 @@ int http_parse_answer(char *bytes, size_t length, struct http_parsed *parsed)
 	while ((line = cut_line(&at, end)) && *line) {
 		char *colon = strchr(line, ':'), *tail;
 
-		if (!colon || colon == line || parsed->header_count == sizeof(parsed->headers) / sizeof(parsed->headers[0]))
+		if (!colon || colon == line ||
+			parsed->header_count == sizeof(parsed->headers) / sizeof(parsed->headers[0]))
 			return -EINVAL;
 		*colon++ = '\0';
 		colon += strspn(colon, " \t");

@@ -17,10 +17,10 @@
 #include "common/timefmt.h"
 #include "daemon/rate_table.h"
 
-#define NS_PER_S     1000000000ULL
-#define LOCKS        64
+#define NS_PER_S 1000000000ULL
+#define LOCKS 64
 #define RATE_BUCKETS 65536
-#define NODE         1
+#define NODE 1
 
 struct issuer {
 	pthread_mutex_t locks[LOCKS]; /* by buyer: look, decide and store are one step */
@@ -106,7 +106,8 @@ static bool is_admitted(struct daemon *d, __u64 serial)
 {
 	struct sluice_admission admission;
 
-	return !bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) && admission.state == SLUICE_ADMISSION_DONE;
+	return !bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) &&
+		admission.state == SLUICE_ADMISSION_DONE;
 }
 
 static uint32_t buyer_units(struct daemon *d, const struct sluice_buyer_key *key)
@@ -127,8 +128,8 @@ static uint32_t expiry_of(struct daemon *d, const struct sale *sale, uint64_t no
 	return expires > UINT32_MAX ? UINT32_MAX : (uint32_t)expires;
 }
 
-static void seal(const struct sluice_key *key, const struct sluice_buyer_key *who, const struct sluice_issued *entry, __u64 serial,
-	struct issued_token *out)
+static void seal(const struct sluice_key *key, const struct sluice_buyer_key *who, const struct sluice_issued *entry,
+	__u64 serial, struct issued_token *out)
 {
 	struct sluice_token token = {
 		.quantity = entry->quantity,
@@ -216,8 +217,9 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 	if (sales_free_units(d->sales, sale) < request->quantity)
 		return ISSUE_SOLD_OUT;
 
-	if (!is_first && round == entry.round && entry.expires_at_s > time_wall_ns() / NS_PER_S && entry.network == request->network &&
-		entry.quantity == request->quantity && !issue_key(d, entry.key_id, &key)) {
+	if (!is_first && round == entry.round && entry.expires_at_s > time_wall_ns() / NS_PER_S &&
+		entry.network == request->network && entry.quantity == request->quantity &&
+		!issue_key(d, entry.key_id, &key)) {
 		seal(&key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
 		return ISSUE_SAME;
 	}
@@ -225,7 +227,8 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 	return make_token(d, sale, request, who, &entry, is_first, token);
 }
 
-enum issue_result issue_token(struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token)
+enum issue_result issue_token(
+	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token)
 {
 	struct sluice_buyer_key who = {.sale = sale->id};
 	enum issue_result result;
@@ -239,7 +242,8 @@ enum issue_result issue_token(struct daemon *d, const struct sale *sale, const s
 	if (!sales_in_gate(d->sales, sale))
 		return ISSUE_NOT_READY;
 	who.buyer = token_buyer_hash(&d->keys, request->buyer, request->buyer_length);
-	token->retry_after_s = rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, who.buyer ?: 1, time_mono_ns());
+	token->retry_after_s =
+		rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, who.buyer ?: 1, time_mono_ns());
 	if (token->retry_after_s)
 		return ISSUE_RATE_LIMITED;
 	lock = &d->issuer->locks[who.buyer % LOCKS];
@@ -276,7 +280,8 @@ static void sweep_one(struct daemon *d, const struct sluice_buyer_key *key, uint
 	struct sale_counts *counts;
 
 	pthread_mutex_lock(lock);
-	if (!bpf_map_lookup_elem(d->maps.issued, key, &entry) && entry.expires_at_s <= now_s && !bpf_map_delete_elem(d->maps.issued, key)) {
+	if (!bpf_map_lookup_elem(d->maps.issued, key, &entry) && entry.expires_at_s <= now_s &&
+		!bpf_map_delete_elem(d->maps.issued, key)) {
 		counts = sales_counts(d->sales, key->sale);
 		if (counts)
 			atomic_fetch_sub(&counts->live_tokens, 1);
@@ -290,7 +295,8 @@ void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget)
 	struct sluice_buyer_key next;
 
 	while (budget--) {
-		bool at_end = bpf_map_get_next_key(d->maps.issued, issuer->has_cursor ? &issuer->cursor : NULL, &next) != 0;
+		bool at_end =
+			bpf_map_get_next_key(d->maps.issued, issuer->has_cursor ? &issuer->cursor : NULL, &next) != 0;
 
 		/* The entry under the cursor may go now: the walk has its successor already. */
 		if (issuer->has_cursor)

@@ -52,13 +52,15 @@ static int open_listener(const struct addrinfo *info, int backlog)
 
 int listen_tcp(const char *address, int backlog, char *error, size_t error_size)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE}, *info;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE},
+			*info;
 	char host[64];
 	const char *port;
 	int fd;
 
 	if (split_address(address, host, sizeof(host), &port) || getaddrinfo(host, port, &hints, &info)) {
-		snprintf(error, error_size, "%s is not an address and port such as [::]:8080 or 127.0.0.1:9180", address);
+		snprintf(error, error_size, "%s is not an address and port such as [::]:8080 or 127.0.0.1:9180",
+			address);
 		return -EINVAL;
 	}
 	fd = open_listener(info, backlog);
@@ -74,7 +76,7 @@ int listen_tcp(const char *address, int backlog, char *error, size_t error_size)
 	freeaddrinfo(info);
 	if (fd < 0)
 		snprintf(error, error_size, "cannot listen on %s: %s%s", address, strerror(-fd),
-			fd == -EADDRINUSE	? " (is another sluiced running?)"
+			fd == -EADDRINUSE       ? " (is another sluiced running?)"
 				: fd == -EACCES ? " (a port below 1024 needs CAP_NET_BIND_SERVICE)"
 						: "");
 	return fd;

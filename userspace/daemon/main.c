@@ -31,18 +31,18 @@
 #include "daemon/state.h"
 
 #define EXIT_FAILED 1
-#define EXIT_USAGE  2
+#define EXIT_USAGE 2
 
-#define PUBLIC_BACKLOG     16384
-#define PUBLIC_BODY_MAX    4096
-#define PUBLIC_TIMEOUT_S   15
-#define CONTROL_BACKLOG    128
-#define CONTROL_BODY_MAX   65536
-#define CONTROL_TIMEOUT_S  60
+#define PUBLIC_BACKLOG 16384
+#define PUBLIC_BODY_MAX 4096
+#define PUBLIC_TIMEOUT_S 15
+#define CONTROL_BACKLOG 128
+#define CONTROL_BODY_MAX 65536
+#define CONTROL_TIMEOUT_S 60
 #define CONTROL_CONNECTIONS 64
-#define SOCKET_MODE        0660
-#define SPARE_FILES        512
-#define DRAIN_MS           3000
+#define SOCKET_MODE 0660
+#define SPARE_FILES 512
+#define DRAIN_MS 3000
 
 enum { LISTEN_PUBLIC, LISTEN_CONTROL_UNIX, LISTEN_CONTROL_TCP, LISTEN_COUNT };
 
@@ -196,7 +196,8 @@ static int open_sockets(struct daemon *d, struct servers *s, char *error, size_t
 	if (s->fds[LISTEN_PUBLIC] < 0)
 		return s->fds[LISTEN_PUBLIC];
 	make_socket_directory(config->daemon.control_socket);
-	s->fds[LISTEN_CONTROL_UNIX] = listen_unix(config->daemon.control_socket, SOCKET_MODE, config->daemon.control_group, error, size);
+	s->fds[LISTEN_CONTROL_UNIX] =
+		listen_unix(config->daemon.control_socket, SOCKET_MODE, config->daemon.control_group, error, size);
 	if (s->fds[LISTEN_CONTROL_UNIX] < 0)
 		return s->fds[LISTEN_CONTROL_UNIX];
 	if (*config->daemon.control_listen) {
@@ -207,7 +208,8 @@ static int open_sockets(struct daemon *d, struct servers *s, char *error, size_t
 	return 0;
 }
 
-static int start_server(struct servers *s, unsigned which, const struct http_server_options *more, char *error, size_t size)
+static int start_server(
+	struct servers *s, unsigned which, const struct http_server_options *more, char *error, size_t size)
 {
 	struct http_server_options options = *more;
 
@@ -271,13 +273,14 @@ static void raise_file_limit(const struct config *config)
 
 		if (!setrlimit(RLIMIT_NOFILE, &higher))
 			return;
-		log_warn("open files are limited to %llu: fewer connections than daemon.max_connections (%u) fit", (unsigned long long)limit.rlim_max,
-			config->daemon.max_connections);
+		log_warn("open files are limited to %llu: fewer connections than daemon.max_connections (%u) fit",
+			(unsigned long long)limit.rlim_max, config->daemon.max_connections);
 		wanted = limit.rlim_max;
 	}
 	limit.rlim_cur = wanted;
 	if (setrlimit(RLIMIT_NOFILE, &limit))
-		log_warn("cannot raise the limit of open files to %llu: %s", (unsigned long long)wanted, strerror(errno));
+		log_warn("cannot raise the limit of open files to %llu: %s", (unsigned long long)wanted,
+			strerror(errno));
 }
 
 static int start(struct daemon *d, struct servers *s, char *error, size_t size)
@@ -383,7 +386,8 @@ int main(int argc, char **argv)
 		stop(&daemon, &servers);
 		return EXIT_FAILED;
 	}
-	log_info("ready: shop at %s, control at %s", daemon.config.daemon.public_listen, daemon.config.daemon.control_socket);
+	log_info("ready: shop at %s, control at %s", daemon.config.daemon.public_listen,
+		daemon.config.daemon.control_socket);
 	if (sigwait(&signals, &received))
 		received = 0;
 	log_info("stopping on signal %d", received);

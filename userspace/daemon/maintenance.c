@@ -20,13 +20,13 @@
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
 
-#define STEP_MS         100
+#define STEP_MS 100
 #define STEPS_PER_CHECK 10 /* the conservation equation: every second */
-#define STEPS_PER_READ  50 /* the ledger's figures: every five seconds */
-#define SWEEP_BUDGET    512
+#define STEPS_PER_READ 50  /* the ledger's figures: every five seconds */
+#define SWEEP_BUDGET 512
 /* An admission younger than this may still be on its way through the ring. */
 #define LOST_AFTER_NS 5000000000ULL
-#define READ_TRIES    8
+#define READ_TRIES 8
 
 static struct {
 	pthread_t thread;
@@ -89,8 +89,9 @@ static void check_balance(struct daemon *d, const struct sale *sale)
 	if (!oversold && (in_flight || view.in_flight || atomic_load(&sale->counts->balance) == SALE_UNBALANCED))
 		return;
 	if (oversold || atomic_load(&sale->counts->balance) == SALE_SUSPECT) {
-		log_error("sale %s: %" PRIu64 " units put in, but %" PRIu64 " free + %" PRIu64 " held + %" PRIu64 " confirmed + %" PRIu64 " refused", sale->slug,
-			view.put_in, view.free, view.held, view.confirmed, view.refused);
+		log_error("sale %s: %" PRIu64 " units put in, but %" PRIu64 " free + %" PRIu64 " held + %" PRIu64
+			  " confirmed + %" PRIu64 " refused",
+			sale->slug, view.put_in, view.free, view.held, view.confirmed, view.refused);
 		atomic_store(&sale->counts->balance, SALE_UNBALANCED);
 	} else {
 		atomic_store(&sale->counts->balance, SALE_SUSPECT);
@@ -116,7 +117,8 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 		return 0;
 	if (orders_find(d->orders, serial, &order) || order.state == ORDER_SEEN) {
 		if (wall_ns > admission->admitted_wall && wall_ns - admission->admitted_wall > LOST_AFTER_NS) {
-			log_warn("an admission of sale %u had not come through the ring; it is delivered now", admission->sale);
+			log_warn("an admission of sale %u had not come through the ring; it is delivered now",
+				admission->sale);
 			pipeline_submit(d->pipeline, serial, admission);
 		}
 		return 0;
@@ -136,9 +138,11 @@ static void sweep_admissions(struct daemon *d, uint64_t wall_ns, unsigned budget
 	__u64 next;
 
 	while (budget--) {
-		bool at_end = bpf_map_get_next_key(d->maps.admissions, work.has_admission_cursor ? &work.admission_cursor : NULL, &next) != 0;
+		bool at_end = bpf_map_get_next_key(d->maps.admissions,
+				      work.has_admission_cursor ? &work.admission_cursor : NULL, &next) != 0;
 
-		if (work.has_admission_cursor && !bpf_map_lookup_elem(d->maps.admissions, &work.admission_cursor, &admission) &&
+		if (work.has_admission_cursor &&
+			!bpf_map_lookup_elem(d->maps.admissions, &work.admission_cursor, &admission) &&
 			review_admission(d, work.admission_cursor, &admission, wall_ns))
 			bpf_map_delete_elem(d->maps.admissions, &work.admission_cursor);
 		work.has_admission_cursor = !at_end;
@@ -152,7 +156,8 @@ static bool buyer_may_go(struct daemon *d, const struct sluice_buyer_key *key, u
 {
 	struct sale sale;
 
-	if (sales_find_id(d->sales, key->sale, &sale) || !maintenance_is_forgotten(&sale, wall_ns) || atomic_load(&sale.counts->pending))
+	if (sales_find_id(d->sales, key->sale, &sale) || !maintenance_is_forgotten(&sale, wall_ns) ||
+		atomic_load(&sale.counts->pending))
 		return false;
 	sales_mark_ended(d->sales, &sale);
 	return true;
@@ -163,7 +168,8 @@ static void sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 	struct sluice_buyer_key next;
 
 	while (budget--) {
-		bool at_end = bpf_map_get_next_key(d->maps.buyers, work.has_buyer_cursor ? &work.buyer_cursor : NULL, &next) != 0;
+		bool at_end = bpf_map_get_next_key(
+				      d->maps.buyers, work.has_buyer_cursor ? &work.buyer_cursor : NULL, &next) != 0;
 
 		if (work.has_buyer_cursor && buyer_may_go(d, &work.buyer_cursor, wall_ns))
 			bpf_map_delete_elem(d->maps.buyers, &work.buyer_cursor);
@@ -199,7 +205,8 @@ static void step(struct daemon *d, unsigned count)
 	orders_wake_expired(d->orders, time_mono_ns());
 	err = gate_maps_refresh(&d->maps);
 	if (err && count % STEPS_PER_READ == 0)
-		log_warn("the gate was replaced, and its new call door cannot be opened (%s): the one before goes on judging; restart sluiced to change",
+		log_warn(
+			"the gate was replaced, and its new call door cannot be opened (%s): the one before goes on judging; restart sluiced to change",
 			strerror(-err));
 	pthread_mutex_lock(&d->lists_lock);
 	lists_sweep(d->lists, wall, SWEEP_BUDGET);
@@ -211,7 +218,8 @@ static void step(struct daemon *d, unsigned count)
 	sweep_buyers(d, wall, SWEEP_BUDGET);
 	if (count % STEPS_PER_CHECK == 0)
 		check_balances(d);
-	if (count % STEPS_PER_READ == 0 && pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
+	if (count % STEPS_PER_READ == 0 &&
+		pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
 		log_warn("no memory to ask for the ledger's figures");
 }
 

@@ -17,8 +17,14 @@
 #include "daemon/sales.h"
 
 #define ROUTES_MAX 48
-#define BATCH_BOUNDS  {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}
-#define COMMIT_BOUNDS {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+#define BATCH_BOUNDS \
+	{ \
+		1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 \
+	}
+#define COMMIT_BOUNDS \
+	{ \
+		0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 \
+	}
 #define BOUNDS_MAX 16
 
 struct histogram {
@@ -27,7 +33,8 @@ struct histogram {
 };
 
 /* Status codes that the daemon gives; the last slot is for any other. */
-static const unsigned short codes[] = {200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503, 507, 0};
+static const unsigned short codes[] = {
+	200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503, 507, 0};
 #define CODES (sizeof(codes) / sizeof(codes[0]))
 
 struct route {
@@ -86,7 +93,8 @@ void metrics_count_request(struct metrics *metrics, enum metrics_listener listen
 	for (unsigned i = 0; i < ROUTES_MAX; i++) {
 		const char *none = NULL;
 
-		if (atomic_load(&routes[i].name) != route && !atomic_compare_exchange_strong(&routes[i].name, &none, route) && none != route)
+		if (atomic_load(&routes[i].name) != route &&
+			!atomic_compare_exchange_strong(&routes[i].name, &none, route) && none != route)
 			continue;
 		atomic_fetch_add_explicit(&routes[i].requests[code], 1, memory_order_relaxed);
 		return;
@@ -98,8 +106,8 @@ static void family(FILE *out, const char *name, const char *type, const char *he
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void render_histogram(FILE *out, const char *name, const char *help, struct histogram *histogram, const double *bounds, size_t count,
-	double unit)
+static void render_histogram(FILE *out, const char *name, const char *help, struct histogram *histogram,
+	const double *bounds, size_t count, double unit)
 {
 	uint64_t total = 0;
 
@@ -143,8 +151,9 @@ static void render_packets(FILE *out, struct daemon *d, const struct sluice_coun
 			const struct sluice_counter *row = &counters[service * SLUICE_REASON_ROWS + reason];
 
 			if (row->packets)
-				fprintf(out, "sluice_%s_total{service=\"%s\",verdict=\"%s\",reason=\"%s\"} %llu\n", bytes ? "bytes" : "packets", name,
-					verdicts[reason_action(reason)], reason_label(reason), bytes ? row->bytes : row->packets);
+				fprintf(out, "sluice_%s_total{service=\"%s\",verdict=\"%s\",reason=\"%s\"} %llu\n",
+					bytes ? "bytes" : "packets", name, verdicts[reason_action(reason)],
+					reason_label(reason), bytes ? row->bytes : row->packets);
 		}
 	}
 }
@@ -168,7 +177,8 @@ static int render_gate(FILE *out, struct daemon *d)
 		family(out, "sluice_calls_total", "counter", "Verdicts of the call door by reason.");
 		for (unsigned reason = 0; reason < SLUICE_REASON_COUNT; reason++)
 			if (calls[reason])
-				fprintf(out, "sluice_calls_total{reason=\"%s\"} %llu\n", reason_label(reason), calls[reason]);
+				fprintf(out, "sluice_calls_total{reason=\"%s\"} %llu\n", reason_label(reason),
+					calls[reason]);
 	}
 	free(counters);
 	return err;
@@ -178,7 +188,8 @@ static void render_sales(FILE *out, struct daemon *d)
 {
 	struct sale sale;
 
-	family(out, "sluice_stock_units", "gauge", "Units of a sale by state: put_in = free + held + confirmed when nothing is in flight.");
+	family(out, "sluice_stock_units", "gauge",
+		"Units of a sale by state: put_in = free + held + confirmed when nothing is in flight.");
 	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++) {
 		struct stock_view stock;
 
@@ -186,18 +197,24 @@ static void render_sales(FILE *out, struct daemon *d)
 			continue;
 		maintenance_read_stock(d, &sale, &stock);
 		fprintf(out,
-			"sluice_stock_units{sale=\"%s\",state=\"put_in\"} %" PRIu64 "\nsluice_stock_units{sale=\"%s\",state=\"free\"} %" PRIu64
-			"\nsluice_stock_units{sale=\"%s\",state=\"held\"} %" PRIu64 "\nsluice_stock_units{sale=\"%s\",state=\"confirmed\"} %" PRIu64 "\n",
-			sale.slug, stock.put_in, sale.slug, stock.free, sale.slug, stock.held, sale.slug, stock.confirmed);
+			"sluice_stock_units{sale=\"%s\",state=\"put_in\"} %" PRIu64
+			"\nsluice_stock_units{sale=\"%s\",state=\"free\"} %" PRIu64
+			"\nsluice_stock_units{sale=\"%s\",state=\"held\"} %" PRIu64
+			"\nsluice_stock_units{sale=\"%s\",state=\"confirmed\"} %" PRIu64 "\n",
+			sale.slug, stock.put_in, sale.slug, stock.free, sale.slug, stock.held, sale.slug,
+			stock.confirmed);
 	}
-	family(out, "sluice_conservation_ok", "gauge", "1 while put_in = free + held + confirmed holds for the sale, 0 after a breach.");
+	family(out, "sluice_conservation_ok", "gauge",
+		"1 while put_in = free + held + confirmed holds for the sale, 0 after a breach.");
 	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
 		if (sales_in_gate(d->sales, &sale))
-			fprintf(out, "sluice_conservation_ok{sale=\"%s\"} %d\n", sale.slug, atomic_load(&sale.counts->balance) != SALE_UNBALANCED);
+			fprintf(out, "sluice_conservation_ok{sale=\"%s\"} %d\n", sale.slug,
+				atomic_load(&sale.counts->balance) != SALE_UNBALANCED);
 	family(out, "sluice_tokens_live", "gauge", "Tokens of a sale that have been issued and have not expired.");
 	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
 		if (sales_in_gate(d->sales, &sale))
-			fprintf(out, "sluice_tokens_live{sale=\"%s\"} %llu\n", sale.slug, atomic_load(&sale.counts->live_tokens));
+			fprintf(out, "sluice_tokens_live{sale=\"%s\"} %llu\n", sale.slug,
+				atomic_load(&sale.counts->live_tokens));
 }
 
 static void render_orders(FILE *out, struct daemon *d)
@@ -205,24 +222,28 @@ static void render_orders(FILE *out, struct daemon *d)
 	struct pipeline_status status;
 
 	pipeline_status(d->pipeline, &status);
-	family(out, "sluice_orders_durable_total", "counter", "Orders that the writer has acknowledged as durable, since the start.");
+	family(out, "sluice_orders_durable_total", "counter",
+		"Orders that the writer has acknowledged as durable, since the start.");
 	fprintf(out, "sluice_orders_durable_total %" PRIu64 "\n", status.durable);
 	family(out, "sluice_orders_in_flight", "gauge", "Admissions that are not durable yet.");
 	fprintf(out, "sluice_orders_in_flight %" PRIu64 "\n", status.backlog);
-	family(out, "sluice_orders_open", "gauge", "1 while the gate admits orders, as far as the writer is concerned.");
+	family(out, "sluice_orders_open", "gauge",
+		"1 while the gate admits orders, as far as the writer is concerned.");
 	fprintf(out, "sluice_orders_open %d\n", status.open);
-	family(out, "sluice_ledger_refusals_total", "counter", "Admissions that the ledger's own guard refused. Any is an alarm.");
+	family(out, "sluice_ledger_refusals_total", "counter",
+		"Admissions that the ledger's own guard refused. Any is an alarm.");
 	fprintf(out, "sluice_ledger_refusals_total %" PRIu64 "\n", status.refused);
 	family(out, "sluice_writer_up", "gauge", "1 while the order writer is connected.");
 	fprintf(out, "sluice_writer_up %d\n", status.connected);
-	family(out, "sluice_writer_reconnects_total", "counter", "Connections to the writer that broke, since the start.");
+	family(out, "sluice_writer_reconnects_total", "counter",
+		"Connections to the writer that broke, since the start.");
 	fprintf(out, "sluice_writer_reconnects_total %" PRIu64 "\n", status.reconnects);
 	family(out, "sluice_tokens_issued_total", "counter", "Tokens made, since the start.");
 	fprintf(out, "sluice_tokens_issued_total %" PRIu64 "\n", issue_total(d));
-	render_histogram(out, "sluice_writer_batch_orders", "Orders in one batch to the writer.", &d->metrics->batch, batch_bounds,
-		COUNT(batch_bounds), 1);
-	render_histogram(out, "sluice_order_commit_seconds", "From the judge's yes to the durable acknowledgement.", &d->metrics->commit,
-		commit_bounds, COUNT(commit_bounds), 1e9);
+	render_histogram(out, "sluice_writer_batch_orders", "Orders in one batch to the writer.", &d->metrics->batch,
+		batch_bounds, COUNT(batch_bounds), 1);
+	render_histogram(out, "sluice_order_commit_seconds", "From the judge's yes to the durable acknowledgement.",
+		&d->metrics->commit, commit_bounds, COUNT(commit_bounds), 1e9);
 }
 
 static void render_http(FILE *out, struct metrics *metrics)
@@ -242,8 +263,10 @@ static void render_http(FILE *out, struct metrics *metrics)
 					continue;
 				if (codes[code])
 					snprintf(status, sizeof(status), "%u", codes[code]);
-				fprintf(out, "sluice_http_requests_total{listener=\"%s\",route=\"%s\",code=\"%s\"} %" PRIu64 "\n", names[listener],
-					atomic_load(&route->name), status, requests);
+				fprintf(out,
+					"sluice_http_requests_total{listener=\"%s\",route=\"%s\",code=\"%s\"} %" PRIu64
+					"\n",
+					names[listener], atomic_load(&route->name), status, requests);
 			}
 		}
 }

@@ -16,7 +16,8 @@ struct orders {
 	pthread_mutex_t lock;
 	struct order **buckets;
 	unsigned bucket_count, count; /* bucket_count: a power of two */
-	struct order_waiter_queue waiting; /* all have the same patience, so the order of arrival is that of the deadlines */
+	struct order_waiter_queue
+		waiting; /* all have the same patience, so the order of arrival is that of the deadlines */
 	bool closed;
 };
 
@@ -92,7 +93,8 @@ static void grow(struct orders *orders)
 	free(old);
 }
 
-static struct order *insert(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, enum order_state state)
+static struct order *insert(
+	struct orders *orders, uint64_t serial, const struct sluice_admission *admission, enum order_state state)
 {
 	struct order *order = calloc(1, sizeof(*order)), **bucket;
 
@@ -121,8 +123,8 @@ static void view_of(struct order *order, struct order_view *view)
 	view->first_answer = false;
 }
 
-int orders_look_or_wait(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, struct order_view *view,
-	struct order_waiter *waiter, void (*suspend)(struct order_waiter *))
+int orders_look_or_wait(struct orders *orders, uint64_t serial, const struct sluice_admission *admission,
+	struct order_view *view, struct order_waiter *waiter, void (*suspend)(struct order_waiter *))
 {
 	struct order *order;
 	int waits = 0;
@@ -200,8 +202,8 @@ void orders_wake_all_and_close(struct orders *orders)
 	orders_wake_expired(orders, UINT64_MAX);
 }
 
-struct order *orders_queue(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, struct sale_counts *counts,
-	bool answered, int *err)
+struct order *orders_queue(struct orders *orders, uint64_t serial, const struct sluice_admission *admission,
+	struct sale_counts *counts, bool answered, int *err)
 {
 	struct order *order;
 
@@ -260,7 +262,8 @@ void orders_settle(struct orders *orders, const struct order_ack *acks, unsigned
 	wake(&woken);
 }
 
-int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, uint64_t seq, uint64_t committed_ns)
+int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, uint64_t seq,
+	uint64_t committed_ns)
 {
 	struct order *order;
 

@@ -33,7 +33,7 @@ struct order {
 	struct sluice_admission admission;
 	uint64_t seq, committed_ns;
 	enum order_state state;
-	bool answered; /* a 201 has been given, or a daemon before this one may have given it */
+	bool answered;              /* a 201 has been given, or a daemon before this one may have given it */
 	struct sale_counts *counts; /* in whose `pending` this order is counted; NULL: in none */
 	LIST_HEAD(, order_waiter) waiters;
 };
@@ -55,8 +55,8 @@ void orders_free(struct orders *orders);
  * yet. If it is not decided and `waiter` is given, the waiter is registered for `deadline_ns`, and `suspend` is called for it under the
  * table's lock, so that it cannot be woken before. Returns 1 if it waits now, 0 if not, -ENOMEM.
  */
-int orders_look_or_wait(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, struct order_view *view,
-	struct order_waiter *waiter, void (*suspend)(struct order_waiter *));
+int orders_look_or_wait(struct orders *orders, uint64_t serial, const struct sluice_admission *admission,
+	struct order_view *view, struct order_waiter *waiter, void (*suspend)(struct order_waiter *));
 /* Copies what is known. Returns 0 or -ENOENT. */
 int orders_find(struct orders *orders, uint64_t serial, struct order_view *view);
 /* Wakes the waiters whose time is up, or all of them, for good: nobody waits any more after `all`. */
@@ -66,8 +66,8 @@ void orders_wake_all_and_close(struct orders *orders);
 /* Pipeline side. The order to be sent for a record, or NULL if it was queued before (or -ENOMEM in *err). `answered`: a daemon before this
  * one may have told the buyer.
  */
-struct order *orders_queue(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, struct sale_counts *counts,
-	bool answered, int *err);
+struct order *orders_queue(struct orders *orders, uint64_t serial, const struct sluice_admission *admission,
+	struct sale_counts *counts, bool answered, int *err);
 struct order_ack {
 	struct order *order;
 	uint64_t seq, committed_ns;
@@ -77,7 +77,8 @@ struct order_ack {
 /* Settles orders and wakes who waited for them. */
 void orders_settle(struct orders *orders, const struct order_ack *acks, unsigned count);
 /* Enters an order that the ledger has. Returns 0 or -ENOMEM. */
-int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, uint64_t seq, uint64_t committed_ns);
+int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, uint64_t seq,
+	uint64_t committed_ns);
 /* Units of a sale that the ledger refused. Walks the table; only of use after a refusal. */
 uint64_t orders_refused_units(struct orders *orders, uint32_t sale);
 

@@ -98,13 +98,15 @@ static void wait_for_work(struct pipeline *p, int timeout_ms)
 	pipeline_pump(p);
 }
 
-int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length, struct wire_header *header, const void **answer)
+int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length,
+	struct wire_header *header, const void **answer)
 {
 	uint64_t id, deadline = time_mono_ns() + WRITER_DEAD_NS;
 	int err = writer_link_send(&p->link, type, body, length, &id);
 
 	while (!err) {
-		struct pollfd fd = {.fd = p->link.fd, .events = POLLIN | (writer_link_wants_write(&p->link) ? POLLOUT : 0)};
+		struct pollfd fd = {
+			.fd = p->link.fd, .events = POLLIN | (writer_link_wants_write(&p->link) ? POLLOUT : 0)};
 
 		err = writer_link_next(&p->link, header, answer);
 		if (err)
@@ -256,7 +258,8 @@ static void *pipeline_run(void *arg)
 		if (err != last_err)
 			log_warn("no order writer at %s (%s): orders are closed; trying again", path, strerror(-err));
 		last_err = err;
-		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000; time_mono_ns() < until && !atomic_load(&p->stop);)
+		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000;
+			time_mono_ns() < until && !atomic_load(&p->stop);)
 			wait_for_work(p, backoff_ms);
 		backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
 	}

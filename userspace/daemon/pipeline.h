@@ -33,9 +33,9 @@ struct pipeline_status {
 	bool connected, open;
 	char ledger[CONFIG_PATH_MAX];
 	char store[32];
-	uint64_t backlog;  /* admissions not yet durable, as the gate counts them */
-	uint64_t durable;  /* orders made durable since the start */
-	uint64_t refused;  /* orders that the ledger refused */
+	uint64_t backlog; /* admissions not yet durable, as the gate counts them */
+	uint64_t durable; /* orders made durable since the start */
+	uint64_t refused; /* orders that the ledger refused */
 	uint64_t reconnects;
 };
 
@@ -51,7 +51,8 @@ void pipeline_free(struct daemon *d); /* when nobody can ask any more */
 void pipeline_close_orders(struct daemon *d);
 
 /* Asks and waits (5 s at the most). Takes `question` over, and `arg`. answer->json is the caller's. Returns answer->error. */
-int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg, struct pipeline_answer *answer);
+int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg,
+	struct pipeline_answer *answer);
 /* Asks and goes on; `complete` tells. Returns 0, or -ENOMEM (then `complete` is not called, and `arg` has been released). */
 int pipeline_tell(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg);
 /* An admission that was found in the gate's map and not in the order table. */

@@ -18,9 +18,9 @@
 struct ring_buffer;
 
 #define BATCHES_IN_FLIGHT 2
-#define WRITER_SLOW_NS    2000000000ULL  /* unanswered for so long: orders close */
-#define WRITER_DEAD_NS    30000000000ULL /* unanswered for so long: connect anew */
-#define POLL_MS           100
+#define WRITER_SLOW_NS 2000000000ULL  /* unanswered for so long: orders close */
+#define WRITER_DEAD_NS 30000000000ULL /* unanswered for so long: connect anew */
+#define POLL_MS 100
 
 struct batch {
 	unsigned count; /* 0: not in use */
@@ -42,7 +42,7 @@ STAILQ_HEAD(question_list, question);
 struct sent {
 	TAILQ_ENTRY(sent) next;
 	uint64_t id, sent_ns;
-	struct batch *batch; /* either this */
+	struct batch *batch;       /* either this */
 	struct question *question; /* or this */
 };
 
@@ -86,19 +86,21 @@ void pipeline_pump(struct pipeline *p);
 /* Sends one frame and waits for its answer; only while nothing else is on its way. Returns 0, -ECANCELED (stop), or negative errno: the
  * connection is broken.
  */
-int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length, struct wire_header *header, const void **answer);
+int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length,
+	struct wire_header *header, const void **answer);
 
 /* batches.c */
 void batches_enqueue(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission, bool answered);
-int batches_send(struct pipeline *p);          /* as many as may be on their way */
-int batches_exchange_all(struct pipeline *p);  /* until nothing is pending */
+int batches_send(struct pipeline *p);         /* as many as may be on their way */
+int batches_exchange_all(struct pipeline *p); /* until nothing is pending */
 int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wire_header *header, const void *body);
 void batches_take_back(struct pipeline *p, struct batch *batch);
 
 /* questions.c */
 int questions_send(struct pipeline *p);
 int questions_exchange_again(struct pipeline *p);
-void questions_finish(struct pipeline *p, struct question *question, int error, const struct wire_header *header, const void *body);
+void questions_finish(
+	struct pipeline *p, struct question *question, int error, const struct wire_header *header, const void *body);
 void questions_fail_unsent(struct pipeline *p, int error);
 /* Sends a question in recovery. Returns 0 with a new reference in *answer, or negative errno. Takes `question` over. */
 int questions_exchange(struct pipeline *p, json_t *question, json_t **answer);

@@ -34,7 +34,8 @@ static int hand_over(const struct config *config, const struct passwd *user, cha
 		if (lchown(path, user->pw_uid, i ? user->pw_gid : (gid_t)-1)) {
 			int err = -errno;
 
-			snprintf(error, error_size, "cannot give %s to the user %s: %s", path, user->pw_name, strerror(-err));
+			snprintf(error, error_size, "cannot give %s to the user %s: %s", path, user->pw_name,
+				strerror(-err));
 			return err;
 		}
 	}
@@ -54,7 +55,8 @@ static int keep_only_bpf(void)
 
 static int become(const struct passwd *user)
 {
-	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || initgroups(user->pw_name, user->pw_gid) || setgid(user->pw_gid) || setuid(user->pw_uid))
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || initgroups(user->pw_name, user->pw_gid) || setgid(user->pw_gid) ||
+		setuid(user->pw_uid))
 		return -errno;
 	return 0;
 }

@@ -96,9 +96,11 @@ static void publish(struct pipeline *p, struct question *question)
 	pthread_mutex_unlock(&p->lock);
 }
 
-void questions_finish(struct pipeline *p, struct question *question, int error, const struct wire_header *header, const void *body)
+void questions_finish(
+	struct pipeline *p, struct question *question, int error, const struct wire_header *header, const void *body)
 {
 	question->answer.error = error;
+	/* cppcheck-suppress nullPointer ; only an error comes without a header */
 	if (!error && header->type == WIRE_ERROR) {
 		question->answer.error = -EREMOTEIO;
 		questions_read_error(header, body, &question->answer);
@@ -107,14 +109,16 @@ void questions_finish(struct pipeline *p, struct question *question, int error, 
 		if (!question->answer.json) {
 			question->answer.error = -EREMOTEIO;
 			copy_text(question->answer.code, sizeof(question->answer.code), "store_error");
-			copy_text(question->answer.detail, sizeof(question->answer.detail), "the writer's answer is not JSON");
+			copy_text(question->answer.detail, sizeof(question->answer.detail),
+				"the writer's answer is not JSON");
 		}
 	}
 	run_complete(p, question);
 	publish(p, question);
 }
 
-int pipeline_ask(struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg, struct pipeline_answer *answer)
+int pipeline_ask(
+	struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg, struct pipeline_answer *answer)
 {
 	struct question *question = question_new(json, hooks, arg, 2);
 	struct timespec deadline;
@@ -193,7 +197,8 @@ int questions_send(struct pipeline *p)
 		sent->question = question;
 		sent->sent_ns = time_mono_ns();
 		TAILQ_INSERT_TAIL(&p->sent, sent, next);
-		err = writer_link_send(&p->link, WIRE_QUERY, question->text, (uint32_t)strlen(question->text), &sent->id);
+		err = writer_link_send(
+			&p->link, WIRE_QUERY, question->text, (uint32_t)strlen(question->text), &sent->id);
 		if (err)
 			return err;
 	}
@@ -207,7 +212,8 @@ int questions_exchange_again(struct pipeline *p)
 	while ((question = STAILQ_FIRST(&p->again))) {
 		struct wire_header header;
 		const void *body;
-		int err = pipeline_exchange(p, WIRE_QUERY, question->text, (uint32_t)strlen(question->text), &header, &body);
+		int err = pipeline_exchange(
+			p, WIRE_QUERY, question->text, (uint32_t)strlen(question->text), &header, &body);
 
 		if (err)
 			return err;

@@ -11,7 +11,7 @@
 
 #include "sluice/gcra.h"
 
-#define WAYS  4
+#define WAYS 4
 #define LOCKS 64
 
 struct bucket {

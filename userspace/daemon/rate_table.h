@@ -14,6 +14,7 @@ struct rate_table;
 struct rate_table *rate_table_new(unsigned buckets);
 void rate_table_free(struct rate_table *table);
 /* Takes one cell of `key` (any 64-bit hash, not 0). Returns 0, or the whole seconds to wait (1..SLUICE_RETRY_MAX_S). Thread-safe. */
-unsigned rate_table_take(struct rate_table *table, const struct sluice_limit *limit, uint64_t key, uint64_t now_mono_ns);
+unsigned rate_table_take(
+	struct rate_table *table, const struct sluice_limit *limit, uint64_t key, uint64_t now_mono_ns);
 
 #endif

@@ -21,9 +21,9 @@
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
 
-#define NODE       1
+#define NODE 1
 #define PAGE_LIMIT 1000
-#define NS_PER_S   1000000000ULL
+#define NS_PER_S 1000000000ULL
 
 /* A buyer's units while a sale is rebuilt. */
 struct tally {
@@ -55,7 +55,8 @@ static int hello(struct pipeline *p)
 	if (header.type != WIRE_HELLO)
 		return -EPROTO;
 	answer = json_loadb(body, header.length, 0, NULL);
-	if (json_unpack(answer, "{s:i, s:s, s:s}", "version", &version, "ledger", &ledger, "store", &store) < 0 || version != WIRE_VERSION) {
+	if (json_unpack(answer, "{s:i, s:s, s:s}", "version", &version, "ledger", &ledger, "store", &store) < 0 ||
+		version != WIRE_VERSION) {
 		json_decref(answer);
 		return -EPROTO;
 	}
@@ -79,8 +80,7 @@ static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const s
 	list = json_object_get(answer, "sales");
 	if (!json_is_array(list))
 		err = -EPROTO;
-	json_array_foreach(list, i, item)
-	{
+	json_array_foreach(list, i, item) {
 		struct sale sale;
 
 		if (!err)
@@ -126,14 +126,18 @@ static int parse_hex64(const char *text, uint64_t *value)
 /* One order of the ledger, back into the map of admissions and the order table. */
 static int rebuild_order(struct pipeline *p, const struct sale *sale, const json_t *json, struct tallies *tallies)
 {
-	struct sluice_admission admission = {.sale = sale->id, .state = SLUICE_ADMISSION_DONE, .door = SLUICE_DOOR_CALL, .service = SLUICE_MAX_SERVICES};
+	struct sluice_admission admission = {.sale = sale->id,
+		.state = SLUICE_ADMISSION_DONE,
+		.door = SLUICE_DOOR_CALL,
+		.service = SLUICE_MAX_SERVICES};
 	json_int_t seq, quantity, network, admitted, committed;
 	const char *id, *state, *buyer, *source;
 	uint64_t serial, ends_s = (sale->ends_ns + NS_PER_S - 1) / NS_PER_S;
 	int err;
 
-	if (json_unpack((json_t *)json, "{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I}", "id", &id, "seq", &seq, "state", &state, "quantity", &quantity,
-		    "buyer", &buyer, "source", &source, "network", &network, "admitted_ns", &admitted, "committed_ns", &committed) < 0)
+	if (json_unpack((json_t *)json, "{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I}", "id", &id, "seq", &seq,
+		    "state", &state, "quantity", &quantity, "buyer", &buyer, "source", &source, "network", &network,
+		    "admitted_ns", &admitted, "committed_ns", &committed) < 0)
 		return -EPROTO;
 	if (parse_hex64(id, &serial) || parse_hex64(buyer, &(uint64_t){0}) || addr_parse(source, &admission.source))
 		return -EPROTO;
@@ -155,8 +159,8 @@ static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cu
 	json_t *answer, *list, *item;
 	size_t i;
 	int err = questions_exchange(p,
-		json_pack("{s:s, s:I, s:s, s:O, s:i}", "op", "orders_list", "sale", (json_int_t)sale->id, "state", "", "after", *cursor, "limit",
-			PAGE_LIMIT),
+		json_pack("{s:s, s:I, s:s, s:O, s:i}", "op", "orders_list", "sale", (json_int_t)sale->id, "state", "",
+			"after", *cursor, "limit", PAGE_LIMIT),
 		&answer);
 
 	if (err)
@@ -209,7 +213,8 @@ static int rebuild_sale(struct pipeline *p, const struct sale *sale, uint64_t fr
 	json_decref(cursor);
 	if (!err) {
 		sales_fill_slot(p->d->sales, sale, free_units);
-		log_info("sale %s: rebuilt in the gate from the ledger, %zu orders, %" PRIu64 " units free", sale->slug, tallies.count, free_units);
+		log_info("sale %s: rebuilt in the gate from the ledger, %zu orders, %" PRIu64 " units free", sale->slug,
+			tallies.count, free_units);
 	}
 	free(tallies.all);
 	return err;
@@ -244,8 +249,9 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 		gone += refused;
 	}
 	if (put_in < gone) {
-		log_error("sale %s: the ledger has %" PRIu64 " units put in and %" PRIu64 " ordered or refused: nothing is free", sale->slug, put_in,
-			gone);
+		log_error("sale %s: the ledger has %" PRIu64 " units put in and %" PRIu64
+			  " ordered or refused: nothing is free",
+			sale->slug, put_in, gone);
 		gone = put_in;
 	}
 	if (owner == sale->id) {
@@ -262,7 +268,9 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 	}
 	err = rebuild_sale(p, sale, put_in - gone);
 	if (err == -E2BIG) {
-		log_error("sale %s: its orders do not fit the gate's maps; raise gate.max_admissions and attach again. The sale stays closed", sale->slug);
+		log_error(
+			"sale %s: its orders do not fit the gate's maps; raise gate.max_admissions and attach again. The sale stays closed",
+			sale->slug);
 		err = 0;
 	}
 	return err;
@@ -278,7 +286,9 @@ static void close_orphans(struct daemon *d)
 		if (!id || sales_counts(d->sales, id) || (words->flags & SLUICE_SALE_ENDED))
 			continue;
 		__atomic_fetch_or(&words->flags, SLUICE_SALE_ENDED, __ATOMIC_SEQ_CST);
-		log_error("the gate has a sale with id %u that the ledger does not know: it is ended. Is this the right ledger?", id);
+		log_error(
+			"the gate has a sale with id %u that the ledger does not know: it is ended. Is this the right ledger?",
+			id);
 	}
 }
 

@@ -16,7 +16,7 @@
 #define BUCKETS 1024
 /* A sale's pace may run ahead by what it admits in this time; without it, a pace would always stay a little below its figure. */
 #define PACE_BURST_NS 100000000ULL
-#define NS_PER_S      1000000000ULL
+#define NS_PER_S 1000000000ULL
 
 struct entry {
 	struct sale sale;
@@ -259,10 +259,10 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	const char *slug, *mode;
 	int paused, ended;
 
-	if (json_unpack((json_t *)json, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:I, s:I, s:I}", "id", &id, "slug", &slug,
-		    "opens_ns", &opens, "ends_ns", &ends, "per_buyer", &per_buyer, "hold_seconds", &hold, "pace_per_second", &pace,
-		    "order_mode", &mode, "token_multiplier", &multiplier, "paused", &paused, "ended", &ended, "put_in", &put_in,
-		    "held", &held, "confirmed", &confirmed) < 0)
+	if (json_unpack((json_t *)json, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:I, s:I, s:I}", "id",
+		    &id, "slug", &slug, "opens_ns", &opens, "ends_ns", &ends, "per_buyer", &per_buyer, "hold_seconds",
+		    &hold, "pace_per_second", &pace, "order_mode", &mode, "token_multiplier", &multiplier, "paused",
+		    &paused, "ended", &ended, "put_in", &put_in, "held", &held, "confirmed", &confirmed) < 0)
 		return -EPROTO;
 	if (id < 1 || id > UINT32_MAX || strlen(slug) > SALE_SLUG_MAX || put_in < 0 || held < 0 || confirmed < 0)
 		return -EPROTO;
@@ -309,8 +309,9 @@ void sales_write_words(struct sales *sales, const struct sale *sale)
 		pace.tolerance_ns = pace.interval_ns < PACE_BURST_NS ? PACE_BURST_NS - pace.interval_ns : 0;
 	}
 	/* Only flags differ: one store, and the sale is never seen closed. */
-	same = slot->opens_wall == sale->opens_ns && slot->ends_wall == sale->ends_ns && slot->per_buyer == sale->per_buyer &&
-		slot->pace.interval_ns == pace.interval_ns && slot->pace.tolerance_ns == pace.tolerance_ns;
+	same = slot->opens_wall == sale->opens_ns && slot->ends_wall == sale->ends_ns &&
+		slot->per_buyer == sale->per_buyer && slot->pace.interval_ns == pace.interval_ns &&
+		slot->pace.tolerance_ns == pace.tolerance_ns;
 	if (!same) {
 		__atomic_store_n(&slot->flags, flags | SLUICE_SALE_CLOSED, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&slot->opens_wall, sale->opens_ns, __ATOMIC_SEQ_CST);
@@ -338,10 +339,11 @@ void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free
 
 json_t *sales_to_ledger(const struct sale *sale)
 {
-	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b}", "id", (json_int_t)sale->id, "slug", sale->slug,
-		"opens_ns", (json_int_t)sale->opens_ns, "ends_ns", (json_int_t)sale->ends_ns, "per_buyer", (json_int_t)sale->per_buyer,
-		"hold_seconds", (json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode",
-		sale->order_mode, "token_multiplier", (json_int_t)sale->token_multiplier, "paused", sale->paused, "ended", sale->ended);
+	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b}", "id", (json_int_t)sale->id, "slug",
+		sale->slug, "opens_ns", (json_int_t)sale->opens_ns, "ends_ns", (json_int_t)sale->ends_ns, "per_buyer",
+		(json_int_t)sale->per_buyer, "hold_seconds", (json_int_t)sale->hold_seconds, "pace_per_second",
+		(json_int_t)sale->pace_per_second, "order_mode", sale->order_mode, "token_multiplier",
+		(json_int_t)sale->token_multiplier, "paused", sale->paused, "ended", sale->ended);
 }
 
 int sales_take_units(struct sales *sales, const struct sale *sale, uint64_t units)
@@ -354,7 +356,8 @@ int sales_take_units(struct sales *sales, const struct sale *sale, uint64_t unit
 	do {
 		if (old < units)
 			return -ENOSPC;
-	} while (!__atomic_compare_exchange_n(free_units, &old, old - units, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
+	} while (
+		!__atomic_compare_exchange_n(free_units, &old, old - units, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
 	return 0;
 }
 

@@ -15,14 +15,14 @@
 
 /* Figures of a sale that change with every order. They live as long as the daemon, so others may keep the pointer. */
 struct sale_counts {
-	atomic_ullong put_in;        /* ledger: put in less taken away */
-	atomic_ullong held;          /* ledger: units */
-	atomic_ullong confirmed;     /* ledger: units */
-	atomic_ullong pending;       /* units admitted and not durable yet */
-	atomic_ullong refused;       /* units that the ledger refused: an alarm */
-	atomic_ullong moving;        /* units out of the gate on their way out of the ledger */
-	atomic_ullong live_tokens;   /* entries in map "issued" */
-	atomic_int balance;          /* enum sale_balance; maintenance */
+	atomic_ullong put_in;      /* ledger: put in less taken away */
+	atomic_ullong held;        /* ledger: units */
+	atomic_ullong confirmed;   /* ledger: units */
+	atomic_ullong pending;     /* units admitted and not durable yet */
+	atomic_ullong refused;     /* units that the ledger refused: an alarm */
+	atomic_ullong moving;      /* units out of the gate on their way out of the ledger */
+	atomic_ullong live_tokens; /* entries in map "issued" */
+	atomic_int balance;        /* enum sale_balance; maintenance */
 };
 enum sale_balance { SALE_BALANCED, SALE_SUSPECT, SALE_UNBALANCED };
 

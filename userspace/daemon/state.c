@@ -31,7 +31,8 @@ int state_lock(const char *dir, char *error, size_t error_size)
 	}
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
 		err = -errno;
-		snprintf(error, error_size, "cannot lock %s: %s", path, err == -EWOULDBLOCK ? "another sluiced is running" : strerror(-err));
+		snprintf(error, error_size, "cannot lock %s: %s", path,
+			err == -EWOULDBLOCK ? "another sluiced is running" : strerror(-err));
 		close(fd);
 		return err;
 	}
@@ -95,7 +96,8 @@ int state_load_secret(const char *dir, char *secret, char *error, size_t error_s
 		text[strcspn(text, "\r\n")] = '\0';
 		if (strlen(text) != DAEMON_SECRET_HEX || strspn(text, "0123456789abcdef") != DAEMON_SECRET_HEX) {
 			err = -EINVAL;
-			snprintf(error, error_size, "%s must hold %d hex digits; remove it to have a new one made", path, DAEMON_SECRET_HEX);
+			snprintf(error, error_size, "%s must hold %d hex digits; remove it to have a new one made",
+				path, DAEMON_SECRET_HEX);
 		} else {
 			memcpy(secret, text, DAEMON_SECRET_HEX + 1);
 		}

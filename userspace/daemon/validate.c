@@ -13,8 +13,8 @@
 
 #include "common/timefmt.h"
 
-static __attribute__((format(printf, 5, 6))) int fail(struct validate_error *error, unsigned status, const char *code, const char *field,
-	const char *format, ...)
+static __attribute__((format(printf, 5, 6))) int fail(
+	struct validate_error *error, unsigned status, const char *code, const char *field, const char *format, ...)
 {
 	va_list args;
 
@@ -27,23 +27,27 @@ static __attribute__((format(printf, 5, 6))) int fail(struct validate_error *err
 	return -EINVAL;
 }
 
-static int read_integer(const struct validate_field *field, const json_t *value, int64_t *out, struct validate_error *error)
+static int read_integer(
+	const struct validate_field *field, const json_t *value, int64_t *out, struct validate_error *error)
 {
 	if (!json_is_integer(value))
 		return fail(error, 400, "wrong_type", field->name, "%s must be an integer.", field->name);
 	*out = json_integer_value(value);
 	if (*out < field->min || *out > field->max)
-		return fail(error, 422, "out_of_range", field->name, "%s must be from %" PRId64 " to %" PRId64 ".", field->name, field->min, field->max);
+		return fail(error, 422, "out_of_range", field->name, "%s must be from %" PRId64 " to %" PRId64 ".",
+			field->name, field->min, field->max);
 	return 0;
 }
 
-static int read_number(const struct validate_field *field, const json_t *value, double *out, struct validate_error *error)
+static int read_number(
+	const struct validate_field *field, const json_t *value, double *out, struct validate_error *error)
 {
 	if (!json_is_number(value))
 		return fail(error, 400, "wrong_type", field->name, "%s must be a number.", field->name);
 	*out = json_number_value(value);
 	if (*out != 0 && !(*out >= field->low && *out <= field->high))
-		return fail(error, 422, "out_of_range", field->name, "%s must be 0, or from %g to %.0f.", field->name, field->low, field->high);
+		return fail(error, 422, "out_of_range", field->name, "%s must be 0, or from %g to %.0f.", field->name,
+			field->low, field->high);
 	return 0;
 }
 
@@ -54,20 +58,25 @@ static int read_text(const struct validate_field *field, const json_t *value, ch
 	if (!json_is_string(value))
 		return fail(error, 400, "wrong_type", field->name, "%s must be a text.", field->name);
 	if (length < (size_t)field->min || length > (size_t)field->max)
-		return fail(error, 422, "out_of_range", field->name, "%s must have from %" PRId64 " to %" PRId64 " bytes.", field->name, field->min,
-			field->max);
+		return fail(error, 422, "out_of_range", field->name,
+			"%s must have from %" PRId64 " to %" PRId64 " bytes.", field->name, field->min, field->max);
 	if (strlen(json_string_value(value)) != length)
-		return fail(error, 422, "out_of_range", field->name, "%s must not contain a NUL character.", field->name);
+		return fail(
+			error, 422, "out_of_range", field->name, "%s must not contain a NUL character.", field->name);
 	memcpy(out, json_string_value(value), length + 1);
 	return 0;
 }
 
-static int read_time(const struct validate_field *field, const json_t *value, uint64_t *out, struct validate_error *error)
+static int read_time(
+	const struct validate_field *field, const json_t *value, uint64_t *out, struct validate_error *error)
 {
 	if (!json_is_string(value))
-		return fail(error, 400, "wrong_type", field->name, "%s must be a text such as \"2026-11-22T12:00:00Z\".", field->name);
-	if (strlen(json_string_value(value)) != json_string_length(value) || time_parse_rfc3339(json_string_value(value), out))
-		return fail(error, 422, "out_of_range", field->name, "%s must be an RFC 3339 time such as \"2026-11-22T12:00:00Z\".", field->name);
+		return fail(error, 400, "wrong_type", field->name,
+			"%s must be a text such as \"2026-11-22T12:00:00Z\".", field->name);
+	if (strlen(json_string_value(value)) != json_string_length(value) ||
+		time_parse_rfc3339(json_string_value(value), out))
+		return fail(error, 422, "out_of_range", field->name,
+			"%s must be an RFC 3339 time such as \"2026-11-22T12:00:00Z\".", field->name);
 	return 0;
 }
 
@@ -88,8 +97,8 @@ static int read_field(const struct validate_field *field, const json_t *value, v
 	return -EINVAL;
 }
 
-int validate_object(const json_t *object, const struct validate_field *fields, unsigned count, void *out, uint32_t *present,
-	struct validate_error *error)
+int validate_object(const json_t *object, const struct validate_field *fields, unsigned count, void *out,
+	uint32_t *present, struct validate_error *error)
 {
 	const char *name;
 	json_t *value;

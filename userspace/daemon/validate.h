@@ -34,7 +34,7 @@ struct validate_error {
 /* Fills `out` by `fields` (at most 32). Bit n of *present tells whether field n was there; what was not there is left as it is. Returns 0, or
  * -EINVAL with `error`; the first field that is wrong is named, unknown ones first.
  */
-int validate_object(const json_t *object, const struct validate_field *fields, unsigned count, void *out, uint32_t *present,
-	struct validate_error *error);
+int validate_object(const json_t *object, const struct validate_field *fields, unsigned count, void *out,
+	uint32_t *present, struct validate_error *error);
 
 #endif
