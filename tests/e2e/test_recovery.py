@@ -294,11 +294,10 @@ def test_a_disk_that_is_full_closes_orders_and_space_opens_them_again():
 def run_full_disk(world, box):
     sale = world.sale(stock=2000)
     told = [world.order(sale.token()).json() for _ in range(5)]
-    with open(box / "ballast", "wb") as ballast:
+    with open(box / "ballast", "wb", buffering=0) as ballast:
         try:
-            while True:
-                ballast.write(b"x" * 4096)
-                ballast.flush()
+            while ballast.write(b"x" * 4096):
+                pass
         except OSError:
             pass
     # SQLite may have a few pages left in its log: order until it cannot.
