@@ -77,8 +77,9 @@ def test_detach_alone_means_the_only_interface(bare):
 
 
 def test_detach_where_nothing_is_attached(bare):
-    for args in ([DEVICE], ["--all"], []):
+    for args in ([DEVICE], ["--all"]):
         assert_failed(detach(bare, *args), NOT_FOUND)
+    assert_failed(detach(bare), USAGE, "which interface")
     assert_nothing_left(bare)
 
 

@@ -208,11 +208,12 @@ def test_another_method_takes_nothing(world, sale, family, method):
 ], ids=["tls", "zeros", "cut_off", "two_blanks", "version"])
 def test_what_is_no_request_takes_nothing_and_harms_nobody(world, sale, family, data):
     with world.connect(family) as connection:
+        connection.sock.settimeout(0.3)
         connection.send(data)
         connection.sock.shutdown(socket.SHUT_WR)
         try:
             connection.receive_end()
-        except ConnectionResetError:
-            pass
+        except (ConnectionResetError, TimeoutError):
+            pass  # the server may wait for the rest of a head until its own time is up
     assert world.order(sale.token(), family).status == 201
     assert_one_unit(sale)
