@@ -39,7 +39,7 @@ __noinline int handshake_find_socket(struct xdp_md *ctx, struct packet *pkt)
 }
 
 /* True for the ACK of the handshake, the first data segment and its retransmissions; for nothing later. */
-__noinline int handshake_cookie_valid(struct xdp_md *ctx, const struct packet *pkt)
+static __always_inline int handshake_cookie_valid(struct xdp_md *ctx, const struct packet *pkt)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *ip;
 	struct tcphdr *tcp;

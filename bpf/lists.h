@@ -82,7 +82,7 @@ __noinline int list_match(const struct list_query *query)
 }
 
 /* Returns 1 if the source is denied. Sets pkt->allowed if it is on the allow list, which beats deny list and rates. */
-__noinline int lists_check(struct packet *pkt)
+static __always_inline int lists_check(struct packet *pkt)
 {
 	struct sluice_list_index *near, *wide = NULL;
 	struct list_query query = {};

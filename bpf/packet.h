@@ -45,16 +45,16 @@ struct packet {
 	__u32 l4_len;     /* TCP header and payload, by the IP header: Ethernet padding does not count */
 	__u32 header_len; /* of TCP, with options */
 	__u32 payload_len;
-	__u32 service; /* SLUICE_MAX_SERVICES = not protected */
 	__u32 retry_after_s;
 	__u8 is_ip;
 	__u8 is_ip6;
 	__u8 protocol; /* of the IP payload */
 	__u8 fragment; /* has ports, but is a fragment */
 	__u8 flags;    /* TCP_* */
+	__u8 service;  /* SLUICE_MAX_SERVICES = not protected */
 	__u8 kind;     /* enum sluice_service_kind */
 	__u8 allowed;  /* on the allow list */
-	__u8 pad[5];
 };
+_Static_assert(sizeof(struct packet) == 104, "no gaps: a stack that is handed on must be initialised to the last byte");
 
 #endif
