@@ -256,7 +256,7 @@ async function requestToken() {
 	if (answer.status === 200 || answer.status === 201) {
 		keepToken(answer.json);
 		if (stateNow() === "scheduled")
-			say("Your order link is ready. The button is armed at the opening.");
+			say("Your order link is ready. It works from the opening on.");
 		else if (!ordering)
 			say("");
 		return;
