@@ -133,7 +133,7 @@ check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
 
 check-e2e: all
-	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e
+	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs tests/e2e
 
 # The commands of the README also set a bare machine up. What they need is looked for first (a fraction of a second when nothing is
 # missing), and make starts again after it: the compiler's and pkg-config's answers may be new.
