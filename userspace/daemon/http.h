@@ -32,6 +32,8 @@ struct http_listener {
 	size_t body_max;
 	/* Called before the route; MHD_YES: go on. Else it has answered, and its result is in *result. May be NULL. */
 	bool (*admit)(struct http_request *request, enum MHD_Result *result);
+	/* True for a request whose body nobody reads: it is not kept, and is not refused for its length. May be NULL. */
+	bool (*ignores_body)(const struct http_request *request);
 	bool needs_secret; /* control over TCP */
 	bool is_watched;   /* handlers never wait; the heartbeat watches them */
 };

@@ -124,6 +124,13 @@ static int ask_judge(struct http_request *request, struct sluice_call *call)
 	}
 }
 
+bool http_order_ignores_body(const struct http_request *request)
+{
+	static const char prefix[] = "/v1/orders/";
+
+	return !strcmp(request->method, "POST") && !strncmp(request->path, prefix, sizeof(prefix) - 1);
+}
+
 enum MHD_Result http_order_post(struct http_request *request)
 {
 	struct sluice_call call;

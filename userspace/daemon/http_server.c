@@ -78,6 +78,21 @@ static size_t keep_escapes(void *arg, struct MHD_Connection *connection, char *t
 	return strlen(text);
 }
 
+/* The path of a target in absolute form, which a server must accept too (RFC 9112 section 3.2.2). The host says nothing here. */
+static const char *path_of(const char *target)
+{
+	const char *authority = NULL;
+
+	if (!strncasecmp(target, "http://", 7))
+		authority = target + 7;
+	else if (!strncasecmp(target, "https://", 8))
+		authority = target + 8;
+	if (!authority)
+		return target;
+	target = strchr(authority, '/');
+	return target ? target : "/";
+}
+
 static struct http_request *request_new(
 	struct http_listener *listener, struct MHD_Connection *connection, const char *path, const char *method)
 {
@@ -93,7 +108,7 @@ static struct http_request *request_new(
 	request->label = LABEL_NONE;
 	request->is_first = peer && peer->requests++ == 0;
 	request->method = strdup(method);
-	request->path = strdup(path);
+	request->path = strdup(path_of(path));
 	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	if (info && info->client_addr && info->client_addr->sa_family != AF_UNIX)
 		addr_from_sockaddr(info->client_addr, &request->source);
@@ -103,13 +118,18 @@ static struct http_request *request_new(
 	return NULL;
 }
 
+static bool ignores_body(const struct http_request *request)
+{
+	return request->listener->ignores_body && request->listener->ignores_body(request);
+}
+
 static int take_body(struct http_request *request, const char *bytes, size_t length)
 {
 	size_t limit = request->listener->body_max;
 	char *body;
 
 	request->body_seen += length;
-	if (request->body_seen > limit)
+	if (request->body_seen > limit || ignores_body(request))
 		return request->body_seen > limit * BODY_GIVE_UP_FACTOR ? -E2BIG : 0;
 	body = realloc(request->body, request->body_length + length + 1);
 	if (!body)
@@ -184,7 +204,7 @@ static enum MHD_Result dispatch(struct http_request *request)
 		return request->route->handle(request);
 	if (request->listener->admit && !request->listener->admit(request, &result))
 		return result;
-	if (request->body_seen > request->listener->body_max)
+	if (request->body_seen > request->listener->body_max && !ignores_body(request))
 		return send_too_long(request);
 	if (!find_route(request, &result))
 		return result;
@@ -207,7 +227,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 			return MHD_NO;
 		/* A body that says in advance that it is too long is refused before it is sent. */
 		length = http_header(request, MHD_HTTP_HEADER_CONTENT_LENGTH);
-		if (length && strtoull(length, NULL, 10) > listener->body_max)
+		if (length && strtoull(length, NULL, 10) > listener->body_max && !ignores_body(request))
 			return send_too_long(request);
 		return MHD_YES;
 	}
