@@ -34,7 +34,7 @@ struct gate_sizes {
 };
 
 /* Enters a new network namespace, loads and fills everything: sale GATE_SALE open with 10 units, per_buyer 1, limits off,
- * heartbeat now, orders open. Exits the process with a sentence on failure (a test without its gate is no test).
+ * daemon alive for hours, orders open. Exits the process with a sentence on failure (a test without its gate is no test).
  */
 void gate_open(struct gate *gate, const struct gate_sizes *sizes);
 void gate_close(struct gate *gate);

@@ -68,7 +68,6 @@ static void run_both(struct gate *gate, struct side *sides, void (*first)(struct
 	cpu_set_t allowed;
 	int cpu = -1;
 
-	gate->control->heartbeat_mono = time_mono_ns() + 3600 * SECOND_NS; /* the daemon lives on */
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	for (unsigned i = 0; i < 2; i++) {
 		sides[i] = (struct side){.gate = gate, .round = i ? second : first, .index = i, .rounds = rounds};

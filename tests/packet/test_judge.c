@@ -17,6 +17,8 @@
 #define MS_NS 1000000ULL
 #define HOUR_NS (3600 * SECOND_NS)
 #define STOCK 10
+#define AHEAD_NS (150 * MS_NS) /* of an edge: longer than a busy machine keeps a thread waiting */
+#define EDGE_CALLS 500
 #define ROOM 1024
 #define RING_BYTES 65536
 #define NO_RETRY (-1)
@@ -293,8 +295,8 @@ static void expect_edge(struct gate *gate, const struct sluice_token *token, uin
 				reason_label(reason));
 			seen_after++;
 		}
-	} while (from < edge + 10 * MS_NS);
-	assert_true(seen_before > 10 && seen_after > 10);
+	} while (seen_after < EDGE_CALLS);
+	assert_true(seen_before > 0);
 }
 
 static void the_window_opens_and_closes_to_the_call(void **state)
@@ -304,10 +306,10 @@ static void the_window_opens_and_closes_to_the_call(void **state)
 	struct sluice_token token = gate_token(1, 1);
 	uint64_t now = time_mono_ns() + gate->control->wall_offset_ns;
 
-	sale->opens_wall = now + 30 * MS_NS;
+	sale->opens_wall = now + AHEAD_NS;
 	gate->stock[GATE_SALE].free = 0; /* open shows as sold out, so that one token can ask often */
 	expect_edge(gate, &token, sale->opens_wall, SLUICE_REASON_NOT_OPEN, SLUICE_REASON_SOLD_OUT);
-	sale->ends_wall = time_mono_ns() + gate->control->wall_offset_ns + 30 * MS_NS;
+	sale->ends_wall = time_mono_ns() + gate->control->wall_offset_ns + AHEAD_NS;
 	expect_edge(gate, &token, sale->ends_wall, SLUICE_REASON_SOLD_OUT, SLUICE_REASON_ENDED);
 }
 
@@ -315,10 +317,10 @@ static void a_token_expires_to_the_call(void **state)
 {
 	struct gate *gate = *state;
 	struct sluice_token token = gate_token(1, 1);
-	/* The gate's clock stands 30 ms before a full second. */
+	/* The gate's clock stands shortly before a full second. */
 	uint64_t second = time_wall_ns() / SECOND_NS + 5;
 
-	gate->control->wall_offset_ns = second * SECOND_NS - 30 * MS_NS - time_mono_ns();
+	gate->control->wall_offset_ns = second * SECOND_NS - AHEAD_NS - time_mono_ns();
 	token.expires_at_s = second;
 	gate->stock[GATE_SALE].free = 0;
 	expect_edge(gate, &token, second * SECOND_NS, SLUICE_REASON_SOLD_OUT, SLUICE_REASON_TOKEN_EXPIRED);
