@@ -57,9 +57,12 @@ __noinline int gate_judge(struct xdp_md *ctx, struct packet *pkt)
 /* First data of a connection whose cookie is valid: the source is real. */
 static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet *pkt)
 {
+	struct sluice_rate *bucket = NULL;
 	int reason = SLUICE_REASON_NONE;
 
-	if (!pkt->allowed && rate_is_muted(&pkt->source))
+	if (!pkt->allowed)
+		bucket = rate_of_source(&pkt->source);
+	if (rate_is_muted(bucket))
 		return SLUICE_REASON_RATE_DROP;
 	if (handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
 		return SLUICE_REASON_SOCKET; /* a retransmission: not charged again */
@@ -67,7 +70,7 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 	pkt->now = bpf_ktime_get_ns();
 	if (!pkt->allowed)
 		reason = rate_check_request(
-			&pkt->source, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
+			&pkt->source, bucket, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
 	return pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
@@ -147,7 +150,8 @@ int sluice_door(struct sluice_call *call)
 	if (lists_check(&pkt)) {
 		reason = SLUICE_REASON_DENIED;
 	} else if (!pkt.allowed && (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE))) {
-		reason = rate_check_request(&judge.admission.source, judge.now, 1, &judge.retry_after_s);
+		reason = rate_check_request(&judge.admission.source, rate_of_source(&judge.admission.source), judge.now,
+			1, &judge.retry_after_s);
 		if (reason == SLUICE_REASON_NONE)
 			reason = SLUICE_REASON_REQUEST;
 	}

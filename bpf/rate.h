@@ -71,26 +71,29 @@ static __always_inline void rate_key_prefix(struct sluice_rate_key *key, const s
 	key->pad = 0;
 }
 
-/* Over its rate and out of answers: known from the source's own words alone, without a clock. */
-static __always_inline int rate_is_muted(const struct sluice_addr *source)
+/* The source's bucket, NULL if it has none. A packet looks it up once: should the LRU give the entry to another source meanwhile, that
+ * one is charged a cell too many.
+ */
+static __always_inline struct sluice_rate *rate_of_source(const struct sluice_addr *source)
 {
 	struct sluice_rate_key key;
-	struct sluice_rate *bucket;
 
 	rate_key_source(&key, source);
-	bucket = bpf_map_lookup_elem(&rates, &key);
+	return bpf_map_lookup_elem(&rates, &key);
+}
+
+/* Over its rate and out of answers: known from the source's own words alone, without a clock. */
+static __always_inline int rate_is_muted(const struct sluice_rate *bucket)
+{
 	return bucket && bucket->muted_until && bucket->muted_until >= bpf_jiffies64();
 }
 
-/* Charges one cell to the bucket of `key`, made if absent. Returns 0 if it does not conform, with *retry_after_s. */
-static __always_inline int rate_charge(
-	const struct sluice_rate_key *key, const struct sluice_limit *limit, __u64 now, __u32 *retry_after_s)
+/* Charges one cell to `bucket`, which is made for `key` if it is NULL. Returns 0 if it does not conform, with *retry_after_s. */
+static __always_inline int rate_charge_bucket(struct sluice_rate *bucket, const struct sluice_rate_key *key,
+	const struct sluice_limit *limit, __u64 now, __u32 *retry_after_s)
 {
-	struct sluice_rate *bucket;
-
 	if (!limit->interval_ns)
 		return 1;
-	bucket = bpf_map_lookup_elem(&rates, key);
 	if (!bucket) {
 		struct sluice_rate fresh = {.tat = now + limit->interval_ns};
 
@@ -104,19 +107,27 @@ static __always_inline int rate_charge(
 	return 0;
 }
 
+/* The same for the bucket that `key` has. */
+static __always_inline int rate_charge(
+	const struct sluice_rate_key *key, const struct sluice_limit *limit, __u64 now, __u32 *retry_after_s)
+{
+	if (!limit->interval_ns)
+		return 1;
+	return rate_charge_bucket(bpf_map_lookup_elem(&rates, key), key, limit, now, retry_after_s);
+}
+
 /* May this source have another 429? If not, it is muted for the rest of this tick and the next. */
 static __always_inline int rate_may_answer(
 	const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
 {
-	struct sluice_rate_key key;
-	struct sluice_rate *bucket;
+	struct sluice_rate *bucket = rate_of_source(source); /* this very packet may have made it */
 
-	rate_key_source(&key, source);
-	bucket = bpf_map_lookup_elem(&rates, &key);
 	if (!bucket) {
 		/* The rate per source is off, so it has no bucket yet: its budget of answers needs one. */
 		struct sluice_rate fresh = {.answer_tat = now + limit->interval_ns};
+		struct sluice_rate_key key;
 
+		rate_key_source(&key, source);
 		bpf_map_update_elem(&rates, &key, &fresh, BPF_NOEXIST);
 		return 1;
 	}
@@ -126,8 +137,11 @@ static __always_inline int rate_may_answer(
 	return 0;
 }
 
-/* Charges source and prefix for one request. `answers` tells if a refused one may be answered at all. */
-__noinline int rate_check_request(const struct sluice_addr *source, __u64 now, int answers, __u32 *retry_after_s)
+/* Charges source and prefix for one request; `bucket` is that of the source, or NULL. `answers` tells if a refused one may be
+ * answered at all.
+ */
+__noinline int rate_check_request(
+	const struct sluice_addr *source, struct sluice_rate *bucket, __u64 now, int answers, __u32 *retry_after_s)
 {
 	struct sluice_limits *lim = limits_get();
 	enum sluice_reason reason = SLUICE_REASON_NONE;
@@ -136,7 +150,7 @@ __noinline int rate_check_request(const struct sluice_addr *source, __u64 now, i
 	if (!lim || !source || !retry_after_s)
 		return SLUICE_REASON_NONE;
 	rate_key_source(&key, source);
-	if (!rate_charge(&key, &lim->limit[SLUICE_LIMIT_SOURCE], now, retry_after_s)) {
+	if (!rate_charge_bucket(bucket, &key, &lim->limit[SLUICE_LIMIT_SOURCE], now, retry_after_s)) {
 		reason = SLUICE_REASON_RATE_SOURCE;
 	} else {
 		rate_key_prefix(&key, source);

@@ -66,35 +66,42 @@ int step_2_cookie(struct xdp_md *ctx)
 	return step_to_cookie(ctx, &pkt) ? XDP_PASS : XDP_DROP;
 }
 
-static __always_inline int step_to_muted(struct xdp_md *ctx, struct packet *pkt)
+static __always_inline int step_to_muted(struct xdp_md *ctx, struct packet *pkt, struct sluice_rate **bucket)
 {
-	return step_to_cookie(ctx, pkt) && !rate_is_muted(&pkt->source);
+	if (!step_to_cookie(ctx, pkt))
+		return 0;
+	*bucket = rate_of_source(&pkt->source);
+	return !rate_is_muted(*bucket);
 }
 
 SEC("xdp")
 int step_3_muted(struct xdp_md *ctx)
 {
+	struct sluice_rate *bucket;
 	struct packet pkt = {};
 
-	return step_to_muted(ctx, &pkt) ? XDP_PASS : XDP_DROP;
+	return step_to_muted(ctx, &pkt, &bucket) ? XDP_PASS : XDP_DROP;
 }
 
 SEC("xdp")
 int step_4_socket(struct xdp_md *ctx)
 {
+	struct sluice_rate *bucket;
 	struct packet pkt = {};
 
-	if (!step_to_muted(ctx, &pkt) || handshake_find_socket(ctx, &pkt) == SOCKET_CONNECTION)
+	if (!step_to_muted(ctx, &pkt, &bucket) || handshake_find_socket(ctx, &pkt) == SOCKET_CONNECTION)
 		return XDP_DROP;
 	return XDP_PASS;
 }
 
 static __always_inline int step_to_rates(struct xdp_md *ctx, struct packet *pkt)
 {
-	if (!step_to_muted(ctx, pkt) || handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+	struct sluice_rate *bucket;
+
+	if (!step_to_muted(ctx, pkt, &bucket) || handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
 		return 0;
 	pkt->now = bpf_ktime_get_ns();
-	return rate_check_request(&pkt->source, pkt->now, 1, &pkt->retry_after_s) == SLUICE_REASON_NONE;
+	return rate_check_request(&pkt->source, bucket, pkt->now, 1, &pkt->retry_after_s) == SLUICE_REASON_NONE;
 }
 
 SEC("xdp")
