@@ -470,6 +470,22 @@ static void an_ip6_packet_with_an_atomic_fragment_header_is_whole(void **state)
 	}
 }
 
+static void a_second_fragment_header_does_not_make_a_fragment_whole(void **state)
+{
+	static const struct extension chain[] = {{PROTO_FRAGMENT, 8}, {PROTO_FRAGMENT, 8}};
+	uint8_t bytes[FRAME_MAX];
+	struct frame frame = frame_syn(true);
+	unsigned ip = frame_ip_offset(&frame), length;
+	struct run run;
+
+	for (unsigned i = 0; i < 2; i++) { /* the real one first, and last */
+		length = insert_chain(bytes, frame_write(&frame, bytes), ip, chain, 2);
+		bytes[ip + 40 + 8 * i + 3] = FRAGMENT_MORE6;
+		gate_run(*state, bytes, length, &run);
+		expect_reason(&run, SLUICE_REASON_FRAGMENT, "real fragment header %u of two", i);
+	}
+}
+
 static void the_do_not_fragment_bit_does_not_matter(void **state)
 {
 	struct frame frame = frame_syn(false);
@@ -698,6 +714,7 @@ int main(void)
 		gate_test(a_tcp_fragment_over_the_flags_is_dropped_at_any_port),
 		gate_test(a_tiny_first_fragment_is_dropped),
 		gate_test(an_ip6_packet_with_an_atomic_fragment_header_is_whole),
+		gate_test(a_second_fragment_header_does_not_make_a_fragment_whole),
 		gate_test(the_do_not_fragment_bit_does_not_matter),
 		gate_test(other_protocols_pass_untouched),
 		gate_test(other_ports_pass_untouched_whatever_the_flags),
