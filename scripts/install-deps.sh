@@ -48,6 +48,7 @@ test   wrk                cmd:wrk
 test   procps             cmd:sysctl
 test   util-linux         cmd:nsenter
 test   util-linux         cmd:setpriv
+test   faketime           cmd:faketime
 test   chromium           cmd:chromium
 test   chromium-driver    cmd:chromedriver
 demo   sqlite3            cmd:sqlite3
