@@ -66,7 +66,11 @@ static __always_inline enum sluice_reason judge_check_token(struct judge *j)
 	return SLUICE_REASON_NONE;
 }
 
-/* Was this token admitted before? REASON_NONE: no. */
+/* Was this token admitted before? REASON_NONE: no.
+ *
+ * A claim that another CPU undoes while we read its entry may be used at once for another token (a preallocated hash does not
+ * wait for readers). The serial in the value tells: it is the first word to be overwritten, and is looked at last.
+ */
 static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
 {
 	struct sluice_token *token = &j->token;
@@ -75,11 +79,13 @@ static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
 
 	if (!before)
 		return SLUICE_REASON_NONE;
-	if (before->buyer != token->buyer || before->sale != token->sale)
-		return SLUICE_REASON_TOKEN_MAC; /* two tokens with one serial: cannot be ours */
 	if (*(volatile __u32 *)&before->state != SLUICE_ADMISSION_DONE)
 		return SLUICE_REASON_IN_PROGRESS;
 	j->admission = *before;
+	if (*(volatile __u64 *)&before->serial != serial)
+		return SLUICE_REASON_IN_PROGRESS;
+	if (j->admission.buyer != token->buyer || j->admission.sale != token->sale)
+		return SLUICE_REASON_TOKEN_MAC; /* two tokens with one serial: cannot be ours */
 	return SLUICE_REASON_ADMITTED_AGAIN;
 }
 
@@ -254,6 +260,7 @@ static __always_inline enum sluice_reason judge_admit(
 	}
 	/* On the stack: kernel 6.1 does not let a map be updated from memory that a global function got as an argument. */
 	struct sluice_admission claim = {
+		.serial = serial,
 		.buyer = j->token.buyer,
 		.source = j->admission.source,
 		.admitted_wall = wall,

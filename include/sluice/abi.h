@@ -143,6 +143,7 @@ enum sluice_admission_state {
 enum sluice_door { SLUICE_DOOR_WIRE = 1, SLUICE_DOOR_CALL = 2 };
 
 struct sluice_admission {
+	__u64 serial; /* as the key; first, so that it is the first word to change when an entry is used anew */
 	__u64 buyer;
 	struct sluice_addr source;
 	__u64 admitted_wall;
@@ -293,14 +294,14 @@ _Static_assert(sizeof(struct sluice_control) == 128, "abi");
 _Static_assert(sizeof(struct sluice_sale) == 64, "abi");
 _Static_assert(sizeof(struct sluice_stock) == 128, "abi");
 _Static_assert(sizeof(struct sluice_key) == 32, "abi");
-_Static_assert(sizeof(struct sluice_admission) == 56, "abi");
-_Static_assert(sizeof(struct sluice_admitted) == 64, "abi");
+_Static_assert(sizeof(struct sluice_admission) == 64, "abi");
+_Static_assert(sizeof(struct sluice_admitted) == 72, "abi");
 _Static_assert(sizeof(struct sluice_buyer_key) == 16, "abi");
 _Static_assert(sizeof(struct sluice_issued) == 16, "abi");
 _Static_assert(sizeof(struct sluice_rate) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");
-_Static_assert(sizeof(struct sluice_call) == 160, "abi");
+_Static_assert(sizeof(struct sluice_call) == 168, "abi");
 
 #endif

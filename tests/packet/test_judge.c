@@ -594,6 +594,11 @@ static void a_token_that_is_being_judged_elsewhere_waits(void **state)
 
 	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.admissions), &serial, &claim, 0), 0);
 	expect_refused(gate, &token, SLUICE_REASON_IN_PROGRESS, NO_RETRY);
+	/* What a reader sees of an entry whose claim was undone and which another token of the same buyer has now. */
+	claim.serial = 2;
+	claim.state = SLUICE_ADMISSION_DONE;
+	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.admissions), &serial, &claim, 0), 0);
+	expect_refused(gate, &token, SLUICE_REASON_IN_PROGRESS, NO_RETRY);
 	assert_int_equal(bpf_map_delete_elem(bpf_map__fd(gate->skel->maps.admissions), &serial), 0);
 	expect_asked(gate, SLUICE_DOOR_WIRE, &token, SLUICE_REASON_ADMITTED);
 	assert_true(gate_is_conserved(gate, STOCK));

@@ -141,6 +141,7 @@ static int rebuild_order(struct pipeline *p, const struct sale *sale, const json
 		return -EPROTO;
 	if (parse_hex64(id, &serial) || parse_hex64(buyer, &(uint64_t){0}) || addr_parse(source, &admission.source))
 		return -EPROTO;
+	admission.serial = serial;
 	admission.buyer = strtoull(buyer, NULL, 16);
 	admission.admitted_wall = (uint64_t)admitted;
 	admission.expires_at_s = ends_s > UINT32_MAX ? UINT32_MAX : (uint32_t)ends_s; /* no token lives longer */
