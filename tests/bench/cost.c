@@ -17,7 +17,7 @@
 #define VERIFIED_INSNS_MAX 300000
 #define MAPS_BYTES_MAX (256 << 20)
 #define STACK_BYTES_MAX 512 /* the kernel's MAX_BPF_STACK, over a chain of calls */
-#define STACK_ALIGN 16      /* what the verifier rounds a frame up to when the JIT is on */
+#define STACK_ALIGN 32      /* what kernel 6.1 rounds a function's frame up to; newer ones take 16 with the JIT */
 #define LOG_BYTES (1 << 20)
 #define LOG_STATS 4 /* the verifier's log level that has statistics only */
 #define SUBPROGRAMS_MAX 64
