@@ -177,6 +177,23 @@ static void nothing_is_sent_without_a_connection(void **state)
 	assert_int_equal(writer_link_send(&pair->link, WIRE_QUERY, "{}", 2, &id), -ENOTCONN);
 }
 
+static void a_writer_that_takes_no_connections_does_not_keep_us_waiting(void **state)
+{
+	struct pair *pair = *state;
+	struct writer_link links[512];
+	int err = 0, opened = 0;
+
+	/* Nobody accepts: the queue fills up, and then we are told so. */
+	while (!err && opened < 512) {
+		writer_link_init(&links[opened]);
+		err = writer_link_open(&links[opened], pair->path);
+		opened += !err;
+	}
+	assert_int_equal(err, -EAGAIN);
+	while (opened--)
+		writer_link_free(&links[opened]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +204,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_header_that_is_not_ours_is_an_error, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(a_peer_that_does_not_read_never_blocks_us, open_pair, close_pair),
 		cmocka_unit_test_setup_teardown(nothing_is_sent_without_a_connection, open_pair, close_pair),
+		cmocka_unit_test_setup_teardown(
+			a_writer_that_takes_no_connections_does_not_keep_us_waiting, open_pair, close_pair),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@
 #include "common/answers.h"
 #include "common/log.h"
 
-#define TYPE_JSON    "application/json"
+#define TYPE_JSON "application/json"
 #define TYPE_PROBLEM "application/problem+json"
 
 enum MHD_Result http_send(struct http_request *request, unsigned status, struct MHD_Response *response)
@@ -59,7 +59,8 @@ static struct MHD_Response *buffer_response(const char *text, size_t length)
 	return MHD_create_response_from_buffer(length, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
 }
 
-static enum MHD_Result send_document(struct http_request *request, unsigned status, const char *type, json_t *json, unsigned retry_after_s)
+static enum MHD_Result send_document(
+	struct http_request *request, unsigned status, const char *type, json_t *json, unsigned retry_after_s)
 {
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	struct MHD_Response *response;
@@ -73,6 +74,8 @@ static enum MHD_Result send_document(struct http_request *request, unsigned stat
 		return MHD_NO;
 	}
 	add_api_headers(request, response, type);
+	if (status == 401) /* RFC 9110 section 15.5.2 */
+		add_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"sluice\"");
 	if (retry_after_s) {
 		char seconds[16];
 
@@ -82,7 +85,8 @@ static enum MHD_Result send_document(struct http_request *request, unsigned stat
 	return http_send(request, status, response);
 }
 
-enum MHD_Result http_send_json_retry(struct http_request *request, unsigned status, json_t *json, unsigned retry_after_s)
+enum MHD_Result http_send_json_retry(
+	struct http_request *request, unsigned status, json_t *json, unsigned retry_after_s)
 {
 	return send_document(request, status, TYPE_JSON, json, retry_after_s);
 }
@@ -101,7 +105,8 @@ enum MHD_Result http_send_empty(struct http_request *request, unsigned status)
 	return http_send(request, status, response);
 }
 
-enum MHD_Result http_send_text(struct http_request *request, unsigned status, const char *type, const char *text, size_t length)
+enum MHD_Result http_send_text(
+	struct http_request *request, unsigned status, const char *type, const char *text, size_t length)
 {
 	struct MHD_Response *response = buffer_response(text, length);
 
@@ -117,14 +122,15 @@ static const char *title_of(unsigned status)
 	return title ? title : "Error";
 }
 
-static enum MHD_Result problem(struct http_request *request, unsigned status, const char *code, const char *field, unsigned retry_after_s,
-	const char *format, va_list args)
+static enum MHD_Result problem(struct http_request *request, unsigned status, const char *code, const char *field,
+	unsigned retry_after_s, const char *format, va_list args)
 {
 	char detail[512];
 	json_t *json;
 
 	vsnprintf(detail, sizeof(detail), format, args);
-	json = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", title_of(status), "status", (int)status, "code", code);
+	json = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", title_of(status), "status",
+		(int)status, "code", code);
 	/* A detail may quote what was sent: bytes that are not UTF-8 are no reason to give no answer. */
 	if (json_object_set_new(json, "detail", json_string(detail)))
 		json_object_set_new(json, "detail", json_string("The request has a text that is not UTF-8."));
@@ -144,7 +150,8 @@ enum MHD_Result http_problem(struct http_request *request, unsigned status, cons
 	return result;
 }
 
-enum MHD_Result http_problem_field(struct http_request *request, unsigned status, const char *code, const char *field, const char *format, ...)
+enum MHD_Result http_problem_field(
+	struct http_request *request, unsigned status, const char *code, const char *field, const char *format, ...)
 {
 	enum MHD_Result result;
 	va_list args;
@@ -155,7 +162,8 @@ enum MHD_Result http_problem_field(struct http_request *request, unsigned status
 	return result;
 }
 
-enum MHD_Result http_problem_retry(struct http_request *request, unsigned status, const char *code, unsigned retry_after_s, const char *format, ...)
+enum MHD_Result http_problem_retry(struct http_request *request, unsigned status, const char *code,
+	unsigned retry_after_s, const char *format, ...)
 {
 	enum MHD_Result result;
 	va_list args;
@@ -178,7 +186,8 @@ enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answ
 
 	if (bpf_map_lookup_elem(maps->answers, &index, &template) ||
 		http_parse_answer(bytes, answer_fill(&template, retry_after_s, bytes), &parsed))
-		return http_problem(request, (unsigned)answer_status(answer), answer_code(answer), "The order was refused.");
+		return http_problem(
+			request, (unsigned)answer_status(answer), answer_code(answer), "The order was refused.");
 	response = buffer_response(parsed.body, parsed.body_length);
 	for (unsigned i = 0; response && i < parsed.header_count; i++)
 		if (strcasecmp(parsed.headers[i].name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
@@ -199,7 +208,8 @@ json_t *http_read_json(struct http_request *request, enum MHD_Result *result)
 	if (json)
 		*result = http_problem(request, 400, "malformed_json", "The body must be a JSON object.");
 	else
-		*result = http_problem(request, 400, "malformed_json", "The body is not JSON: %s (line %d, column %d).", error.text, error.line, error.column);
+		*result = http_problem(request, 400, "malformed_json", "The body is not JSON: %s (line %d, column %d).",
+			error.text, error.line, error.column);
 	json_decref(json);
 	return NULL;
 }

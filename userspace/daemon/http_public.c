@@ -19,7 +19,8 @@ bool http_public_admit(struct http_request *request, enum MHD_Result *result)
 	struct sluice_call call = {.op = SLUICE_CALL_RATE, .source = request->source};
 
 	/* An order is charged with its own call; a door that cannot be called refuses orders, and nothing else. */
-	if (request->is_first || (!strcmp(request->method, "POST") && http_match("/v1/orders/{}", request->path, request->captures) > 0))
+	if (request->is_first ||
+		(!strcmp(request->method, "POST") && http_match("/v1/orders/{}", request->path, request->captures) > 0))
 		return true;
 	if (gate_maps_call(&request->d->maps, &call) || reason_action(call.reason) == SLUICE_ACTION_PASS)
 		return true;
@@ -34,7 +35,8 @@ bool http_find_sale(struct http_request *request, struct sale *sale, enum MHD_Re
 	if (!sales_find(d->sales, request->captures[0], sale))
 		return true;
 	if (!atomic_load(&d->sales_known)) /* which sales there are, only the ledger knows */
-		*result = http_problem_retry(request, 503, "writer_away", RETRY_UNKNOWN_S, "The order writer is not there yet.");
+		*result = http_problem_retry(
+			request, 503, "writer_away", RETRY_UNKNOWN_S, "The order writer is not there yet.");
 	else
 		*result = http_problem(request, 404, "unknown_sale", "There is no such sale here.");
 	return false;
@@ -62,16 +64,19 @@ static enum MHD_Result get_sale(struct http_request *request)
 	else if (free_units <= put_in / FEW_DIVISOR)
 		availability = "few";
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "slug", sale.slug, "state", sales_state_name(sales_state(&sale, free_units, now)),
-			"opens_at", time_format_rfc3339(sale.opens_ns, opens), "ends_at", time_format_rfc3339(sale.ends_ns, ends), "server_time",
-			time_format_rfc3339(now, now_text), "per_buyer", (int)sale.per_buyer, "availability", availability));
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "slug", sale.slug, "state",
+			sales_state_name(sales_state(&sale, free_units, now)), "opens_at",
+			time_format_rfc3339(sale.opens_ns, opens), "ends_at", time_format_rfc3339(sale.ends_ns, ends),
+			"server_time", time_format_rfc3339(now, now_text), "per_buyer", (int)sale.per_buyer,
+			"availability", availability));
 }
 
 /* Preflight of a page on another origin (fetch standard, CORS protocol). */
 static enum MHD_Result options(struct http_request *request)
 {
 	const char *origin = request->d->config.daemon.cors_origin;
-	struct MHD_Response *response = MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
 
 	if (response && *origin) {
 		MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -90,6 +95,8 @@ const struct http_route http_public_routes[] = {
 	{"POST", "/v1/sales/{}/tokens", http_token_post_public, "tokens"},
 	{"POST", "/v1/orders/{}", http_order_post, "order"},
 	{"GET", "/v1/orders/{}", http_order_get, "order"},
-	{"OPTIONS", "/v1/{*}", options, "options"},
+	{"OPTIONS", "/v1/sales/{}", options, "options"},
+	{"OPTIONS", "/v1/sales/{}/tokens", options, "options"},
+	{"OPTIONS", "/v1/orders/{}", options, "options"},
 	{0},
 };

@@ -106,7 +106,7 @@ static bool is_admitted(struct daemon *d, __u64 serial)
 {
 	struct sluice_admission admission;
 
-	return !bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) &&
+	return !bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) && admission.serial == serial &&
 		admission.state == SLUICE_ADMISSION_DONE;
 }
 

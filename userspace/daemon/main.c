@@ -132,7 +132,7 @@ static int load_config(const struct options *options, struct config *config)
 	return err;
 }
 
-static int open_state(struct daemon *d, char *error, size_t size)
+static int read_state(struct daemon *d, char *error, size_t size)
 {
 	const char *dir = d->config.daemon.state_dir;
 	int err = state_lock(dir, error, size);
@@ -142,6 +142,29 @@ static int open_state(struct daemon *d, char *error, size_t size)
 	snprintf(d->keys_path, sizeof(d->keys_path), "%s/keys", dir);
 	err = token_keys_load(&d->keys, d->keys_path, error, size);
 	return err ? err : state_load_secret(dir, d->secret, error, size);
+}
+
+/* As the user that the daemon will be: what he cannot read or write now he could not later, when a key is rotated. */
+static int open_state(struct daemon *d, char *error, size_t size)
+{
+	const struct config *config = &d->config;
+	int err = state_make(config->daemon.state_dir, error, size), back;
+
+	if (!err)
+		err = privileges_own_state(config, error, size);
+	if (err)
+		return err;
+	err = privileges_borrow_user(config, true);
+	if (err) {
+		snprintf(error, size, "cannot work as the user \"%s\" (daemon.user): %s", config->daemon.user,
+			err == -ENOENT ? "there is no such user" : strerror(-err));
+		return err;
+	}
+	err = read_state(d, error, size);
+	back = privileges_borrow_user(config, false);
+	if (back && !err)
+		snprintf(error, size, "cannot become root again: %s", strerror(-back));
+	return err ? err : back;
 }
 
 static int open_gate(struct daemon *d, char *error, size_t size)

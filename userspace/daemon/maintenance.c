@@ -113,7 +113,8 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 	struct order_view order;
 	struct sale sale;
 
-	if (admission->state != SLUICE_ADMISSION_DONE)
+	/* Another serial: the entry was used anew while it was copied. */
+	if (admission->state != SLUICE_ADMISSION_DONE || admission->serial != serial)
 		return 0;
 	if (orders_find(d->orders, serial, &order) || order.state == ORDER_SEEN) {
 		if (wall_ns > admission->admitted_wall && wall_ns - admission->admitted_wall > LOST_AFTER_NS) {

@@ -260,7 +260,7 @@ static void *pipeline_run(void *arg)
 		last_err = err;
 		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000;
 			time_mono_ns() < until && !atomic_load(&p->stop);)
-			wait_for_work(p, backoff_ms);
+			wait_for_work(p, backoff_ms < POLL_MS ? backoff_ms : POLL_MS);
 		backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
 	}
 	return NULL;

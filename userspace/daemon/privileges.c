@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,24 +23,57 @@
 #define CAP_BPF 39
 #endif
 
-/* The files that the daemon rewrites while it runs must be his who runs it. */
-static int hand_over(const struct config *config, const struct passwd *user, char *error, size_t error_size)
+static const struct passwd *find_user(const struct config *config)
+{
+	return *config->daemon.user && geteuid() == 0 ? getpwnam(config->daemon.user) : NULL;
+}
+
+/* What root made here before is handed over. What belongs to another user is left to him: the order writer may live in the same directory. */
+static int hand_over(const char *path, const struct passwd *user)
+{
+	struct stat info;
+
+	if (lstat(path, &info))
+		return errno == ENOENT ? 0 : -errno;
+	if (info.st_uid != 0)
+		return 0;
+	return lchown(path, user->pw_uid, S_ISDIR(info.st_mode) ? (gid_t)-1 : user->pw_gid) ? -errno : 0;
+}
+
+int privileges_own_state(const struct config *config, char *error, size_t error_size)
 {
 	static const char *const names[] = {"", "/keys", "/control.secret", "/sluiced.lock"};
+	const struct passwd *user = find_user(config);
 	char path[PATH_MAX];
 
+	if (!user)
+		return 0;
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		snprintf(path, sizeof(path), "%s%s", config->daemon.state_dir, names[i]);
-		/* The directory may be shared with the order writer: its group is left alone. */
-		if (lchown(path, user->pw_uid, i ? user->pw_gid : (gid_t)-1)) {
-			int err = -errno;
+		int err;
 
+		snprintf(path, sizeof(path), "%s%s", config->daemon.state_dir, names[i]);
+		err = hand_over(path, user);
+		if (err) {
 			snprintf(error, error_size, "cannot give %s to the user %s: %s", path, user->pw_name,
 				strerror(-err));
 			return err;
 		}
 	}
 	return 0;
+}
+
+int privileges_borrow_user(const struct config *config, bool on)
+{
+	const struct passwd *user;
+
+	if (!*config->daemon.user)
+		return 0;
+	if (!on) /* root's are in the saved ids */
+		return getuid() == 0 && (seteuid(0) || setegid(0)) ? -errno : 0;
+	user = find_user(config);
+	if (!user)
+		return geteuid() == 0 ? -ENOENT : 0;
+	return setegid(user->pw_gid) || seteuid(user->pw_uid) ? -errno : 0;
 }
 
 static int keep_only_bpf(void)
@@ -63,25 +97,15 @@ static int become(const struct passwd *user)
 
 int privileges_drop(const struct config *config, char *error, size_t error_size)
 {
-	const char *name = config->daemon.user;
+	const struct passwd *user = find_user(config);
 	int err = 0;
 
-	if (*name && geteuid() == 0) {
-		const struct passwd *user = getpwnam(name);
-
-		if (!user) {
-			snprintf(error, error_size, "there is no user \"%s\" (daemon.user)", name);
-			return -ENOENT;
-		}
-		err = hand_over(config, user, error, error_size);
-		if (err)
-			return err;
-		err = become(user);
-	}
-	/* Bounding set first: it needs a capability that goes next. Where it is not allowed, no_new_privs does the same. */
-	for (unsigned long cap = 0; !err && cap <= CAP_LAST_CAP; cap++)
+	/* First, because it needs a capability that goes next. Where it is not allowed, no_new_privs does the same. */
+	for (unsigned long cap = 0; cap <= CAP_LAST_CAP; cap++)
 		if (cap != CAP_BPF)
 			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	if (user)
+		err = become(user);
 	if (!err)
 		err = keep_only_bpf();
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -12,16 +12,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+int state_make(const char *dir, char *error, size_t error_size)
+{
+	int err = mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
+
+	if (err)
+		snprintf(error, error_size, "cannot make the state directory %s: %s", dir, strerror(-err));
+	return err;
+}
+
 int state_lock(const char *dir, char *error, size_t error_size)
 {
 	char path[PATH_MAX];
 	int fd, err;
 
-	if (mkdir(dir, 0700) && errno != EEXIST) {
-		err = -errno;
-		snprintf(error, error_size, "cannot make the state directory %s: %s", dir, strerror(-err));
-		return err;
-	}
 	snprintf(path, sizeof(path), "%s/sluiced.lock", dir);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {

@@ -7,12 +7,19 @@
 
 #include "daemon/daemon.h"
 
-/* Makes the directory (0700) if absent and locks it: one daemon at a time. Returns the lock's fd or negative errno. */
+/* Makes the directory (0700) if absent. */
+int state_make(const char *dir, char *error, size_t error_size);
+/* Locks it: one daemon at a time. Returns the lock's fd or negative errno. */
 int state_lock(const char *dir, char *error, size_t error_size);
 /* Reads the control secret, or makes it (0600). Refuses a file that others may read. */
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size);
 
-/* privileges.c: becomes `user` ("" = stays), keeps CAP_BPF alone, and can never gain anything again. */
+/* --- privileges.c: the user of config.daemon.user; all do nothing where that is "" ------------------------------------- */
+/* Gives him what root made in the state directory before. */
+int privileges_own_state(const struct config *config, char *error, size_t error_size);
+/* Works on files as he would, and no longer (`on` false). Returns 0, -ENOENT if there is no such user, or negative errno. */
+int privileges_borrow_user(const struct config *config, bool on);
+/* Becomes him for good, keeps CAP_BPF alone (also without a user), and can never gain anything again. */
 int privileges_drop(const struct config *config, char *error, size_t error_size);
 
 #endif

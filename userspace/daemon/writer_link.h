@@ -25,7 +25,7 @@ struct writer_link {
 };
 
 void writer_link_init(struct writer_link *link);
-/* Returns 0 or negative errno. */
+/* Returns 0 or negative errno; -EAGAIN: the writer is there and does not take connections. Never waits. */
 int writer_link_open(struct writer_link *link, const char *path);
 void writer_link_close(struct writer_link *link); /* keeps the buffers' memory; writer_link_free gives it back */
 void writer_link_free(struct writer_link *link);
