@@ -59,6 +59,7 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 {
 	struct sluice_rate *bucket = NULL;
 	int reason = SLUICE_REASON_NONE;
+	__u32 action;
 
 	if (!pkt->allowed)
 		bucket = rate_of_source(&pkt->source);
@@ -71,9 +72,12 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 	if (!pkt->allowed)
 		reason = rate_check_request(
 			&pkt->source, bucket, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
-	if (reason != SLUICE_REASON_NONE)
-		return reason;
-	return pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
+	if (reason == SLUICE_REASON_NONE)
+		reason = pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
+	action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
+	if (action != SLUICE_ACTION_DROP)
+		handshake_note(pkt, action == SLUICE_ACTION_ANSWER);
+	return reason;
 }
 
 static __always_inline int gate_syn(struct xdp_md *ctx, struct packet *pkt)

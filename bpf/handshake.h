@@ -117,10 +117,53 @@ __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_SYN_COOKIE;
 }
 
-/* Data or FIN of a connection that was answered and forgotten. It gets a bare ACK, so that the client can close; as we never
- * answer a bare ACK, this cannot loop.
+static __always_inline __u64 *handshake_recent(const struct packet *pkt, __u64 *hash)
+{
+	__u16 sport = pkt->is_ip6 ? pkt->tuple.ipv6.sport : pkt->tuple.ipv4.sport;
+	__u16 dport = pkt->is_ip6 ? pkt->tuple.ipv6.dport : pkt->tuple.ipv4.dport;
+	struct sluice_control *ctl = control_get();
+	__u32 slot;
+
+	if (!ctl)
+		return NULL;
+	*hash = sluice_flow_hash(&pkt->source, bpf_ntohs(sport), bpf_ntohs(dport), ctl->rate_seed);
+	slot = *hash & (SLUICE_RECENT_SLOTS - 1);
+	return bpf_map_lookup_elem(&recent, &slot);
+}
+
+/* Remembers what became of a first segment. */
+static __always_inline void handshake_note(const struct packet *pkt, __u32 answered)
+{
+	__u64 hash, *word = handshake_recent(pkt, &hash);
+
+	if (word)
+		*(volatile __u64 *)word =
+			(hash >> 33) << 33 | (__u64)answered << 32 | (__u32)(pkt->now >> SLUICE_RECENT_SHIFT);
+}
+
+enum handshake_past { PAST_UNKNOWN, PAST_PASSED, PAST_ANSWERED };
+
+static __always_inline enum handshake_past handshake_past_of(const struct packet *pkt)
+{
+	__u64 hash, *word = handshake_recent(pkt, &hash), noted;
+	__u32 age;
+
+	if (!word)
+		return PAST_UNKNOWN;
+	noted = *(volatile __u64 *)word;
+	if (!noted || noted >> 33 != hash >> 33)
+		return PAST_UNKNOWN;
+	age = (__u32)(bpf_ktime_get_ns() >> SLUICE_RECENT_SHIFT) - (__u32)noted;
+	if (noted >> 32 & 1)
+		return age <= SLUICE_RECENT_ANSWERED ? PAST_ANSWERED : PAST_UNKNOWN;
+	return age <= SLUICE_RECENT_PASSED ? PAST_PASSED : PAST_UNKNOWN;
+}
+
+/* Data or FIN without a socket. A connection that was answered gets a bare ACK, so that the client can close; as we never answer a
+ * bare ACK, this cannot loop. So does a client that connected, said nothing and closes: its FIN has a valid cookie. Nothing else
+ * is acknowledged: an ACK is cumulative, and what stands before this segment may never have arrived.
  */
-static __always_inline enum sluice_reason handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
+static __always_inline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
 {
 	struct reply reply = {
 		.flags = TCP_ACK,
@@ -128,6 +171,12 @@ static __always_inline enum sluice_reason handshake_leftover(struct xdp_md *ctx,
 		.ack = pkt->seq + pkt->payload_len + (pkt->flags & TCP_FIN ? 1 : 0),
 	};
 
+	enum handshake_past past = handshake_past_of(pkt);
+
+	if (past == PAST_PASSED)
+		return SLUICE_REASON_FOLLOWS;
+	if (past == PAST_UNKNOWN && (pkt->payload_len || !handshake_cookie_valid(ctx, pkt)))
+		return SLUICE_REASON_LEFTOVER_UNKNOWN;
 	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_LEFTOVER;
 }
 

@@ -121,7 +121,7 @@ static __always_inline enum sluice_reason judge_check_right(struct judge *j, con
 }
 
 /* The rate of one token is only looked at here. It is charged when the attempt is refused (judge_charge_token): an attempt that
- * succeeds spends the token, and an insert into the LRU is the dearest thing the judge could do.
+ * succeeds spends the token, and a bucket for it would only take the place of one that is needed.
  */
 static __always_inline enum sluice_reason judge_check_token_rate(struct judge *j)
 {
@@ -131,7 +131,7 @@ static __always_inline enum sluice_reason judge_check_token_rate(struct judge *j
 
 	if (!lim || !lim->limit[SLUICE_LIMIT_TOKEN].interval_ns)
 		return SLUICE_REASON_NONE;
-	bucket = bpf_map_lookup_elem(&rates, &key);
+	bucket = rate_find(&key);
 	if (!bucket || gcra_next(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now, 1))
 		return SLUICE_REASON_NONE;
 	j->retry_after_s = gcra_retry_after_s(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now);

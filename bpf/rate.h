@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Rates: the SYN budget of sources that nobody has validated, and the rates of those that a SYN cookie has proved real.
  *
- * Per-source state is made only after that proof: a spoofed flood must not be able to push honest buyers out of the LRU (an
- * insert into a full LRU costs twenty lookups; the flood would win twice).
+ * Per-source state is made only after that proof: a spoofed flood must not be able to push honest buyers out of the table.
  */
 #ifndef SLUICE_BPF_RATE_H
 #define SLUICE_BPF_RATE_H
 
 #include "sluice/gcra.h"
 #include "maps.h"
+#include "packet.h"
 
 /* Takes one cell from a shared word. Two CPUs that meet may let one cell too many pass: the loser of the exchange tries
  * once more and then passes, so the error is at most one cell per CPU and collision, and no packet waits.
@@ -71,15 +71,73 @@ static __always_inline void rate_key_prefix(struct sluice_rate_key *key, const s
 	key->pad = 0;
 }
 
-/* The source's bucket, NULL if it has none. A packet looks it up once: should the LRU give the entry to another source meanwhile, that
- * one is charged a cell too many.
+static __always_inline struct sluice_rate_set *rate_set_of(const struct sluice_rate_key *key, __u64 *name)
+{
+	struct sluice_control *ctl = control_get();
+	__u32 slot;
+
+	if (!ctl)
+		return NULL;
+	*name = sluice_rate_name(key, ctl->rate_seed);
+	slot = *name & ctl->rate_mask;
+	return bpf_map_lookup_elem(&rates, &slot);
+}
+
+/* The bucket of a key, NULL if it has none. A packet looks it up once: should it go to another key meanwhile, that one is
+ * charged a cell too many.
  */
+static __always_inline struct sluice_rate *rate_find(const struct sluice_rate_key *key)
+{
+	__u64 name;
+	struct sluice_rate_set *set = rate_set_of(key, &name);
+
+	if (!set)
+		return NULL;
+#pragma GCC unroll 4
+	for (int i = 0; i < SLUICE_RATE_WAYS; i++)
+		if (*(volatile __u64 *)&set->way[i].name == name)
+			return &set->way[i];
+	return NULL;
+}
+
+/* Makes a bucket in the place of the one that was idle longest. NULL if another CPU was quicker there. Two CPUs may make one each for the same
+ * key; the second is never found and gives way in its turn, so a key gains one cell at most.
+ */
+static __always_inline struct sluice_rate *rate_make(const struct sluice_rate_key *key, __u64 now)
+{
+	__u64 name, idle_since = ~0ULL, old;
+	struct sluice_rate_set *set = rate_set_of(key, &name);
+	struct sluice_rate *bucket;
+	__u32 way = 0;
+
+	if (!set)
+		return NULL;
+#pragma GCC unroll 4
+	for (__u32 i = 0; i < SLUICE_RATE_WAYS; i++) {
+		__u64 since = set->way[i].name ? set->way[i].tat : 0;
+
+		if (since < idle_since) {
+			idle_since = since;
+			way = i;
+		}
+	}
+	KEEP_BOUND(way);
+	bucket = &set->way[way & (SLUICE_RATE_WAYS - 1)];
+	old = *(volatile __u64 *)&bucket->name;
+	if (__sync_val_compare_and_swap(&bucket->name, old, name) != old)
+		return NULL;
+	bucket->tat = now;
+	bucket->answer_tat = now;
+	bucket->muted_until = 0;
+	return bucket;
+}
+
 static __always_inline struct sluice_rate *rate_of_source(const struct sluice_addr *source)
 {
 	struct sluice_rate_key key;
 
 	rate_key_source(&key, source);
-	return bpf_map_lookup_elem(&rates, &key);
+	return rate_find(&key);
 }
 
 /* Over its rate and out of answers: known from the source's own words alone, without a clock. */
@@ -94,14 +152,10 @@ static __always_inline int rate_charge_bucket(struct sluice_rate *bucket, const 
 {
 	if (!limit->interval_ns)
 		return 1;
-	if (!bucket) {
-		struct sluice_rate fresh = {.tat = now + limit->interval_ns};
-
-		/* Lost against another CPU, or no room: this one cell is free. */
-		bpf_map_update_elem(&rates, key, &fresh, BPF_NOEXIST);
-		return 1;
-	}
-	if (rate_take(limit, &bucket->tat, now))
+	if (!bucket)
+		bucket = rate_make(key, now);
+	/* None: lost against another CPU, this one cell is free. */
+	if (!bucket || rate_take(limit, &bucket->tat, now))
 		return 1;
 	*retry_after_s = gcra_retry_after_s(limit, bucket->tat, now);
 	return 0;
@@ -113,24 +167,22 @@ static __always_inline int rate_charge(
 {
 	if (!limit->interval_ns)
 		return 1;
-	return rate_charge_bucket(bpf_map_lookup_elem(&rates, key), key, limit, now, retry_after_s);
+	return rate_charge_bucket(rate_find(key), key, limit, now, retry_after_s);
 }
 
 /* May this source have another 429? If not, it is muted for the rest of this tick and the next. */
 static __always_inline int rate_may_answer(
 	const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
 {
-	struct sluice_rate *bucket = rate_of_source(source); /* this very packet may have made it */
+	struct sluice_rate *bucket;
+	struct sluice_rate_key key;
 
-	if (!bucket) {
-		/* The rate per source is off, so it has no bucket yet: its budget of answers needs one. */
-		struct sluice_rate fresh = {.answer_tat = now + limit->interval_ns};
-		struct sluice_rate_key key;
-
-		rate_key_source(&key, source);
-		bpf_map_update_elem(&rates, &key, &fresh, BPF_NOEXIST);
+	rate_key_source(&key, source);
+	bucket = rate_find(&key); /* this very packet may have made it */
+	if (!bucket)              /* the rate per source is off, but its budget of answers needs one */
+		bucket = rate_make(&key, now);
+	if (!bucket)
 		return 1;
-	}
 	if (rate_take(limit, &bucket->answer_tat, now))
 		return 1;
 	bucket->muted_until = bpf_jiffies64() + 1;

@@ -91,7 +91,8 @@ struct sluice_control {
 	__u16 mss4;           /* for SYN-ACKs */
 	__u16 mss6;
 	__u64 backlog_max; /* unacknowledged admissions at which orders close; 0 = no limit */
-	__u64 reserved;
+	__u32 rate_mask;   /* sets in map "rates" less one */
+	__u32 rate_seed;   /* random, so that nobody can choose sources that share a set */
 	/* second cache line: written by the judge for each admission and by the daemon for each durable order */
 	__u64 in_flight;      /* admissions not yet durable */
 	__u64 syn_global_tat; /* GCRA of the global SYN budget (mono) */
@@ -188,7 +189,9 @@ struct sluice_issued {
 	__u8 pad;
 };
 
-/* --- map "rates": LRU hash; forgets the longest unused source when full, which only resets that source's rate ------------------------- */
+/* --- map "rates": mmapable array of sets, a power of two of them; set = sluice_rate_name() & control.rate_mask --------------------------
+ * Each set remembers four keys; a fifth takes the place of the one that was idle longest, which only resets that one's rate.
+ */
 enum sluice_rate_kind {
 	SLUICE_RATE_SOURCE4 = 1,
 	SLUICE_RATE_SOURCE6,
@@ -204,13 +207,57 @@ struct sluice_rate_key {
 };
 
 struct sluice_rate {
+	__u64 name;        /* sluice_rate_name() of its key; 0 = free */
 	__u64 tat;         /* GCRA theoretical arrival time (mono) */
 	__u64 answer_tat;  /* GCRA of 429 answers (mono) */
 	__u64 muted_until; /* jiffies: over the rate and out of answers until this tick */
 };
 
+#define SLUICE_RATE_WAYS 4
+
+struct sluice_rate_set {
+	struct sluice_rate way[SLUICE_RATE_WAYS];
+};
+
+/* The 64-bit name of a key, never 0. Mixer: MurmurHash3's 64-bit finalizer (Appleby, public domain), a bijection: two keys of
+ * one kind never share a name, those of two kinds by an accident of 2^-64.
+ */
+static inline __u64 sluice_rate_name(const struct sluice_rate_key *key, __u32 seed)
+{
+	__u64 name = key->net ^ (((__u64)key->kind << 32 | seed) * 0x9e3779b97f4a7c15ULL);
+
+	name ^= name >> 33;
+	name *= 0xff51afd7ed558ccdULL;
+	name ^= name >> 33;
+	name *= 0xc4ceb9fe1a85ec53ULL;
+	name ^= name >> 33;
+	return name ? name : 1;
+}
+
+static inline __u64 sluice_flow_hash(const struct sluice_addr *source, __u16 sport, __u16 dport, __u32 seed)
+{
+	struct sluice_rate_key key = {
+		.net = (source->hi * 0x9e3779b97f4a7c15ULL) ^ source->lo,
+		.kind = (__u32)sport << 16 | dport,
+	};
+
+	return sluice_rate_name(&key, seed);
+}
+
 /* --- map "syn_budget": array[SLUICE_SYN_SLOTS] of __u64 tat (mono); slot = hash of the prefix ---------------------------------------------- */
 #define SLUICE_SYN_SLOTS 65536
+
+/* --- map "recent": mmapable array[SLUICE_RECENT_SLOTS] of __u64; slot = lower bits of sluice_flow_hash() ----------------------------------
+ * What became of the first segment of a connection: 31 bits of the flow's hash, one bit (1 = answered, 0 = went up), 32 bits of
+ * time (mono, units of 2^20 ns). Who comes later takes the slot. It decides what a segment without a socket is:
+ * - after one that went up, it came in the same batch, before the kernel made the socket: it goes up too;
+ * - after one that was answered, it is the client's rest or FIN: acknowledged;
+ * - else the first segment may have been lost, and an acknowledgement would cover it: dropped, the client sends again.
+ */
+#define SLUICE_RECENT_SLOTS 1048576
+#define SLUICE_RECENT_SHIFT 20
+#define SLUICE_RECENT_PASSED 512     /* 0.5 s: so long a socket may take to be made */
+#define SLUICE_RECENT_ANSWERED 20480 /* 21 s: so long a client may take to close */
 
 /* --- map "lists": preallocated hash; deny and allow entries ------------------------------------------------------------------------------------ */
 enum sluice_list { SLUICE_LIST_DENY = 1, SLUICE_LIST_ALLOW = 2 };
@@ -298,7 +345,7 @@ _Static_assert(sizeof(struct sluice_admission) == 64, "abi");
 _Static_assert(sizeof(struct sluice_admitted) == 72, "abi");
 _Static_assert(sizeof(struct sluice_buyer_key) == 16, "abi");
 _Static_assert(sizeof(struct sluice_issued) == 16, "abi");
-_Static_assert(sizeof(struct sluice_rate) == 24, "abi");
+_Static_assert(sizeof(struct sluice_rate) == 32, "abi");
 _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");

@@ -20,6 +20,7 @@
 	X(UNPROTECTED, "unprotected", PASS, NONE, "not for a protected service") \
 	X(NO_LISTENER, "no_listener", PASS, NONE, "SYN to a protected port on which nobody listens: the kernel refuses it") \
 	X(SOCKET, "socket", PASS, NONE, "belongs to a connection that the kernel has") \
+	X(FOLLOWS, "follows", PASS, NONE, "follows a first segment that went up a moment ago: the kernel is making the socket of it") \
 	X(REQUEST, "request", PASS, NONE, "first segment of a connection that asks for something other than an order") \
 	X(REQUEST_UNREAD, "request_unread", PASS, NONE, "an order that the first segment does not show whole: the call door judges it") \
 	X(TCP_FIRST, "tcp_first", PASS, NONE, "first data of a connection to a service of kind tcp") \
@@ -27,7 +28,7 @@
 	X(ADMITTED_AGAIN, "admitted_again", PASS, NONE, "a token that was admitted before: the same order again, nothing taken") \
 	/* bare TCP segments sent back */ \
 	X(SYN_COOKIE, "syn_cookie", TX, NONE, "SYN answered with a SYN cookie") \
-	X(LEFTOVER, "leftover", TX, NONE, "data or FIN of a connection without a socket: acknowledged, so that the client can close") \
+	X(LEFTOVER, "leftover", TX, NONE, "data or FIN of a connection that the gate answered: acknowledged, so that the client can close") \
 	/* dropped: cannot be read */ \
 	X(ETH_MALFORMED, "eth_malformed", DROP, NONE, "frame ends inside the Ethernet or VLAN header") \
 	X(VLAN_DEPTH, "vlan_depth", DROP, NONE, "more than two VLAN tags") \
@@ -47,6 +48,7 @@
 	X(ACCEPT_FULL, "accept_full", DROP, NONE, "no cookie: the listener's accept queue is full, or net.ipv4.tcp_syncookies is not 2") \
 	X(COOKIE_FAILED, "cookie_failed", DROP, NONE, "the kernel could not make a cookie for this SYN") \
 	X(BARE_ACK, "bare_ack", DROP, NONE, "ACK without data and without a socket: end of a handshake or of a refused connection") \
+	X(LEFTOVER_UNKNOWN, "leftover_unknown", DROP, NONE, "data or FIN without a socket, of a connection that the gate did not answer: not acknowledged, because data before it may be missing") \
 	X(RST_STRAY, "rst_stray", DROP, NONE, "RST without a socket") \
 	X(RATE_DROP, "rate_drop", DROP, NONE, "over a rate, and the budget of 429 answers is used up (or the service is of kind tcp)") \
 	X(IN_PROGRESS, "in_progress", DROP, NONE, "the same token is being judged on another CPU at this moment: the client's retransmission gets the answer") \

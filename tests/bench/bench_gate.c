@@ -125,7 +125,7 @@ static json_t *run_steps(struct bench *bench, const char *id)
 
 static json_t *run_operations(struct bench *bench)
 {
-	/* Frames with a cookie, a token and a known source; the LRU full, as after some time of operation. */
+	/* Frames with a cookie, a token and a known source; the table of rates full, as after some time of operation. */
 	const struct path *path = path_find("sold_out");
 	json_t *rows = json_array();
 
@@ -138,7 +138,7 @@ static json_t *run_operations(struct bench *bench)
 
 		hot = bench_measure(bench, &plan);
 		plan.frames = path->frames;
-		if (!strcmp(bench_operations[i].name, "op_lru_hit"))
+		if (!strcmp(bench_operations[i].name, "op_rate_hit"))
 			warm_path(bench, path); /* others may have pushed the sources out */
 		many = bench_measure(bench, &plan);
 		json_array_append_new(rows,

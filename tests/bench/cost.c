@@ -184,7 +184,7 @@ static void set_default_sizes(struct gate_bpf *skel)
 	bpf_map__set_max_entries(skel->maps.buyers, config.gate.max_admissions);
 	bpf_map__set_max_entries(skel->maps.issued, config.gate.max_tokens);
 	bpf_map__set_max_entries(skel->maps.ring, config.gate.ring_bytes);
-	bpf_map__set_max_entries(skel->maps.rates, config.gate.max_sources);
+	bpf_map__set_max_entries(skel->maps.rates, config_rate_sets(config.gate.max_sources));
 	bpf_map__set_max_entries(skel->maps.lists, config.gate.max_prefixes);
 }
 

@@ -11,6 +11,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "common/timefmt.h"
 #include "gate.skel.h"
 #include "paths.h"
 
@@ -115,6 +116,7 @@ static void fill_leftover_fin(const struct path *path, unsigned index)
 	frame.flags = F_ACK | F_FIN;
 	frame.ack = index;
 	frame.tcp_option_bytes = 0;
+	gate_note(&path_state.bench->gate, &frame, true, 0);
 	bench_put(path_state.bench, index, &frame);
 }
 
@@ -128,6 +130,7 @@ static void fill_leftover_data(const struct path *path, unsigned index)
 	frame.tcp_option_bytes = 0;
 	frame.payload = payload;
 	frame.payload_len = sizeof(payload);
+	gate_note(&path_state.bench->gate, &frame, true, 0);
 	bench_put(path_state.bench, index, &frame);
 }
 
@@ -298,21 +301,13 @@ static void reset_orders(struct bench *bench, unsigned round, unsigned first, un
 
 void path_flood_rates(struct bench *bench)
 {
-	static struct sluice_rate_key keys[BATCH];
-	static struct sluice_rate values[BATCH];
-	struct bpf_map *map = bench->gate.skel->maps.rates;
-	unsigned left = bpf_map__max_entries(map) + bpf_map__max_entries(map) / 4;
+	struct gate *gate = &bench->gate;
+	__u64 now = time_mono_ns();
 
-	while (left) {
-		__u32 count = left < BATCH ? left : BATCH;
-
-		for (__u32 i = 0; i < count; i++)
-			keys[i] = (struct sluice_rate_key){
-				.net = 1ULL << 61 | path_state.junk++, .kind = SLUICE_RATE_TOKEN};
-		if (bpf_map_update_batch(bpf_map__fd(map), keys, values, &count, NULL))
-			bench_die("cannot fill the LRU: %s", strerror(errno));
-		left -= count;
-	}
+	for (unsigned i = 0; i < gate->rate_sets; i++)
+		for (unsigned way = 0; way < SLUICE_RATE_WAYS; way++)
+			gate->rates[i].way[way] =
+				(struct sluice_rate){.name = 1ULL << 61 | path_state.junk++, .tat = now};
 }
 
 static void reset_rates(struct bench *bench, unsigned round, unsigned first, unsigned used)
@@ -323,7 +318,7 @@ static void reset_rates(struct bench *bench, unsigned round, unsigned first, uns
 	path_flood_rates(bench);
 }
 
-/* No order was ever made, and nobody was ever seen: the LRU is full of others. */
+/* No order was ever made, and nobody was ever seen: the table of rates is full of others. */
 static void reset_strangers(struct bench *bench, unsigned round, unsigned first, unsigned used)
 {
 	reset_orders(bench, round, first, used);
@@ -347,7 +342,7 @@ const struct path bench_paths[] = {
 		.fill = fill_connected},
 	{.id = "leftover_fin", .text = "leftover ACK: FIN of a refused client", .target_ns = 150, .reason = SLUICE_REASON_LEFTOVER,
 		.frames = PATH_FRAMES, .fill = fill_leftover_fin},
-	{.id = "leftover_data", .text = "leftover ACK: 100 bytes without a socket", .target_ns = 150,
+	{.id = "leftover_data", .text = "leftover ACK: 100 bytes of a refused client", .target_ns = 150,
 		.reason = SLUICE_REASON_LEFTOVER, .frames = PATH_FRAMES, .fill = fill_leftover_data},
 	{.id = "page", .text = "page request passes", .reason = SLUICE_REASON_REQUEST, .frames = PATH_FRAMES, .warm = 1,
 		.fill = fill_page},
@@ -385,10 +380,10 @@ const struct path bench_paths[] = {
 		.frames = BENCH_FRAMES_MAX, .deny = 1000000, .fill = fill_denied, .is_many_only = true},
 	{.id = "unlisted_1m", .text = "not on the list of 1,000,000: dropped behind it", .reason = SLUICE_REASON_TCP_FLAGS,
 		.frames = PATH_FRAMES, .deny = 1000000, .fill = fill_unlisted},
-	/* From here on the LRU of rates is full. */
-	{.id = "forged_stranger", .text = "forged token, source never seen, LRU full", .reason = SLUICE_REASON_TOKEN_MAC,
+	/* From here on the table of rates is full. */
+	{.id = "forged_stranger", .text = "forged token, source never seen, rates full", .reason = SLUICE_REASON_TOKEN_MAC,
 		.is_once = true, .is_many_only = true, .frames = PATH_FRAMES, .rounds = 9, .form = FORM_BROWSER, .fill = fill_forged, .reset = reset_rates},
-	{.id = "admitted_stranger", .text = "admitted, source never seen, LRU full", .reason = SLUICE_REASON_ADMITTED,
+	{.id = "admitted_stranger", .text = "admitted, source never seen, rates full", .reason = SLUICE_REASON_ADMITTED,
 		.is_once = true, .is_many_only = true, .frames = PATH_FRAMES, .rounds = 9, .form = FORM_BROWSER, .fill = fill_order,
 		.prepare = prepare_stock, .reset = reset_strangers},
 };

@@ -21,7 +21,7 @@ struct path_state {
 	struct deny deny;
 	struct ring_buffer *ring;
 	uint64_t serial; /* of the first token in the frames */
-	uint64_t junk;   /* next key that fills the LRU */
+	uint64_t junk;   /* next key that fills the table of rates */
 	int peers[2];    /* both ends of the one established connection */
 };
 extern struct path_state path_state;
@@ -55,7 +55,7 @@ void paths_close(void);
 void path_prepare(const struct path *path);
 /* Exits if there is none of that name. */
 const struct path *path_find(const char *id);
-/* Fills the LRU of rates to the last entry with keys that nobody uses. */
+/* Fills the table of rates to the last entry with keys that nobody uses. */
 void path_flood_rates(struct bench *bench);
 
 #endif

@@ -46,9 +46,9 @@ const struct stage bench_operations[] = {
 	{"op_clock", "bpf_ktime_get_ns"},
 	{"op_coarse_clock", "bpf_ktime_get_coarse_ns"},
 	{"op_counter", "one counter row"},
-	{"op_lru_hit", "LRU hash, key is there"},
-	{"op_lru_miss", "LRU hash, key is not there"},
-	{"op_lru_insert", "LRU hash, insert into a full map"},
+	{"op_rate_hit", "rates: key is there"},
+	{"op_rate_miss", "rates: key is not there"},
+	{"op_rate_make", "rates: new key in a full set"},
 	{"op_hash_insert_delete", "hash of 56-byte values: insert and delete"},
 	{"op_ring", "ring: reserve and discard 64 bytes"},
 	{"op_cookie_check", "bpf_tcp_raw_check_syncookie_ipv4, valid"},
@@ -149,7 +149,7 @@ void bench_open(struct bench *bench)
 	cpu_set_t cpus;
 
 	memset(bench, 0, sizeof(*bench));
-	/* One CPU for all of it: per-CPU free lists of the LRU and the counters stay the same ones. */
+	/* One CPU for all of it: per-CPU free lists and the counters stay the same ones. */
 	CPU_ZERO(&cpus);
 	CPU_SET(sched_getcpu(), &cpus);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus) || setpriority(PRIO_PROCESS, 0, PRIORITY))
@@ -159,7 +159,7 @@ void bench_open(struct bench *bench)
 	sizes.admissions = config.gate.max_admissions;
 	sizes.buyers = config.gate.max_admissions;
 	sizes.ring_bytes = config.gate.ring_bytes;
-	sizes.rates = config.gate.max_sources;
+	sizes.rate_sets = config_rate_sets(config.gate.max_sources);
 	sizes.lists = config.gate.max_prefixes;
 	gate_open(&bench->gate, &sizes);
 	load_restore(bench);

@@ -202,19 +202,17 @@ static __always_inline int op_source(struct xdp_md *ctx, struct sluice_addr *sou
 }
 
 SEC("xdp")
-int op_lru_hit(struct xdp_md *ctx)
+int op_rate_hit(struct xdp_md *ctx)
 {
-	struct sluice_rate_key key;
 	struct sluice_addr source;
 
 	if (op_source(ctx, &source))
 		return XDP_DROP;
-	rate_key_source(&key, &source);
-	return bpf_map_lookup_elem(&rates, &key) ? XDP_PASS : XDP_DROP;
+	return rate_of_source(&source) ? XDP_PASS : XDP_DROP;
 }
 
 SEC("xdp")
-int op_lru_miss(struct xdp_md *ctx)
+int op_rate_miss(struct xdp_md *ctx)
 {
 	struct sluice_rate_key key;
 	struct sluice_addr source;
@@ -223,19 +221,18 @@ int op_lru_miss(struct xdp_md *ctx)
 		return XDP_DROP;
 	rate_key_source(&key, &source);
 	key.kind = SLUICE_RATE_TOKEN;
-	return bpf_map_lookup_elem(&rates, &key) ? XDP_DROP : XDP_PASS;
+	return rate_find(&key) ? XDP_DROP : XDP_PASS;
 }
 
 __u64 op_serial = 1ULL << 62; /* of keys that nobody else makes */
 
 SEC("xdp")
-int op_lru_insert(struct xdp_md *ctx)
+int op_rate_make(struct xdp_md *ctx)
 {
 	struct sluice_rate_key key = {.net = op_serial++, .kind = SLUICE_RATE_TOKEN};
-	struct sluice_rate fresh = {.tat = 1};
 
 	(void)ctx;
-	return bpf_map_update_elem(&rates, &key, &fresh, BPF_NOEXIST) ? XDP_DROP : XDP_PASS;
+	return rate_make(&key, key.net) ? XDP_PASS : XDP_DROP;
 }
 
 SEC("xdp")

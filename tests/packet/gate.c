@@ -117,6 +117,8 @@ static void fill(struct gate *gate)
 	gate->control->grow = SLUICE_GROW_HEAD | SLUICE_GROW_TAIL;
 	gate->control->mss4 = 1460;
 	gate->control->mss6 = 1440;
+	gate->control->rate_mask = gate->rate_sets - 1;
+	gate->control->rate_seed = 0x5eed;
 	gate_alive(gate);
 	gate->control->heartbeat_mono += TEST_HOURS_NS; /* a test may take its time on a busy machine */
 	gate->sales[GATE_SALE] = (struct sluice_sale){.id = GATE_SALE,
@@ -147,7 +149,7 @@ void gate_open(struct gate *gate, const struct gate_sizes *sizes)
 	bpf_map__set_max_entries(skel->maps.buyers, sizes->buyers ? sizes->buyers : 4096);
 	bpf_map__set_max_entries(skel->maps.issued, 64);
 	bpf_map__set_max_entries(skel->maps.ring, sizes->ring_bytes ? sizes->ring_bytes : 1 << 20);
-	bpf_map__set_max_entries(skel->maps.rates, sizes->rates ? sizes->rates : 16384);
+	bpf_map__set_max_entries(skel->maps.rates, sizes->rate_sets ? sizes->rate_sets : 4096);
 	bpf_map__set_max_entries(skel->maps.lists, sizes->lists ? sizes->lists : 4096);
 	if (gate_bpf__load(skel))
 		die("loading the gate");
@@ -158,6 +160,9 @@ void gate_open(struct gate *gate, const struct gate_sizes *sizes)
 	gate->sales = map_words(skel->maps.sales, SLUICE_MAX_SALES * sizeof(struct sluice_sale));
 	gate->stock = map_words(skel->maps.stock, SLUICE_MAX_SALES * sizeof(struct sluice_stock));
 	gate->keys = map_words(skel->maps.keys, 2 * sizeof(struct sluice_key));
+	gate->rate_sets = bpf_map__max_entries(skel->maps.rates);
+	gate->rates = map_words(skel->maps.rates, gate->rate_sets * sizeof(struct sluice_rate_set));
+	gate->recent = map_words(skel->maps.recent, SLUICE_RECENT_SLOTS * sizeof(__u64));
 	gate_add_service(gate, 0, "", GATE_PORT, SLUICE_SERVICE_SALE);
 	gate_add_service(gate, 1, "", GATE_TCP_PORT, SLUICE_SERVICE_TCP);
 	gate_add_service(gate, 2, "", GATE_DEAD_PORT, SLUICE_SERVICE_SALE);
@@ -195,7 +200,8 @@ void gate_reset(struct gate *gate)
 
 	empty_hash(bpf_map__fd(gate->skel->maps.admissions));
 	empty_hash(bpf_map__fd(gate->skel->maps.buyers));
-	empty_hash(bpf_map__fd(gate->skel->maps.rates));
+	memset(gate->recent, 0, SLUICE_RECENT_SLOTS * sizeof(__u64));
+	memset(gate->rates, 0, gate->rate_sets * sizeof(*gate->rates));
 	if (gate->syn_limited) /* 10 ms */
 		empty_syn_budget(bpf_map__fd(gate->skel->maps.syn_budget));
 	gate->syn_limited = false;
@@ -295,6 +301,8 @@ void gate_close(struct gate *gate)
 	munmap(gate->sales, SLUICE_MAX_SALES * sizeof(struct sluice_sale));
 	munmap(gate->stock, SLUICE_MAX_SALES * sizeof(struct sluice_stock));
 	munmap(gate->keys, 2 * sizeof(struct sluice_key));
+	munmap(gate->recent, SLUICE_RECENT_SLOTS * sizeof(__u64));
+	munmap(gate->rates, gate->rate_sets * sizeof(*gate->rates));
 	gate_bpf__destroy(gate->skel);
 }
 
@@ -439,6 +447,39 @@ void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, 
 	run->reason = -1;
 	if (!gate_handshake(gate, &frame, request, gate_order_request(token, request, sizeof(request))))
 		gate_run_frame(gate, &frame, run);
+}
+
+void gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns)
+{
+	struct sluice_addr source;
+	__u64 hash;
+
+	if (addr_parse(frame->source, &source))
+		die(frame->source);
+	hash = sluice_flow_hash(&source, frame->sport, frame->dport, gate->control->rate_seed);
+	gate->recent[hash % SLUICE_RECENT_SLOTS] =
+		(hash >> 33) << 33 | (__u64)answered << 32 | (__u32)((time_mono_ns() - age_ns) >> SLUICE_RECENT_SHIFT);
+}
+
+unsigned gate_rates_kept(struct gate *gate)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < gate->rate_sets; i++)
+		for (unsigned way = 0; way < SLUICE_RATE_WAYS; way++)
+			kept += gate->rates[i].way[way].name != 0;
+	return kept;
+}
+
+struct sluice_rate *gate_rate_of(struct gate *gate, const struct sluice_rate_key *key)
+{
+	__u64 name = sluice_rate_name(key, gate->control->rate_seed);
+	struct sluice_rate_set *set = &gate->rates[name & gate->control->rate_mask];
+
+	for (unsigned way = 0; way < SLUICE_RATE_WAYS; way++)
+		if (set->way[way].name == name)
+			return &set->way[way];
+	return NULL;
 }
 
 unsigned gate_map_count(int fd, unsigned key_size)

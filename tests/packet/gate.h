@@ -23,6 +23,9 @@ struct gate {
 	struct sluice_sale *sales;
 	struct sluice_stock *stock;
 	struct sluice_key *keys;
+	struct sluice_rate_set *rates;
+	unsigned rate_sets;
+	__u64 *recent;
 	int prog, door;
 	int listeners[2];
 	bool syn_limited; /* the SYN budget may have been written to */
@@ -30,7 +33,7 @@ struct gate {
 
 /* Sizes of maps for a test; 0 = a small default. */
 struct gate_sizes {
-	unsigned admissions, buyers, ring_bytes, rates, lists;
+	unsigned admissions, buyers, ring_bytes, rate_sets /* a power of two */, lists;
 };
 
 /* Enters a new network namespace, loads and fills everything: sale GATE_SALE open with 10 units, per_buyer 1, limits off,
@@ -85,6 +88,11 @@ void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, 
 
 /* Takes what is on the ring, as the daemon would; keeps the first `max` records. Returns how many there were. */
 unsigned gate_ring_drain(struct gate *gate, struct sluice_admitted *out, unsigned max);
+/* As if the first segment of the frame's connection had been answered, or had gone up, `age_ns` ago. */
+void gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns);
+/* Buckets that map "rates" holds, and the one of a key, NULL if there is none. */
+unsigned gate_rates_kept(struct gate *gate);
+struct sluice_rate *gate_rate_of(struct gate *gate, const struct sluice_rate_key *key);
 /* Entries of a hash map, by iterating. */
 unsigned gate_map_count(int fd, unsigned key_size);
 /* put in = free + admitted, buyers' units = admitted units, no claim left half-done. Prints what differs; returns true if whole. */

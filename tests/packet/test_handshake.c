@@ -115,7 +115,7 @@ static int reason_of_flags(unsigned flags, bool data)
 	case F_SYN:
 		return data ? SLUICE_REASON_SYN_DATA : SLUICE_REASON_SYN_COOKIE;
 	case F_ACK:
-		return data || (flags & F_FIN) ? SLUICE_REASON_LEFTOVER : SLUICE_REASON_BARE_ACK;
+		return data || (flags & F_FIN) ? SLUICE_REASON_LEFTOVER_UNKNOWN : SLUICE_REASON_BARE_ACK;
 	default:
 		return SLUICE_REASON_RST_STRAY;
 	}
@@ -154,6 +154,7 @@ static void leftovers_are_acknowledged_to_their_last_byte(void **state)
 	for_each_network(frame)
 	{
 		frame.payload = data;
+		gate_note(*state, &frame, true, 0);
 		for (unsigned i = 0; i < 5 * 5 * 5; i++) {
 			frame.seq = seqs[i % 5];
 			frame.ack = seqs[4 - i % 5] + 77;
@@ -174,6 +175,104 @@ static void leftovers_are_acknowledged_to_their_last_byte(void **state)
 			assert_int_equal(run.parsed.payload_len, 0);
 			assert_int_equal(run.parsed.option_bytes, 0);
 		}
+	}
+}
+
+/* XDP sees a whole batch before the kernel has made the socket of its first segment. */
+static void what_follows_a_first_segment_goes_up_with_it(void **state)
+{
+	struct gate *gate = *state;
+	struct frame frame;
+	struct run run;
+
+	for_each_network(frame)
+	{
+		assert_int_equal(gate_handshake(gate, &frame, request, sizeof(request) - 1), 0);
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_REQUEST, "the first segment");
+		frame.seq += frame.payload_len;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_FOLLOWS, "the second");
+		assert_true(run.untouched);
+		frame.flags = F_ACK | F_FIN;
+		frame.payload_len = 0;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_FOLLOWS, "FIN");
+		frame.sport++;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "of another connection");
+		frame.sport--;
+		gate_note(gate, &frame, false, 600000000);
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "0.6 s later, and still no socket");
+	}
+}
+
+/* An ACK is cumulative: one for the second segment would cover a first that never arrived, and the client would wait forever. */
+static void nothing_is_acknowledged_before_the_first_segment_has_come(void **state)
+{
+	struct gate *gate = *state;
+	struct frame first, frame;
+	struct run run;
+
+	for_each_network(first)
+	{
+		gate_reset(gate); /* tagged or not, it is one connection */
+		assert_int_equal(gate_handshake(gate, &first, request, sizeof(request) - 1), 0);
+		frame = first;
+		frame.seq += frame.payload_len;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "second segment, the first was lost");
+		frame.flags |= F_FIN;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "last segment, the first was lost");
+		gate_run_frame(gate, &first, &run);
+		expect_reason(&run, SLUICE_REASON_REQUEST, "the first, sent again");
+	}
+}
+
+static void the_rest_of_a_refused_request_is_acknowledged(void **state)
+{
+	static const char rest[] = "Cookie: more\r\n\r\n";
+	struct gate *gate = *state;
+	struct frame frame;
+	struct run run;
+	char order[512];
+	unsigned length = gate_order_request(
+		"not-a-token-not-a-token-not-a-token-not-a-token-not-a-token-not!", order, sizeof(order));
+
+	for_each_network(frame)
+	{
+		assert_int_equal(gate_handshake(gate, &frame, order, length), 0);
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_TOKEN_FORM, "refused");
+		frame.seq += frame.payload_len;
+		frame.payload = rest;
+		frame.payload_len = sizeof(rest) - 1;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER, "its rest");
+		expect_acknowledges(&run, &frame);
+		gate_note(gate, &frame, true, 20000000000);
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER, "20 s later");
+		gate_note(gate, &frame, true, 23000000000);
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "23 s later");
+	}
+}
+
+static void a_client_that_says_nothing_may_close(void **state)
+{
+	struct frame frame;
+	struct run run;
+
+	for_each_network(frame)
+	{
+		assert_int_equal(gate_handshake(*state, &frame, NULL, 0), 0);
+		frame.flags = F_ACK | F_FIN;
+		gate_run_frame(*state, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER, "FIN");
+		expect_acknowledges(&run, &frame);
 	}
 }
 
@@ -300,6 +399,7 @@ static void a_cookie_is_good_for_its_own_connection_alone(void **state)
 
 	for_each_network(good)
 	{
+		gate_reset(*state); /* tagged or not, it is one connection */
 		assert_int_equal(gate_handshake(*state, &good, request, sizeof(request) - 1), 0);
 		for (int wrong = 0; wrong < 7; wrong++) {
 			frame = good;
@@ -327,7 +427,7 @@ static void a_cookie_is_good_for_its_own_connection_alone(void **state)
 				break;
 			}
 			gate_run_frame(*state, &frame, &run);
-			expect_reason(&run, SLUICE_REASON_LEFTOVER, "IPv%d, wrong %d", good.ip6 ? 6 : 4, wrong);
+			expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "IPv%d, wrong %d", good.ip6 ? 6 : 4, wrong);
 		}
 		gate_run_frame(*state, &good, &run);
 		expect_reason(&run, SLUICE_REASON_REQUEST, "the good one");
@@ -618,6 +718,10 @@ int main(void)
 		gate_test(a_syn_for_nobody_goes_to_the_kernel),
 		gate_test(every_combination_of_flags_without_a_connection_has_its_reason),
 		gate_test(leftovers_are_acknowledged_to_their_last_byte),
+		gate_test(what_follows_a_first_segment_goes_up_with_it),
+		gate_test(nothing_is_acknowledged_before_the_first_segment_has_come),
+		gate_test(the_rest_of_a_refused_request_is_acknowledged),
+		gate_test(a_client_that_says_nothing_may_close),
 		gate_test(an_answer_that_is_mirrored_comes_to_rest),
 		gate_test(no_bare_ack_is_ever_answered),
 		gate_test(data_behind_a_good_cookie_is_a_first_segment),

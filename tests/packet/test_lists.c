@@ -311,7 +311,7 @@ static void allow_beats_syn_budgets_and_rates(void **state)
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_REQUEST, "request %d of an allowed source", i);
 	}
-	assert_int_equal(gate_map_count(bpf_map__fd(gate->skel->maps.rates), sizeof(struct sluice_rate_key)), 0);
+	assert_int_equal(gate_rates_kept(gate), 0);
 }
 
 static void lists_hold_at_the_call_door_too(void **state)

@@ -85,6 +85,7 @@ static void padding_is_not_data(void **state)
 	for_each_network(frame)
 	{
 		frame.tcp_option_bytes = 0;
+		gate_note(*state, &frame, true, 0);
 		for (frame.padding = 0; frame.padding <= 46; frame.padding++) {
 			frame.flags = F_SYN;
 			frame.payload_len = 0;

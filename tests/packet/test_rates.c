@@ -52,11 +52,6 @@ static int ask_from(struct gate *gate, const char *source)
 	return request_from(gate, source, GATE_PORT, &frame, &run);
 }
 
-static unsigned rates_kept(struct gate *gate)
-{
-	return gate_map_count(bpf_map__fd(gate->skel->maps.rates), sizeof(struct sluice_rate_key));
-}
-
 /* --- SYNs ----------------------------------------------------------------------------------------------------------------- */
 static void the_syn_budget_of_a_prefix_is_its_own(void **state)
 {
@@ -158,17 +153,17 @@ static void sources_that_no_cookie_proved_get_no_entry(void **state)
 		}
 		gate_run_raw(gate, bytes, frame_write(&frame, bytes), &run);
 	}
-	assert_int_equal(rates_kept(gate), 0);
+	assert_int_equal(gate_rates_kept(gate), 0);
 	assert_int_equal(gate_map_count(bpf_map__fd(gate->skel->maps.admissions), sizeof(__u64)), 0);
 	assert_int_equal(gate_map_count(bpf_map__fd(gate->skel->maps.buyers), sizeof(struct sluice_buyer_key)), 0);
 	/* The handshake's last ACK is no request yet. */
 	frame = frame_syn(false);
 	assert_int_equal(gate_handshake(gate, &frame, "", 0), 0);
 	gate_run_frame(gate, &frame, &run);
-	assert_int_equal(rates_kept(gate), 0);
+	assert_int_equal(gate_rates_kept(gate), 0);
 	/* And a request is what makes them: its source and its prefix. */
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
-	assert_int_equal(rates_kept(gate), 2);
+	assert_int_equal(gate_rates_kept(gate), 2);
 }
 
 /* --- requests ------------------------------------------------------------------------------------------------------------- */
@@ -238,7 +233,7 @@ static void rates_change_at_run_time_and_zero_is_off(void **state)
 
 	for (int i = 0; i < 50; i++)
 		assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
-	assert_int_equal(rates_kept(gate), 0);
+	assert_int_equal(gate_rates_kept(gate), 0);
 	gate_limit(gate, SLUICE_LIMIT_SOURCE, HOUR_NS, 1);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
@@ -249,41 +244,55 @@ static void rates_change_at_run_time_and_zero_is_off(void **state)
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 }
 
-static struct sluice_rate *bucket_of(struct gate *gate, struct sluice_rate_key *key)
+static struct sluice_rate *bucket_of(struct gate *gate)
 {
-	static struct sluice_rate rate;
-
-	*key = (struct sluice_rate_key){
+	struct sluice_rate_key key = {
 		.net = 0xffff00000000ULL | 0xc000020a /* 192.0.2.10 */, .kind = SLUICE_RATE_SOURCE4};
-	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.rates), key, &rate), 0);
-	return &rate;
-}
+	struct sluice_rate *bucket = gate_rate_of(gate, &key);
 
-static void set_bucket(struct gate *gate, const struct sluice_rate_key *key, const struct sluice_rate *rate)
-{
-	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.rates), key, rate, BPF_EXIST), 0);
+	assert_non_null(bucket);
+	return bucket;
 }
 
 static void a_rate_comes_back_with_time(void **state)
 {
 	struct gate *gate = *state;
-	struct sluice_rate_key key;
 	struct sluice_rate *bucket;
 
 	gate_limit(gate, SLUICE_LIMIT_SOURCE, HOUR_NS, 2);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
-	bucket = bucket_of(gate, &key);
+	bucket = bucket_of(gate);
 	bucket->tat -= HOUR_NS; /* as if an hour had gone by: one more */
-	set_bucket(gate, &key, bucket);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
-	bucket = bucket_of(gate, &key);
+	bucket = bucket_of(gate);
 	bucket->tat = 1; /* idleness saves up no more than the burst */
-	set_bucket(gate, &key, bucket);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
+}
+
+/* With one set, the table holds four keys. */
+static void a_full_set_forgets_who_was_idle_longest(void **state)
+{
+	struct gate *gate = *state;
+
+	gate->control->rate_mask = 0;
+	gate_limit(gate, SLUICE_LIMIT_SOURCE, HOUR_NS, 2);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST); /* two hours ahead: the busiest */
+	assert_int_equal(ask_from(gate, "192.0.2.11"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.12"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.13"), SLUICE_REASON_REQUEST);
+	assert_int_equal(gate_rates_kept(gate), 4);
+	assert_int_equal(ask_from(gate, "192.0.2.14"), SLUICE_REASON_REQUEST); /* in the place of .11 */
+	assert_int_equal(gate_rates_kept(gate), 4);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
+	assert_int_equal(ask_from(gate, "192.0.2.12"), SLUICE_REASON_REQUEST); /* its second: remembered */
+	assert_int_equal(ask_from(gate, "192.0.2.12"), SLUICE_REASON_RATE_SOURCE);
+	assert_int_equal(ask_from(gate, "192.0.2.11"), SLUICE_REASON_REQUEST); /* as if it were new */
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
 }
 
@@ -341,25 +350,22 @@ static void the_answer_budget_holds_for_a_prefix_over_its_rate_too(void **state)
 static void a_muted_source_is_silent_for_its_ticks_and_no_longer(void **state)
 {
 	struct gate *gate = *state;
-	struct sluice_rate_key key;
 	struct sluice_rate *bucket;
 
 	gate_limit(gate, SLUICE_LIMIT_SOURCE, HOUR_NS, 1);
 	gate_limit(gate, SLUICE_LIMIT_ANSWER, HOUR_NS, 1);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
-	assert_int_equal(bucket_of(gate, &key)->muted_until, 0);
+	assert_int_equal(bucket_of(gate)->muted_until, 0);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_DROP);
-	bucket = bucket_of(gate, &key);
+	bucket = bucket_of(gate);
 	assert_true(bucket->muted_until > 0);
 	/* The rate is off; only the mute is left, for as long as it lasts. */
 	gate_limit(gate, SLUICE_LIMIT_SOURCE, 0, 1);
 	bucket->muted_until += 1000000000;
-	set_bucket(gate, &key, bucket);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_DROP);
 	assert_int_equal(ask_from(gate, "192.0.2.11"), SLUICE_REASON_REQUEST);
 	bucket->muted_until = 1;
-	set_bucket(gate, &key, bucket);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
 }
 
@@ -485,6 +491,7 @@ int main(void)
 		gate_test(a_source_over_its_rate_does_not_spend_its_neighbours),
 		gate_test(rates_change_at_run_time_and_zero_is_off),
 		gate_test(a_rate_comes_back_with_time),
+		gate_test(a_full_set_forgets_who_was_idle_longest),
 		gate_test(retry_after_is_the_time_until_the_next_cell),
 		gate_test(answers_run_out_and_then_there_is_silence),
 		gate_test(the_answer_budget_holds_for_a_prefix_over_its_rate_too),

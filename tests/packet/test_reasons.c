@@ -76,7 +76,27 @@ FRAME_TRIGGER(syn_data, frame->payload = "x"; frame->payload_len = 1)
 FRAME_TRIGGER(syn_fin, frame->flags = F_SYN | F_FIN)
 FRAME_TRIGGER(syn_rst, frame->flags = F_SYN | F_RST)
 FRAME_TRIGGER(syn_cookie, frame->flags = F_SYN)
-FRAME_TRIGGER(leftover, frame->flags = F_ACK | F_FIN)
+FRAME_TRIGGER(leftover_unknown, frame->flags = F_ACK | F_FIN)
+
+static void run_after(struct gate *gate, struct run *run, bool answered)
+{
+	struct frame frame = frame_syn(false);
+
+	frame.flags = F_ACK | F_FIN;
+	gate_note(gate, &frame, answered, 0);
+	gate_run_frame(gate, &frame, run);
+}
+
+static void trigger_leftover(struct gate *gate, struct run *run)
+{
+	run_after(gate, run, true);
+}
+
+static void trigger_follows(struct gate *gate, struct run *run)
+{
+	run_after(gate, run, false);
+}
+
 FRAME_TRIGGER(bare_ack, frame->flags = F_ACK)
 FRAME_TRIGGER(rst_stray, frame->flags = F_RST)
 
@@ -399,6 +419,8 @@ static void (*const triggers[SLUICE_REASON_COUNT])(struct gate *gate, struct run
 	[SLUICE_REASON_ADMITTED_AGAIN] = trigger_admitted_again,
 	[SLUICE_REASON_SYN_COOKIE] = trigger_syn_cookie,
 	[SLUICE_REASON_LEFTOVER] = trigger_leftover,
+	[SLUICE_REASON_LEFTOVER_UNKNOWN] = trigger_leftover_unknown,
+	[SLUICE_REASON_FOLLOWS] = trigger_follows,
 	[SLUICE_REASON_ETH_MALFORMED] = trigger_eth_malformed,
 	[SLUICE_REASON_VLAN_DEPTH] = trigger_vlan_depth,
 	[SLUICE_REASON_IP4_MALFORMED] = trigger_ip4_malformed,

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 #include <xdp/libxdp.h>
 
@@ -100,7 +101,7 @@ struct image *image_open(const struct config *config)
 	err |= bpf_map__set_max_entries(image->skeleton->maps.admissions, config->gate.max_admissions);
 	err |= bpf_map__set_max_entries(image->skeleton->maps.buyers, config->gate.max_admissions);
 	err |= bpf_map__set_max_entries(image->skeleton->maps.issued, config->gate.max_tokens);
-	err |= bpf_map__set_max_entries(image->skeleton->maps.rates, config->gate.max_sources);
+	err |= bpf_map__set_max_entries(image->skeleton->maps.rates, config_rate_sets(config->gate.max_sources));
 	err |= bpf_map__set_max_entries(image->skeleton->maps.ring, config->gate.ring_bytes);
 	if (err) {
 		cli_say("cannot set the sizes of the gate's maps");
@@ -233,9 +234,12 @@ static int fill_control(struct gate_bpf *skeleton, const struct config *config, 
 		.mss4 = (__u16)(interface->mtu > IP4_TCP_BYTES ? interface->mtu - IP4_TCP_BYTES : 0),
 		.mss6 = (__u16)(interface->mtu > IP6_TCP_BYTES ? interface->mtu - IP6_TCP_BYTES : 0),
 		.backlog_max = config->gate.backlog_max,
+		.rate_mask = config_rate_sets(config->gate.max_sources) - 1,
 	};
 	__u32 zero = 0;
 
+	if (getrandom(&control.rate_seed, sizeof(control.rate_seed), 0) != sizeof(control.rate_seed))
+		return -errno;
 	return bpf_map_update_elem(bpf_map__fd(skeleton->maps.control), &zero, &control, BPF_ANY);
 }
 

@@ -27,7 +27,8 @@
 #define COEXIST_PREFIX "coexist-"
 
 const char *const pins_map_names[] = {"services", "ports", "limits", "control", "sales", "stock", "keys", "admissions",
-	"ring", "buyers", "issued", "rates", "syn_budget", "lists", "list_index", "answers", "counters", "calls", NULL};
+	"ring", "buyers", "issued", "rates", "recent", "syn_budget", "lists", "list_index", "answers", "counters",
+	"calls", NULL};
 
 int pins_init(struct pins *pins, const char *dir)
 {

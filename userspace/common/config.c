@@ -159,6 +159,15 @@ void config_limit_to_gate(const struct config_limit *from, struct sluice_limit *
 	to->tolerance_ns = (from->burst ? from->burst - 1 : 0) * to->interval_ns;
 }
 
+uint32_t config_rate_sets(uint32_t max_sources)
+{
+	uint32_t sets = 1;
+
+	while ((uint64_t)sets * SLUICE_RATE_WAYS < 2 * (uint64_t)max_sources)
+		sets *= 2;
+	return sets;
+}
+
 void config_limit_from_gate(const struct sluice_limit *from, struct config_limit *to)
 {
 	if (from->interval_ns == 0) {

@@ -68,6 +68,8 @@ int config_load(struct config *config, const char *path, char *error, size_t err
 /* Turns a rate as people write it into the gate's form, and back. */
 void config_limit_to_gate(const struct config_limit *from, struct sluice_limit *to);
 void config_limit_from_gate(const struct sluice_limit *from, struct config_limit *to);
+/* Sets of the map "rates" for so many sources: a power of two with room for twice as many, because sets fill unevenly. */
+uint32_t config_rate_sets(uint32_t max_sources);
 /* "source", "prefix", "token", "answer", "syn_prefix", "syn_global": the names in config, API and CLI; NULL if unknown. */
 const char *config_limit_name(enum sluice_limit_id id);
 /* -1 if there is none of that name. */

@@ -36,6 +36,7 @@ static const struct {
 	{"buyers", offsetof(struct gate_maps, buyers)},
 	{"issued", offsetof(struct gate_maps, issued)},
 	{"rates", offsetof(struct gate_maps, rates)},
+	{"recent", offsetof(struct gate_maps, recent)},
 	{"syn_budget", offsetof(struct gate_maps, syn_budget)},
 	{"lists", offsetof(struct gate_maps, lists)},
 	{"list_index", offsetof(struct gate_maps, list_index)},
