@@ -131,14 +131,18 @@ static __always_inline __u64 *handshake_recent(const struct packet *pkt, __u64 *
 	return bpf_map_lookup_elem(&recent, &slot);
 }
 
-/* Remembers what became of a first segment. */
-static __always_inline void handshake_note(const struct packet *pkt, __u32 answered)
+/* Remembers what became of a first segment. A function of its own for the sake of the stack of its caller. */
+__noinline int handshake_note(const struct packet *pkt, __u32 answered)
 {
-	__u64 hash, *word = handshake_recent(pkt, &hash);
+	__u64 hash, *word;
 
+	if (!pkt)
+		return 0;
+	word = handshake_recent(pkt, &hash);
 	if (word)
 		*(volatile __u64 *)word =
 			(hash >> 33) << 33 | (__u64)answered << 32 | (__u32)(pkt->now >> SLUICE_RECENT_SHIFT);
+	return 0;
 }
 
 enum handshake_past { PAST_UNKNOWN, PAST_PASSED, PAST_ANSWERED };
@@ -163,20 +167,20 @@ static __always_inline enum handshake_past handshake_past_of(const struct packet
  * bare ACK, this cannot loop. So does a client that connected, said nothing and closes: its FIN has a valid cookie. Nothing else
  * is acknowledged: an ACK is cumulative, and what stands before this segment may never have arrived.
  */
-static __always_inline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
+__noinline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
 {
-	struct reply reply = {
-		.flags = TCP_ACK,
-		.seq = pkt->ack,
-		.ack = pkt->seq + pkt->payload_len + (pkt->flags & TCP_FIN ? 1 : 0),
-	};
+	struct reply reply = {.flags = TCP_ACK};
+	enum handshake_past past;
 
-	enum handshake_past past = handshake_past_of(pkt);
-
+	if (!pkt)
+		return SLUICE_REASON_ANSWER_FAILED;
+	past = handshake_past_of(pkt);
 	if (past == PAST_PASSED)
 		return SLUICE_REASON_FOLLOWS;
 	if (past == PAST_UNKNOWN && (pkt->payload_len || !handshake_cookie_valid(ctx, pkt)))
 		return SLUICE_REASON_LEFTOVER_UNKNOWN;
+	reply.seq = pkt->ack;
+	reply.ack = pkt->seq + pkt->payload_len + (pkt->flags & TCP_FIN ? 1 : 0);
 	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_LEFTOVER;
 }
 

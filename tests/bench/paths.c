@@ -116,7 +116,8 @@ static void fill_leftover_fin(const struct path *path, unsigned index)
 	frame.flags = F_ACK | F_FIN;
 	frame.ack = index;
 	frame.tcp_option_bytes = 0;
-	gate_note(&path_state.bench->gate, &frame, true, 0);
+	while (!gate_note(&path_state.bench->gate, &frame, true, 0)) /* the bench is of those that have a slot */
+		frame.sport++;
 	bench_put(path_state.bench, index, &frame);
 }
 
@@ -130,7 +131,8 @@ static void fill_leftover_data(const struct path *path, unsigned index)
 	frame.tcp_option_bytes = 0;
 	frame.payload = payload;
 	frame.payload_len = sizeof(payload);
-	gate_note(&path_state.bench->gate, &frame, true, 0);
+	while (!gate_note(&path_state.bench->gate, &frame, true, 0)) /* the bench is of those that have a slot */
+		frame.sport++;
 	bench_put(path_state.bench, index, &frame);
 }
 

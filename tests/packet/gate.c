@@ -449,16 +449,19 @@ void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, 
 		gate_run_frame(gate, &frame, run);
 }
 
-void gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns)
+bool gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns)
 {
 	struct sluice_addr source;
-	__u64 hash;
+	__u64 hash, *word;
 
 	if (addr_parse(frame->source, &source))
 		die(frame->source);
 	hash = sluice_flow_hash(&source, frame->sport, frame->dport, gate->control->rate_seed);
-	gate->recent[hash % SLUICE_RECENT_SLOTS] =
-		(hash >> 33) << 33 | (__u64)answered << 32 | (__u32)((time_mono_ns() - age_ns) >> SLUICE_RECENT_SHIFT);
+	word = &gate->recent[hash % SLUICE_RECENT_SLOTS];
+	if (*word && *word >> 33 != hash >> 33)
+		return false;
+	*word = (hash >> 33) << 33 | (__u64)answered << 32 | (__u32)((time_mono_ns() - age_ns) >> SLUICE_RECENT_SHIFT);
+	return true;
 }
 
 unsigned gate_rates_kept(struct gate *gate)

@@ -88,8 +88,10 @@ void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, 
 
 /* Takes what is on the ring, as the daemon would; keeps the first `max` records. Returns how many there were. */
 unsigned gate_ring_drain(struct gate *gate, struct sluice_admitted *out, unsigned max);
-/* As if the first segment of the frame's connection had been answered, or had gone up, `age_ns` ago. */
-void gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns);
+/* As if the first segment of the frame's connection had been answered, or had gone up, `age_ns` ago. Returns false, and changes nothing, if the
+ * slot is another connection's.
+ */
+bool gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns);
 /* Buckets that map "rates" holds, and the one of a key, NULL if there is none. */
 unsigned gate_rates_kept(struct gate *gate);
 struct sluice_rate *gate_rate_of(struct gate *gate, const struct sluice_rate_key *key);
