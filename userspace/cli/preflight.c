@@ -84,10 +84,8 @@ int preflight_kernel(void)
 			kernel.release);
 		result = CLI_FAILED;
 	}
-	if (libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) == 0 ||
-		libbpf_probe_bpf_map_type(BPF_MAP_TYPE_LRU_HASH, NULL) == 0) {
-		cli_say("this kernel (%s) lacks BPF ring buffers or LRU hashes: Linux 6.1 or newer is needed",
-			kernel.release);
+	if (libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) == 0) {
+		cli_say("this kernel (%s) lacks BPF ring buffers: Linux 6.1 or newer is needed", kernel.release);
 		result = CLI_FAILED;
 	}
 	for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]); i++) {
