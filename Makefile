@@ -171,4 +171,7 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
+# Parts that bring their own targets: fuzzing, other kernels, packaging.
+include $(wildcard tests/*/rules.mk scripts/*/rules.mk)
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
