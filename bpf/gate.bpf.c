@@ -20,12 +20,12 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+#define DOOR_SHADOW_LIMITS (SLUICE_CONTROL_SHADOW_DENY | SLUICE_CONTROL_SHADOW_PACE | 0xffu << 8)
+
 /* The deny list may cover all traffic of the interface. */
 static __always_inline int gate_unprotected(struct packet *pkt)
 {
-	struct sluice_control *ctl = control_get();
-
-	if (ctl && (ctl->flags & SLUICE_CONTROL_DENY_ALL) && pkt->is_ip && lists_check(pkt))
+	if ((pkt->control & SLUICE_CONTROL_DENY_ALL) && pkt->is_ip && lists_check(pkt))
 		return SLUICE_REASON_DENIED;
 	return SLUICE_REASON_UNPROTECTED;
 }
@@ -46,11 +46,15 @@ __noinline int gate_judge(struct xdp_md *ctx, struct packet *pkt)
 		break;
 	}
 	judge.now = pkt->now;
+	judge.control = pkt->control;
+	judge.only_looks = !!(pkt->control & SLUICE_CONTROL_SHADOW_ALL);
 	judge.door = SLUICE_DOOR_WIRE;
 	judge.service = pkt->service;
 	judge.admission.source = pkt->source;
 	reason = judge_decide(&judge);
 	pkt->retry_after_s = judge.retry_after_s;
+	if (judge.serial_known)
+		pkt->sale = judge.token.sale;
 	return reason;
 }
 
@@ -59,24 +63,27 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 {
 	struct sluice_rate *bucket = NULL;
 	int reason = SLUICE_REASON_NONE;
-	__u32 action;
+	__u32 action, mode;
 
 	if (!pkt->allowed)
 		bucket = rate_of_source(&pkt->source);
 	if (rate_is_muted(bucket))
 		return SLUICE_REASON_RATE_DROP;
-	if (handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
-		return SLUICE_REASON_SOCKET; /* a retransmission: not charged again */
+	/* A retransmission is not charged again. In shadow mode every connection has a socket by now. */
+	if (!(pkt->control & SLUICE_CONTROL_SHADOW_ALL) && handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+		return SLUICE_REASON_SOCKET;
 
 	pkt->now = bpf_ktime_get_ns();
+	mode = pkt->control | (pkt->kind == SLUICE_SERVICE_SALE ? RATE_ANSWERS : 0);
 	if (!pkt->allowed)
-		reason = rate_check_request(
-			&pkt->source, bucket, pkt->now, pkt->kind == SLUICE_SERVICE_SALE, &pkt->retry_after_s);
+		reason = rate_check_request(&pkt->source, bucket, pkt->now, mode, &pkt->retry_after_s);
 	if (reason == SLUICE_REASON_NONE)
 		reason = pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
 	action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
 	if (action != SLUICE_ACTION_DROP)
 		handshake_note(pkt, action == SLUICE_ACTION_ANSWER);
+	if (!pkt->allowed) /* this packet may have made the bucket */
+		rate_note_verdict(bucket ?: rate_of_source(&pkt->source), reason);
 	return reason;
 }
 
@@ -132,8 +139,11 @@ static __always_inline int gate_decide(struct xdp_md *ctx, struct packet *pkt)
 SEC("xdp")
 int sluice_gate(struct xdp_md *ctx)
 {
+	struct sluice_control *ctl = control_get();
 	struct packet pkt = {};
 
+	if (ctl)
+		pkt.control = *(volatile __u32 *)&ctl->flags;
 	return verdict_apply(ctx, &pkt, gate_decide(ctx, &pkt));
 }
 
@@ -143,7 +153,8 @@ int sluice_door(struct sluice_call *call)
 {
 	int reason = SLUICE_REASON_REQUEST;
 	struct judge judge = {.now = bpf_ktime_get_ns(), .door = SLUICE_DOOR_CALL, .service = SLUICE_MAX_SERVICES};
-	struct packet pkt = {}; /* of which only the source is known */
+	struct packet pkt = {.service = SLUICE_MAX_SERVICES}; /* of which only the source is known */
+	struct sluice_control *ctl = control_get();
 	__u64 *count;
 	__u32 row;
 
@@ -151,11 +162,17 @@ int sluice_door(struct sluice_call *call)
 	judge.admission.source.lo = call->source.lo;
 	pkt.source = judge.admission.source;
 	pkt.is_ip6 = pkt.source.hi || pkt.source.lo >> 32 != 0xffff;
+	if (ctl)
+		pkt.control = ctl->flags;
+	if (pkt.control &
+		SLUICE_CONTROL_SHADOW_ALL) /* here there is no way around the verdict, so every limit only counts */
+		pkt.control |= DOOR_SHADOW_LIMITS;
+	judge.control = pkt.control;
 	if (lists_check(&pkt)) {
 		reason = SLUICE_REASON_DENIED;
 	} else if (!pkt.allowed && (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE))) {
 		reason = rate_check_request(&judge.admission.source, rate_of_source(&judge.admission.source), judge.now,
-			1, &judge.retry_after_s);
+			pkt.control | RATE_ANSWERS, &judge.retry_after_s);
 		if (reason == SLUICE_REASON_NONE)
 			reason = SLUICE_REASON_REQUEST;
 	}
@@ -169,6 +186,12 @@ int sluice_door(struct sluice_call *call)
 	call->retry_after_s = judge.retry_after_s;
 	call->serial = judge.serial_known ? judge.token.serial : 0;
 	call->admission = judge.admission;
+	if (!pkt.allowed && reason != SLUICE_REASON_DENIED)
+		rate_note_verdict(rate_of_source(&judge.admission.source), reason);
+	if (judge.serial_known)
+		pkt.sale = judge.token.sale;
+	if (pkt.control & SLUICE_CONTROL_WATCH)
+		watch_show(&pkt, reason, SLUICE_DOOR_CALL, 0);
 
 	row = reason;
 	count = bpf_map_lookup_elem(&calls, &row);

@@ -12,6 +12,9 @@
 #include "rate.h"
 #include "reply.h"
 
+/* How far the coarse clock may be behind, in units of SLUICE_RECENT_SHIFT; a tick is 10 ms at most. */
+#define HANDSHAKE_CLOCK_SLACK 32u
+
 #define ERRNO_ENOENT 2 /* linux/errno.h is not for BPF */
 
 enum handshake_socket { SOCKET_NONE, SOCKET_LISTENER, SOCKET_CONNECTION };
@@ -95,7 +98,7 @@ __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 	if (!pkt || !ctl)
 		return SLUICE_REASON_COOKIE_FAILED;
 	if (!pkt->allowed)
-		reason = rate_check_syn(&pkt->source);
+		reason = rate_check_syn(&pkt->source, pkt->control);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
 	sk = handshake_lookup(ctx, pkt);
@@ -104,6 +107,11 @@ __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 	if (sk->state != BPF_TCP_LISTEN) { /* port reuse in TIME_WAIT and the like: the kernel knows best */
 		bpf_sk_release(sk);
 		return SLUICE_REASON_SOCKET;
+	}
+	if (pkt->control &
+		SLUICE_CONTROL_SHADOW_ALL) { /* the frame stays as it is, and the kernel makes its own cookie */
+		bpf_sk_release(sk);
+		return SLUICE_REASON_SYN_COOKIE;
 	}
 	cookie = handshake_make_cookie(ctx, pkt, sk);
 	bpf_sk_release(sk);
@@ -157,7 +165,10 @@ static __always_inline enum handshake_past handshake_past_of(const struct packet
 	noted = *(volatile __u64 *)word;
 	if (!noted || noted >> 33 != hash >> 33)
 		return PAST_UNKNOWN;
-	age = (__u32)(bpf_ktime_get_ns() >> SLUICE_RECENT_SHIFT) - (__u32)noted;
+	/* The coarse clock costs half, and may be up to a tick behind the one of the note. */
+	age = (__u32)(bpf_ktime_get_coarse_ns() >> SLUICE_RECENT_SHIFT) - (__u32)noted;
+	if (age >= -HANDSHAKE_CLOCK_SLACK)
+		age = 0;
 	if (noted >> 32 & 1)
 		return age <= SLUICE_RECENT_ANSWERED ? PAST_ANSWERED : PAST_UNKNOWN;
 	return age <= SLUICE_RECENT_PASSED ? PAST_PASSED : PAST_UNKNOWN;
@@ -179,6 +190,8 @@ __noinline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
 		return SLUICE_REASON_FOLLOWS;
 	if (past == PAST_UNKNOWN && (pkt->payload_len || !handshake_cookie_valid(ctx, pkt)))
 		return SLUICE_REASON_LEFTOVER_UNKNOWN;
+	if (pkt->control & SLUICE_CONTROL_SHADOW_ALL)
+		return SLUICE_REASON_LEFTOVER;
 	reply.seq = pkt->ack;
 	reply.ack = pkt->seq + pkt->payload_len + (pkt->flags & TCP_FIN ? 1 : 0);
 	return reply_write(ctx, pkt, &reply) < 0 ? SLUICE_REASON_ANSWER_FAILED : SLUICE_REASON_LEFTOVER;

@@ -33,11 +33,14 @@ struct judge {
 		char text[SLUICE_TOKEN_TEXT]; /* in */
 		struct sluice_token token;    /* decoded in place: writing stays behind reading */
 	};
-	__u64 now;  /* mono */
-	__u32 door; /* enum sluice_door */
-	__u32 service;
-	__u32 retry_after_s;               /* out */
-	__u32 serial_known;                /* out: the MAC was good */
+	__u64 now;           /* mono */
+	__u32 control;       /* control.flags as the caller saw them */
+	__u32 retry_after_s; /* out */
+	__u8 door;           /* enum sluice_door */
+	__u8 service;
+	__u8 only_looks;   /* decide, but take nothing and charge nothing: ADMITTED means that it would have been */
+	__u8 serial_known; /* out: the MAC was good */
+	__u8 pad[4];
 	struct sluice_admission admission; /* in: source; out: all of it when admitted */
 };
 
@@ -76,17 +79,19 @@ static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
 	struct sluice_token *token = &j->token;
 	__u64 serial = token->serial;
 	struct sluice_admission *before = bpf_map_lookup_elem(&admissions, &serial);
+	__u32 state;
 
 	if (!before)
 		return SLUICE_REASON_NONE;
-	if (*(volatile __u32 *)&before->state != SLUICE_ADMISSION_DONE)
+	state = *(volatile __u32 *)&before->state;
+	if (state != SLUICE_ADMISSION_DONE && state != SLUICE_ADMISSION_REVOKED)
 		return SLUICE_REASON_IN_PROGRESS;
 	j->admission = *before;
 	if (*(volatile __u64 *)&before->serial != serial)
 		return SLUICE_REASON_IN_PROGRESS;
 	if (j->admission.buyer != token->buyer || j->admission.sale != token->sale)
 		return SLUICE_REASON_TOKEN_MAC; /* two tokens with one serial: cannot be ours */
-	return SLUICE_REASON_ADMITTED_AGAIN;
+	return state == SLUICE_ADMISSION_REVOKED ? SLUICE_REASON_TOKEN_REVOKED : SLUICE_REASON_ADMITTED_AGAIN;
 }
 
 static __always_inline enum sluice_reason judge_check_window(
@@ -111,6 +116,8 @@ static __always_inline enum sluice_reason judge_check_right(struct judge *j, con
 {
 	struct sluice_token *token = &j->token;
 
+	if (token->issued_at_s < *(volatile __u32 *)&sale->not_before_s)
+		return SLUICE_REASON_TOKEN_REVOKED;
 	if (token->expires_at_s <= wall / 1000000000ULL)
 		return SLUICE_REASON_TOKEN_EXPIRED;
 	if (token->network && token->network != sluice_network_of(&j->admission.source))
@@ -132,7 +139,8 @@ static __always_inline enum sluice_reason judge_check_token_rate(struct judge *j
 	if (!lim || !lim->limit[SLUICE_LIMIT_TOKEN].interval_ns)
 		return SLUICE_REASON_NONE;
 	bucket = rate_find(&key);
-	if (!bucket || gcra_next(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now, 1))
+	if (!bucket || gcra_next(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now, 1) ||
+		shadow_lets_pass(j->control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_TOKEN), SLUICE_REASON_RATE_TOKEN))
 		return SLUICE_REASON_NONE;
 	j->retry_after_s = gcra_retry_after_s(&lim->limit[SLUICE_LIMIT_TOKEN], bucket->tat, j->now);
 	return SLUICE_REASON_RATE_TOKEN;
@@ -160,9 +168,13 @@ static __always_inline enum sluice_reason judge_check_pace(
 		__u64 next = gcra_next(&pace, old, j->now, j->token.quantity);
 
 		if (!next) {
+			if (shadow_lets_pass(j->control, SLUICE_CONTROL_SHADOW_PACE, SLUICE_REASON_PACE))
+				return SLUICE_REASON_NONE;
 			j->retry_after_s = gcra_retry_after_s(&pace, old, j->now);
 			return SLUICE_REASON_PACE;
 		}
+		if (j->only_looks)
+			return SLUICE_REASON_NONE;
 		if (__sync_val_compare_and_swap(&units->pace_tat, old, next) == old)
 			return SLUICE_REASON_NONE;
 	}
@@ -363,6 +375,8 @@ __noinline int judge_decide(struct judge *j)
 		return SLUICE_REASON_WRITER_AWAY;
 
 	reason = judge_check_flow(j, sale, units, ctl);
+	if (j->only_looks)
+		return reason == SLUICE_REASON_NONE ? SLUICE_REASON_ADMITTED : reason;
 	if (reason == SLUICE_REASON_NONE)
 		reason = judge_admit(j, sale, units, ctl, wall);
 	if (reason != SLUICE_REASON_ADMITTED && reason != SLUICE_REASON_ADMITTED_AGAIN)

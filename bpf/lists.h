@@ -10,12 +10,7 @@
 
 #include "maps.h"
 #include "packet.h"
-
-struct list_query {
-	struct sluice_addr addr;
-	__u64 lengths[2]; /* as in struct sluice_list_index */
-	__u32 list;
-};
+#include "shadow.h"
 
 /* Index of the highest set bit of a non-zero word, by de Bruijn multiplication (clang 14 has no count-leading-zeros for BPF). */
 /* clang-format off */
@@ -52,20 +47,20 @@ static __always_inline int list_entry_live(struct sluice_list_entry *entry)
 }
 
 /* One word of lengths, longest first; `base` is the length that bit 0 stands for. */
-static __always_inline int list_match_word(const struct list_query *query, __u64 lengths, __u32 base)
+static __always_inline int list_match_word(const struct sluice_addr *addr, __u64 lengths, __u32 base, __u32 list)
 {
 	for (int i = 0; i < 64 && lengths; i++) {
 		__u32 bit = list_top_bit(lengths);
 		__u32 len = base + bit;
-		struct sluice_list_key key = {.list = query->list, .prefix_len = len};
+		struct sluice_list_key key = {.list = list, .prefix_len = len};
 		struct sluice_list_entry *entry;
 
 		lengths &= ~(1ULL << (bit & 63));
 		if (base > 1) { /* 65..128 */
-			key.addr.hi = query->addr.hi;
-			key.addr.lo = query->addr.lo & (~0ULL << ((128 - len) & 63));
+			key.addr.hi = addr->hi;
+			key.addr.lo = addr->lo & (~0ULL << ((128 - len) & 63));
 		} else { /* 1..64 */
-			key.addr.hi = query->addr.hi & (~0ULL << ((64 - len) & 63));
+			key.addr.hi = addr->hi & (~0ULL << ((64 - len) & 63));
 		}
 		entry = bpf_map_lookup_elem(&lists, &key);
 		if (entry && list_entry_live(entry))
@@ -74,23 +69,24 @@ static __always_inline int list_match_word(const struct list_query *query, __u64
 	return 0;
 }
 
-__noinline int list_match(const struct list_query *query)
+/* `short_lengths` and `long_lengths`: the two words of struct sluice_list_index. */
+__noinline int list_match(const struct packet *pkt, __u64 short_lengths, __u64 long_lengths, __u32 list)
 {
-	if (!query)
+	if (!pkt)
 		return 0;
-	return list_match_word(query, query->lengths[1], 65) || list_match_word(query, query->lengths[0], 1);
+	return list_match_word(&pkt->source, long_lengths, 65, list) ||
+		list_match_word(&pkt->source, short_lengths, 1, list);
 }
 
-/* Returns 1 if the source is denied. Sets pkt->allowed if it is on the allow list, which beats deny list and rates. */
+/* Returns 1 if the source is denied, and denied sources are refused. Sets pkt->allowed if it is on the allow list, which beats deny list and rates. */
 static __always_inline int lists_check(struct packet *pkt)
 {
 	struct sluice_list_index *near, *wide = NULL;
-	struct list_query query = {};
+	__u64 short_lengths;
 	__u32 slot;
 
 	if (!pkt)
 		return 0;
-	query.addr = pkt->source;
 	if (pkt->is_ip6) {
 		slot = SLUICE_INDEX_SHORT6;
 		wide = bpf_map_lookup_elem(&list_index, &slot);
@@ -102,17 +98,14 @@ static __always_inline int lists_check(struct packet *pkt)
 	if (!near)
 		return 0;
 
-	query.lengths[0] = near->allow[0] | (wide ? wide->allow[0] : 0);
-	query.lengths[1] = near->allow[1];
-	query.list = SLUICE_LIST_ALLOW;
-	if ((query.lengths[0] | query.lengths[1]) && list_match(&query)) {
+	short_lengths = near->allow[0] | (wide ? wide->allow[0] : 0);
+	if ((short_lengths | near->allow[1]) && list_match(pkt, short_lengths, near->allow[1], SLUICE_LIST_ALLOW)) {
 		pkt->allowed = 1;
 		return 0;
 	}
-	query.lengths[0] = near->deny[0] | (wide ? wide->deny[0] : 0);
-	query.lengths[1] = near->deny[1];
-	query.list = SLUICE_LIST_DENY;
-	return (query.lengths[0] | query.lengths[1]) && list_match(&query);
+	short_lengths = near->deny[0] | (wide ? wide->deny[0] : 0);
+	return (short_lengths | near->deny[1]) && list_match(pkt, short_lengths, near->deny[1], SLUICE_LIST_DENY) &&
+		!shadow_lets_pass(pkt->control, SLUICE_CONTROL_SHADOW_DENY, SLUICE_REASON_DENIED);
 }
 
 #endif

@@ -172,6 +172,28 @@ struct {
 	__type(value, __u64);
 } calls SEC(".maps");
 
+/* What would have been refused, by reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLUICE_REASON_ROWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} shadow SEC(".maps");
+
+/* Which verdicts somebody wants to see. Written by the daemon. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sluice_watch);
+} watch SEC(".maps");
+
+/* Verdicts on their way to those who watch. Full: they miss some. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+} events SEC(".maps");
+
 static __always_inline struct sluice_control *control_get(void)
 {
 	__u32 zero = 0;

@@ -9,6 +9,10 @@
 #include "sluice/gcra.h"
 #include "maps.h"
 #include "packet.h"
+#include "shadow.h"
+
+/* In the upper bit of what is handed on as `control`: a refused request may be answered at all. */
+#define RATE_ANSWERS (1u << 31)
 
 /* Takes one cell from a shared word. Two CPUs that meet may let one cell too many pass: the loser of the exchange tries
  * once more and then passes, so the error is at most one cell per CPU and collision, and no packet waits.
@@ -35,7 +39,7 @@ static __always_inline struct sluice_limits *limits_get(void)
 }
 
 /* The budget of SYNs, before a cookie is made. The coarse clock moves by ticks; a budget is not finer than that. */
-static __always_inline enum sluice_reason rate_check_syn(const struct sluice_addr *source)
+static __always_inline enum sluice_reason rate_check_syn(const struct sluice_addr *source, __u32 control)
 {
 	struct sluice_limits *lim = limits_get();
 	struct sluice_control *ctl = control_get();
@@ -50,9 +54,13 @@ static __always_inline enum sluice_reason rate_check_syn(const struct sluice_add
 	prefix = source->hi ? source->hi >> 16 : source->lo >> 8;
 	slot = (prefix * 0x9e3779b97f4a7c15ULL) >> 48; /* Fibonacci hashing to SLUICE_SYN_SLOTS */
 	tat = bpf_map_lookup_elem(&syn_budget, &slot);
-	if (tat && !rate_take(&lim->limit[SLUICE_LIMIT_SYN_PREFIX], tat, now))
+	if (tat && !rate_take(&lim->limit[SLUICE_LIMIT_SYN_PREFIX], tat, now) &&
+		!shadow_lets_pass(
+			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_PREFIX), SLUICE_REASON_SYN_PREFIX))
 		return SLUICE_REASON_SYN_PREFIX;
-	if (!rate_take(&lim->limit[SLUICE_LIMIT_SYN_GLOBAL], &ctl->syn_global_tat, now))
+	if (!rate_take(&lim->limit[SLUICE_LIMIT_SYN_GLOBAL], &ctl->syn_global_tat, now) &&
+		!shadow_lets_pass(
+			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_GLOBAL), SLUICE_REASON_SYN_GLOBAL))
 		return SLUICE_REASON_SYN_GLOBAL;
 	return SLUICE_REASON_NONE;
 }
@@ -129,6 +137,7 @@ static __always_inline struct sluice_rate *rate_make(const struct sluice_rate_ke
 	bucket->tat = now;
 	bucket->answer_tat = now;
 	bucket->muted_until = 0;
+	bucket->verdicts = 0;
 	return bucket;
 }
 
@@ -140,10 +149,26 @@ static __always_inline struct sluice_rate *rate_of_source(const struct sluice_ad
 	return rate_find(&key);
 }
 
-/* Over its rate and out of answers: known from the source's own words alone, without a clock. */
+/* Over its rate and out of answers: known from the source's own words alone, without a clock. Half of jiffies is enough, as a mute is
+ * never more than a tick ahead.
+ */
 static __always_inline int rate_is_muted(const struct sluice_rate *bucket)
 {
-	return bucket && bucket->muted_until && bucket->muted_until >= bpf_jiffies64();
+	return bucket && bucket->muted_until && bucket->muted_until - (__u32)bpf_jiffies64() <= 1;
+}
+
+static __always_inline void rate_mute(struct sluice_rate *bucket)
+{
+	__u32 until = (__u32)bpf_jiffies64() + 1;
+
+	bucket->muted_until = until ?: 1;
+}
+
+/* What was said to a first segment, for who wants to know later why. */
+static __always_inline void rate_note_verdict(struct sluice_rate *bucket, enum sluice_reason reason)
+{
+	if (bucket)
+		bucket->verdicts = bucket->verdicts << 8 | reason;
 }
 
 /* Charges one cell to `bucket`, which is made for `key` if it is NULL. Returns 0 if it does not conform, with *retry_after_s. */
@@ -172,7 +197,7 @@ static __always_inline int rate_charge(
 
 /* May this source have another 429? If not, it is muted for the rest of this tick and the next. */
 static __always_inline int rate_may_answer(
-	const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now)
+	const struct sluice_addr *source, const struct sluice_limit *limit, __u64 now, __u32 control)
 {
 	struct sluice_rate *bucket;
 	struct sluice_rate_key key;
@@ -183,17 +208,18 @@ static __always_inline int rate_may_answer(
 		bucket = rate_make(&key, now);
 	if (!bucket)
 		return 1;
-	if (rate_take(limit, &bucket->answer_tat, now))
+	if (rate_take(limit, &bucket->answer_tat, now) ||
+		shadow_lets_pass(control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_ANSWER), SLUICE_REASON_RATE_DROP))
 		return 1;
-	bucket->muted_until = bpf_jiffies64() + 1;
+	rate_mute(bucket);
 	return 0;
 }
 
-/* Charges source and prefix for one request; `bucket` is that of the source, or NULL. `answers` tells if a refused one may be
- * answered at all.
+/* Charges source and prefix for one request; `bucket` is that of the source, or NULL. `control` has the flags of shadow mode and
+ * RATE_ANSWERS.
  */
 __noinline int rate_check_request(
-	const struct sluice_addr *source, struct sluice_rate *bucket, __u64 now, int answers, __u32 *retry_after_s)
+	const struct sluice_addr *source, struct sluice_rate *bucket, __u64 now, __u32 control, __u32 *retry_after_s)
 {
 	struct sluice_limits *lim = limits_get();
 	enum sluice_reason reason = SLUICE_REASON_NONE;
@@ -202,17 +228,22 @@ __noinline int rate_check_request(
 	if (!lim || !source || !retry_after_s)
 		return SLUICE_REASON_NONE;
 	rate_key_source(&key, source);
-	if (!rate_charge_bucket(bucket, &key, &lim->limit[SLUICE_LIMIT_SOURCE], now, retry_after_s)) {
+	if (!rate_charge_bucket(bucket, &key, &lim->limit[SLUICE_LIMIT_SOURCE], now, retry_after_s) &&
+		!shadow_lets_pass(
+			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SOURCE), SLUICE_REASON_RATE_SOURCE)) {
 		reason = SLUICE_REASON_RATE_SOURCE;
 	} else {
 		rate_key_prefix(&key, source);
-		if (!rate_charge(&key, &lim->limit[SLUICE_LIMIT_PREFIX], now, retry_after_s))
+		if (!rate_charge(&key, &lim->limit[SLUICE_LIMIT_PREFIX], now, retry_after_s) &&
+			!shadow_lets_pass(
+				control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_PREFIX), SLUICE_REASON_RATE_PREFIX))
 			reason = SLUICE_REASON_RATE_PREFIX;
 	}
 	if (reason == SLUICE_REASON_NONE)
 		return reason;
-	return rate_may_answer(source, &lim->limit[SLUICE_LIMIT_ANSWER], now) && answers ? reason
-											 : SLUICE_REASON_RATE_DROP;
+	return rate_may_answer(source, &lim->limit[SLUICE_LIMIT_ANSWER], now, control) && (control & RATE_ANSWERS)
+		? reason
+		: SLUICE_REASON_RATE_DROP;
 }
 
 #endif

@@ -6,6 +6,8 @@
 #include "answer.h"
 #include "maps.h"
 #include "packet.h"
+#include "shadow.h"
+#include "watch.h"
 
 static const __u8 verdict_action[SLUICE_REASON_ROWS] = {
 #define X(name, label, action, answer, text) SLUICE_ACTION_##action,
@@ -23,8 +25,18 @@ static __always_inline int verdict_apply(struct xdp_md *ctx, struct packet *pkt,
 {
 	__u32 action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
 	struct sluice_counter *counter;
-	__u32 row;
+	__u32 row, in_shadow;
 
+	/* The judge has only looked, so what it would have admitted is not admitted either. */
+	in_shadow = (pkt->control & SLUICE_CONTROL_SHADOW_ALL) &&
+		(action != SLUICE_ACTION_PASS || reason == SLUICE_REASON_ADMITTED);
+	if (pkt->control & SLUICE_CONTROL_WATCH)
+		watch_show(pkt, reason, SLUICE_DOOR_WIRE, in_shadow);
+	if (in_shadow) {
+		shadow_count(reason);
+		reason = SLUICE_REASON_SHADOWED;
+		action = SLUICE_ACTION_PASS;
+	}
 	if (action == SLUICE_ACTION_ANSWER &&
 		answer_send(ctx, pkt, verdict_answer[reason & (SLUICE_REASON_ROWS - 1)])) {
 		reason = SLUICE_REASON_ANSWER_FAILED;

@@ -15,7 +15,7 @@
 
 #include "reasons.h"
 
-#define SLUICE_ABI_VERSION 1
+#define SLUICE_ABI_VERSION 2
 #define SLUICE_ABI_MAGIC 0x534c5543 /* "SLUC" */
 
 #define SLUICE_MAX_SERVICES 16
@@ -76,8 +76,16 @@ _Static_assert(SLUICE_LIMIT_COUNT <= 8, "sluice_limits is full");
 /* --- map "control": mmapable array[1]; the words that daemon and gate share -------------------------------------------- */
 #define SLUICE_CONTROL_ORDERS_OPEN 1u /* flags: the writer is there; without it the judge says writer_away */
 #define SLUICE_CONTROL_DENY_ALL 2u    /* flags: the deny list also covers traffic that is not protected */
-#define SLUICE_GROW_HEAD 1u           /* grow: bpf_xdp_adjust_head works on this interface */
-#define SLUICE_GROW_TAIL 2u           /* grow: bpf_xdp_adjust_tail can grow on this interface */
+#define SLUICE_CONTROL_WATCH 4u       /* flags: somebody watches verdicts, see map "watch" */
+/* flags: shadow mode. What would be refused is counted in map "shadow" and goes on. ALL: the gate drops and answers nothing, every
+ * frame goes up as it came, and orders are judged at the call door alone; token, window, stock and buyer's limit hold there as ever.
+ */
+#define SLUICE_CONTROL_SHADOW_ALL 8u
+#define SLUICE_CONTROL_SHADOW_DENY 16u                 /* the deny list */
+#define SLUICE_CONTROL_SHADOW_PACE 32u                 /* the pace of every sale */
+#define SLUICE_CONTROL_SHADOW_LIMIT(id) (256u << (id)) /* enum sluice_limit_id */
+#define SLUICE_GROW_HEAD 1u                            /* grow: bpf_xdp_adjust_head works on this interface */
+#define SLUICE_GROW_TAIL 2u                            /* grow: bpf_xdp_adjust_tail can grow on this interface */
 
 struct sluice_control {
 	__u32 magic;
@@ -113,7 +121,8 @@ struct sluice_sale {
 	__u64 ends_wall;
 	struct sluice_limit pace; /* per unit */
 	__u32 per_buyer;
-	__u32 pad[5];
+	__u32 not_before_s; /* tokens issued before this second are revoked; 0 = none */
+	__u32 pad[4];
 };
 
 /* --- map "stock": mmapable array[SLUICE_MAX_SALES]; same slot as the sale ------------------------------------------------ */
@@ -140,6 +149,10 @@ struct sluice_key {
 enum sluice_admission_state {
 	SLUICE_ADMISSION_CLAIMED = 1, /* a judge is at work: not an admission yet */
 	SLUICE_ADMISSION_DONE = 2,
+	/* No admission: the daemon has revoked this token before it was used. The entry keeps it from ever being claimed, at no cost
+	 * to anybody else.
+	 */
+	SLUICE_ADMISSION_REVOKED = 3,
 };
 enum sluice_door { SLUICE_DOOR_WIRE = 1, SLUICE_DOOR_CALL = 2 };
 
@@ -210,7 +223,8 @@ struct sluice_rate {
 	__u64 name;        /* sluice_rate_name() of its key; 0 = free */
 	__u64 tat;         /* GCRA theoretical arrival time (mono) */
 	__u64 answer_tat;  /* GCRA of 429 answers (mono) */
-	__u64 muted_until; /* jiffies: over the rate and out of answers until this tick */
+	__u32 muted_until; /* lower half of jiffies: over the rate and out of answers until this tick; 0 = not */
+	__u32 verdicts; /* kind SOURCE: the last four reasons given to a first segment, a byte each, the latest lowest */
 };
 
 #define SLUICE_RATE_WAYS 4
@@ -315,6 +329,34 @@ struct sluice_counter {
 	__u64 bytes;
 };
 
+/* --- map "shadow": per-CPU array[SLUICE_REASON_ROWS] of __u64; what would have been refused, by reason, wire and call door together ---------------- */
+
+/* --- map "watch": array[1]; what verdicts to show. Written by the daemon, which sets SLUICE_CONTROL_WATCH after and clears it before ------------------ */
+struct sluice_watch {
+	__u64 reasons;           /* bit n: verdicts of reason n */
+	__u64 until_mono;        /* a watcher that does not renew this is gone */
+	struct sluice_addr mask; /* sources with (source & mask) == addr; all zero = every source */
+	struct sluice_addr addr;
+	__u32 threshold; /* a verdict is shown if a random 32-bit number is not greater: ~0 = all */
+	__u32 pad;
+};
+
+/* --- map "events": BPF ring buffer of struct sluice_event; full: the event is lost, nothing else ---------------------------------------------------- */
+struct sluice_event {
+	__u64 mono;
+	struct sluice_addr source;
+	__u32 sale; /* of a token whose MAC was good; 0 = not known */
+	__u32 bytes;
+	__u32 threshold; /* of the watch, to tell how many verdicts this one stands for */
+	__u16 sport;     /* host order; 0 at the call door */
+	__u16 dport;
+	__u8 reason;
+	__u8 door; /* enum sluice_door */
+	__u8 service;
+	__u8 shadow; /* 1 = it would have been this, and went up (SLUICE_CONTROL_SHADOW_ALL) */
+	__u32 pad;
+};
+
 /* --- the call door: context of the program "sluice_door" (BPF_PROG_TEST_RUN on a SEC("syscall") program) ------------------------------------------------ */
 enum sluice_call_op {
 	SLUICE_CALL_ORDER = 1, /* judge `token` */
@@ -346,6 +388,8 @@ _Static_assert(sizeof(struct sluice_admitted) == 72, "abi");
 _Static_assert(sizeof(struct sluice_buyer_key) == 16, "abi");
 _Static_assert(sizeof(struct sluice_issued) == 16, "abi");
 _Static_assert(sizeof(struct sluice_rate) == 32, "abi");
+_Static_assert(sizeof(struct sluice_watch) == 56, "abi");
+_Static_assert(sizeof(struct sluice_event) == 48, "abi");
 _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");

@@ -26,6 +26,7 @@
 	X(TCP_FIRST, "tcp_first", PASS, NONE, "first data of a connection to a service of kind tcp") \
 	X(ADMITTED, "admitted", PASS, NONE, "admitted: token spent, buyer counted, units taken") \
 	X(ADMITTED_AGAIN, "admitted_again", PASS, NONE, "a token that was admitted before: the same order again, nothing taken") \
+	X(SHADOWED, "shadowed", PASS, NONE, "would have been dropped or answered, but the whole gate is in shadow mode; map `shadow` has the reason") \
 	/* bare TCP segments sent back */ \
 	X(SYN_COOKIE, "syn_cookie", TX, NONE, "SYN answered with a SYN cookie") \
 	X(LEFTOVER, "leftover", TX, NONE, "data or FIN of a connection that the gate answered: acknowledged, so that the client can close") \
@@ -76,7 +77,8 @@
 	X(ADMISSIONS_FULL, "admissions_full", ANSWER, UNAVAILABLE, "the map of admissions is full; no unit was taken") \
 	X(BUYERS_FULL, "buyers_full", ANSWER, UNAVAILABLE, "the map of buyers is full; no unit was taken") \
 	X(BUYER_LIMIT, "buyer_limit", ANSWER, ALREADY_ORDERED, "the buyer has as many units as a buyer may have") \
-	X(CONTENDED, "contended", ANSWER, UNAVAILABLE, "too many CPUs wanted the same word at once; no unit was taken")
+	X(CONTENDED, "contended", ANSWER, UNAVAILABLE, "too many CPUs wanted the same word at once; no unit was taken") \
+	X(TOKEN_REVOKED, "token_revoked", ANSWER, TOKEN_INVALID, "revoked: this token, or all that were issued before a time")
 
 /* X(NAME, code, status, title, retry, detail): the answers that a buyer can get. `retry` tells if it has a Retry-After.
  * Default bodies are rendered from this by userspace/common/answers.c; docs/reasons.md lists them.

@@ -101,7 +101,8 @@ static __always_inline int step_to_rates(struct xdp_md *ctx, struct packet *pkt)
 	if (!step_to_muted(ctx, pkt, &bucket) || handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
 		return 0;
 	pkt->now = bpf_ktime_get_ns();
-	return rate_check_request(&pkt->source, bucket, pkt->now, 1, &pkt->retry_after_s) == SLUICE_REASON_NONE;
+	return rate_check_request(&pkt->source, bucket, pkt->now, RATE_ANSWERS, &pkt->retry_after_s) ==
+		SLUICE_REASON_NONE;
 }
 
 SEC("xdp")

@@ -6,6 +6,7 @@
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <unistd.h>
 
 #include "common/timefmt.h"
 #include "expect.h"
@@ -360,13 +361,29 @@ static void a_muted_source_is_silent_for_its_ticks_and_no_longer(void **state)
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_DROP);
 	bucket = bucket_of(gate);
 	assert_true(bucket->muted_until > 0);
-	/* The rate is off; only the mute is left, for as long as it lasts. */
+	/* The rate is off; only the mute is left, for as long as it lasts: its own tick, and never more than one ahead. */
 	gate_limit(gate, SLUICE_LIMIT_SOURCE, 0, 1);
-	bucket->muted_until += 1000000000;
-	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_DROP);
-	assert_int_equal(ask_from(gate, "192.0.2.11"), SLUICE_REASON_REQUEST);
-	bucket->muted_until = 1;
+	usleep(50000);
 	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+	bucket->muted_until += 1000000000; /* nonsense, or the lower half of jiffies has gone round since */
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+}
+
+static void the_last_four_verdicts_of_a_source_are_kept(void **state)
+{
+	struct gate *gate = *state;
+
+	gate_limit(gate, SLUICE_LIMIT_SOURCE, HOUR_NS, 2);
+	gate_limit(gate, SLUICE_LIMIT_ANSWER, HOUR_NS, 1);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+	assert_int_equal(bucket_of(gate)->verdicts, SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_SOURCE);
+	assert_int_equal(ask_from(gate, "192.0.2.11"), SLUICE_REASON_REQUEST);
+	assert_int_equal(ask_from(gate, "192.0.2.10"), SLUICE_REASON_RATE_DROP);
+	assert_int_equal(bucket_of(gate)->verdicts,
+		SLUICE_REASON_REQUEST << 24 | SLUICE_REASON_REQUEST << 16 | SLUICE_REASON_RATE_SOURCE << 8 |
+			SLUICE_REASON_RATE_DROP);
 }
 
 static void a_service_of_kind_tcp_is_limited_without_an_answer(void **state)
@@ -496,6 +513,7 @@ int main(void)
 		gate_test(answers_run_out_and_then_there_is_silence),
 		gate_test(the_answer_budget_holds_for_a_prefix_over_its_rate_too),
 		gate_test(a_muted_source_is_silent_for_its_ticks_and_no_longer),
+		gate_test(the_last_four_verdicts_of_a_source_are_kept),
 		gate_test(a_service_of_kind_tcp_is_limited_without_an_answer),
 		gate_test(attempts_with_one_token_are_limited),
 		gate_test(an_admitted_token_is_never_over_its_rate),

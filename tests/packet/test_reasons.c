@@ -345,6 +345,7 @@ ORDER_TRIGGER(token_expired, token.expires_at_s = 1)
 ORDER_TRIGGER(wrong_network, token.network = 1)
 ORDER_TRIGGER(sold_out, gate->stock[GATE_SALE].free = 0)
 ORDER_TRIGGER(backlog, gate->control->backlog_max = gate->control->in_flight = 1)
+ORDER_TRIGGER(token_revoked, gate->sales[GATE_SALE].not_before_s = ~0U)
 ORDER_TRIGGER(buyer_limit, run_order(gate, run, gate_token(2, 1)))
 
 static void trigger_token_mac(struct gate *gate, struct run *run)
@@ -378,6 +379,12 @@ static void trigger_rate_token(struct gate *gate, struct run *run)
 	gate_limit(gate, SLUICE_LIMIT_TOKEN, HOUR_NS, 1);
 	trigger_backlog(gate, run);
 	trigger_backlog(gate, run);
+}
+
+static void trigger_shadowed(struct gate *gate, struct run *run)
+{
+	gate->control->flags |= SLUICE_CONTROL_SHADOW_ALL;
+	trigger_bare_ack(gate, run);
 }
 
 static void trigger_ring_full(struct gate *gate, struct run *run)
@@ -463,6 +470,8 @@ static void (*const triggers[SLUICE_REASON_COUNT])(struct gate *gate, struct run
 	[SLUICE_REASON_RING_FULL] = trigger_ring_full,
 	[SLUICE_REASON_ADMISSIONS_FULL] = trigger_admissions_full,
 	[SLUICE_REASON_BUYERS_FULL] = trigger_buyers_full,
+	[SLUICE_REASON_SHADOWED] = trigger_shadowed,
+	[SLUICE_REASON_TOKEN_REVOKED] = trigger_token_revoked,
 	[SLUICE_REASON_BUYER_LIMIT] = trigger_buyer_limit,
 };
 

@@ -43,6 +43,9 @@ static const struct {
 	{"answers", offsetof(struct gate_maps, answers)},
 	{"counters", offsetof(struct gate_maps, counters)},
 	{"calls", offsetof(struct gate_maps, calls)},
+	{"shadow", offsetof(struct gate_maps, shadow)},
+	{"watch", offsetof(struct gate_maps, watch)},
+	{"events", offsetof(struct gate_maps, events)},
 	{"door", offsetof(struct gate_maps, door)},
 };
 #define PIN_COUNT (sizeof(pins) / sizeof(pins[0]))
@@ -259,4 +262,9 @@ int gate_maps_read_counters(const struct gate_maps *maps, struct sluice_counter 
 int gate_maps_read_calls(const struct gate_maps *maps, __u64 *out)
 {
 	return sum_per_cpu(maps->calls, SLUICE_REASON_ROWS, 1, out);
+}
+
+int gate_maps_read_shadow(const struct gate_maps *maps, __u64 *out)
+{
+	return sum_per_cpu(maps->shadow, SLUICE_REASON_ROWS, 1, out);
 }

@@ -9,7 +9,7 @@
 
 struct gate_maps {
 	int services, ports, limits, control_fd, sales_fd, stock_fd, keys_fd, admissions, ring, buyers, issued, rates,
-		recent, syn_budget, lists, list_index, answers, counters, calls;
+		recent, syn_budget, lists, list_index, answers, counters, calls, shadow, watch, events;
 	int door; /* fd of the call door program; see gate_maps_call */
 	/* mapped shared, for the whole array */
 	struct sluice_control *control;
@@ -36,6 +36,7 @@ int gate_maps_refresh(struct gate_maps *maps);
 /* Sums the per-CPU counters. `out` has (SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS entries / SLUICE_REASON_ROWS entries. */
 int gate_maps_read_counters(const struct gate_maps *maps, struct sluice_counter *out);
 int gate_maps_read_calls(const struct gate_maps *maps, __u64 *out);
+int gate_maps_read_shadow(const struct gate_maps *maps, __u64 *out); /* SLUICE_REASON_ROWS entries */
 
 /* Names and texts of reasons and answers, from sluice/reasons.h. Out of range: "?" / NULL. */
 const char *reason_label(unsigned reason);
