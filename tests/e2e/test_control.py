@@ -408,20 +408,24 @@ def test_limits_that_cannot_be_change_nothing(world, body):
     assert world.ask("GET", "/v1/limits") == before
 
 
-def test_keys_rotate_and_tokens_of_the_key_before_stay_good(world, family):
-    sale = world.sale(stock=10)
-    buyer = sale.buyer()
-    old, spare = sale.token(buyer), sale.token()
-    key = world.ask("POST", "/v1/keys/rotate")["key_id"]
-    assert Token.read(old).key_id != key
-    new = sale.token()
-    assert Token.read(new).key_id == key and Token.read(new).mac_is_good(world.signing_keys())
-    for token in (old, new):
-        assert world.order(token, family).status == 201
-    world.ask("POST", "/v1/keys/rotate")
-    answer = world.order(spare, family)
-    assert (answer.status, answer.code()) == (401, "token_invalid"), "two rotations later the key is gone"
-    assert world.order(sale.token(), family).status == 201
+def test_keys_rotate_and_tokens_of_the_key_before_stay_good(family):
+    with World() as shop:
+        sale = shop.sale(stock=10)
+        buyer = sale.buyer()
+        old, spare = sale.token(buyer), sale.token()
+        key = shop.ask("POST", "/v1/keys/rotate")["key_id"]
+        assert Token.read(old).key_id != key
+        new = sale.token()
+        assert Token.read(new).key_id == key and Token.read(new).mac_is_good(shop.signing_keys())
+        for token in (old, new):
+            assert shop.order(token, family).status == 201
+        refused = shop.control("POST", "/v1/keys/rotate")
+        assert (refused.status, refused.code()) == (409, "key_in_use"), "a valid token is signed with the key that would go"
+        assert shop.order(sale.token(), family).status == 201
+        shop.ask("POST", "/v1/keys/rotate", {"force": True})
+        answer = shop.order(spare, family)
+        assert (answer.status, answer.code()) == (401, "token_invalid"), "two rotations later the key is gone"
+        assert shop.order(sale.token(), family).status == 201
 
 
 def test_the_cors_origin_is_in_every_answer(family):

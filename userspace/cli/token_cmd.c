@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* `sluice token` and `sluice key`: issuing tokens from a shop's own scripts, reading one, rotating the key that signs them. Tokens and
+/* `sluice token` and `sluice key`: issuing tokens from a shop's own scripts, reading one, taking them back, rotating the key that signs them. Tokens and
  * buyers' references are worth money to whoever reads a process list, so both can come from standard input.
  */
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 #include "cli/api.h"
 #include "cli/cli.h"
 #include "cli/table.h"
+#include "common/timefmt.h"
 #include "sluice/abi.h"
 
 #define ABOUT_MAX 192
@@ -71,10 +72,74 @@ static int run_inspect(const struct cli_call *call)
 	return code ? code : cli_print_answer(call, answer);
 }
 
+enum revoke_option { REVOKE_SALE, REVOKE_BUYER };
+
+static const struct cli_option revoke_options[] = {
+	[REVOKE_SALE] = {"sale", "SLUG", "with --buyer: the live token of a buyer instead", false},
+	[REVOKE_BUYER] = {"buyer", "REF", "the shop's reference of that buyer; - reads it from standard input", false},
+	{NULL, NULL, NULL, false},
+};
+
+static int run_revoke(const struct cli_call *call)
+{
+	char line[TOKEN_LINE_MAX + 1];
+	const char *sale = call->value[REVOKE_SALE], *buyer = call->value[REVOKE_BUYER];
+	const char *secret = buyer ? buyer : call->operands ? call->operand[0] : "-";
+	json_t *body, *answer;
+	int code;
+
+	if (!sale != !buyer)
+		return cli_usage(call, "--sale and --buyer go together");
+	if (buyer && call->operands)
+		return cli_usage(call, "give a token, or --sale and --buyer");
+	if (!strcmp(secret, "-")) {
+		code = cli_read_line(call, buyer ? "buyer's reference" : "token", line, sizeof(line));
+		if (code)
+			return code;
+		secret = line;
+	}
+	body = buyer ? json_pack("{ssss}", "sale", sale, "buyer", secret) : json_pack("{ss}", "token", secret);
+	if (!body)
+		return cli_usage(call, "the %s is not UTF-8", buyer ? "reference" : "token");
+	code = cli_api_ask(call->api, "token", "POST", cli_api_path("/v1/tokens/revoke"), body, &answer);
+	return code ? code : cli_print_answer(call, answer);
+}
+
+enum revoke_all_option { REVOKE_BEFORE };
+
+static const struct cli_option revoke_all_options[] = {
+	[REVOKE_BEFORE] = {"issued-before", "WHEN", "now, or a time like 2026-11-22T12:00:00Z", true},
+	{NULL, NULL, NULL, false},
+};
+
+static int run_revoke_all(const struct cli_call *call)
+{
+	char about[ABOUT_MAX], text[TIME_TEXT_MAX];
+	uint64_t when_ns;
+	json_t *answer;
+	int code;
+
+	if (cli_parse_when(call->value[REVOKE_BEFORE], time_wall_ns(), &when_ns))
+		return cli_usage(call, "--issued-before: \"%s\" is neither now nor a time like 2026-11-22T12:00:00Z",
+			call->value[REVOKE_BEFORE]);
+	snprintf(about, sizeof(about), "sale \"%s\"", call->operand[0]);
+	code = cli_api_ask(call->api, about, "POST", cli_api_path("/v1/sales/%s/tokens/revoke", call->operand[0]),
+		json_pack("{ss}", "issued_before", time_format_rfc3339(when_ns, text)), &answer);
+	return code ? code : cli_print_answer(call, answer);
+}
+
+enum rotate_option { ROTATE_FORCE };
+
+static const struct cli_option rotate_options[] = {
+	[ROTATE_FORCE] = {"force", NULL, "also if tokens of the key before the current one are refused by it", false},
+	{NULL, NULL, NULL, false},
+};
+
 static int run_rotate(const struct cli_call *call)
 {
 	json_t *answer;
-	int code = cli_api_ask(call->api, "key", "POST", cli_api_path("/v1/keys/rotate"), NULL, &answer);
+	int code = cli_api_ask(call->api, "key", "POST", cli_api_path("/v1/keys/rotate"),
+		call->value[ROTATE_FORCE] ? json_pack("{sb}", "force", 1) : NULL, &answer);
 
 	if (code)
 		return code;
@@ -86,11 +151,16 @@ static const struct cli_verb token_verbs[] = {
 	{"issue", "SLUG", "a token for a buyer; asking again gives the same one", 1, 1, issue_options, run_issue},
 	{"inspect", "[TOKEN]", "what a token says and whether it holds; from standard input if not given", 0, 1, NULL,
 		run_inspect},
+	{"revoke", "[TOKEN]", "take a token back before it is used; from standard input if not given", 0, 1,
+		revoke_options, run_revoke},
+	{"revoke-all", "SLUG", "take back all tokens of a sale that were issued before a time", 1, 1,
+		revoke_all_options, run_revoke_all},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 
 static const struct cli_verb key_verbs[] = {
-	{"rotate", "", "sign new tokens with a fresh key", 0, 0, NULL, run_rotate},
+	{"rotate", "", "sign new tokens with a fresh key, once no valid token needs the one it replaces", 0, 0,
+		rotate_options, run_rotate},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 

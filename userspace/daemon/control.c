@@ -68,6 +68,8 @@ const struct http_route control_routes[] = {
 	{"PUT", "/v1/lists/{}/{*}", control_put_entry, "list_entry"},
 	{"DELETE", "/v1/lists/{}/{*}", control_delete_entry, "list_entry"},
 	{"POST", "/v1/tokens/inspect", control_inspect_token, "token_inspect"},
+	{"POST", "/v1/tokens/revoke", control_revoke_token, "token_revoke"},
+	{"POST", "/v1/sales/{}/tokens/revoke", control_revoke_before, "tokens_revoke"},
 	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},

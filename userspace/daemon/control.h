@@ -43,6 +43,8 @@ enum MHD_Result control_delete_entry(struct http_request *request);
 
 /* control_tokens.c */
 enum MHD_Result control_inspect_token(struct http_request *request);
+enum MHD_Result control_revoke_token(struct http_request *request);
+enum MHD_Result control_revoke_before(struct http_request *request);
 enum MHD_Result control_rotate_keys(struct http_request *request);
 
 /* control_orders.c */

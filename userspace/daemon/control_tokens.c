@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tokens and keys over the control API: what a token says, and a fresh signing key. (Issue is in http_token.c.) */
+/* Tokens and keys over the control API: what a token says, taking tokens back, a fresh signing key. (Issue is in http_token.c.) */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,9 +10,11 @@
 #include "daemon/control.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
+#include "daemon/revocation.h"
 #include "daemon/validate.h"
 
 #define NS_PER_S 1000000000ULL
+#define ISSUE_SLACK_S 2 /* for a token that is sealed with the old key while it is being replaced */
 
 struct inspect_body {
 	char token[SLUICE_TOKEN_TEXT + 1];
@@ -32,20 +34,22 @@ static json_t *token_json(struct daemon *d, const struct sluice_token *token, bo
 	char id[17], buyer[17], issued[TIME_TEXT_MAX], expires[TIME_TEXT_MAX];
 	struct order_view order;
 	struct sale sale;
+	bool has_sale = !sales_find_id(d->sales, token->sale, &sale);
 	json_t *json;
 
 	snprintf(id, sizeof(id), "%016" PRIx64, (uint64_t)token->serial);
 	snprintf(buyer, sizeof(buyer), "%016" PRIx64, (uint64_t)token->buyer);
-	json = json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "version", token->version,
-		"key_id", token->key_id, "quantity", token->quantity, "sale_id", (json_int_t)token->sale, "issued_at",
-		time_format_rfc3339(token->issued_at_s * NS_PER_S, issued), "expires_at",
-		time_format_rfc3339(token->expires_at_s * NS_PER_S, expires), "buyer", buyer, "id", id, "network",
-		(json_int_t)token->network, "node", (json_int_t)token->node, "mac_valid", mac_valid, "admitted",
-		mac_valid && !orders_find(d->orders, token->serial, &order), "expired",
-		token->expires_at_s * NS_PER_S <= time_wall_ns());
+	json = json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b, s:b}", "version",
+		token->version, "key_id", token->key_id, "quantity", token->quantity, "sale_id",
+		(json_int_t)token->sale, "issued_at", time_format_rfc3339(token->issued_at_s * NS_PER_S, issued),
+		"expires_at", time_format_rfc3339(token->expires_at_s * NS_PER_S, expires), "buyer", buyer, "id", id,
+		"network", (json_int_t)token->network, "node", (json_int_t)token->node, "mac_valid", mac_valid,
+		"admitted", mac_valid && !orders_find(d->orders, token->serial, &order), "expired",
+		token->expires_at_s * NS_PER_S <= time_wall_ns(), "revoked",
+		mac_valid &&
+			(revocation_has(d, token->serial) || (has_sale && token->issued_at_s < sale.not_before_s)));
 	if (json)
-		json_object_set_new(json, "sale",
-			sales_find_id(d->sales, token->sale, &sale) ? json_null() : json_string(sale.slug));
+		json_object_set_new(json, "sale", has_sale ? json_string(sale.slug) : json_null());
 	return json;
 }
 
@@ -75,14 +79,235 @@ enum MHD_Result control_inspect_token(struct http_request *request)
 	return http_send_json(request, 200, token_json(d, &token, !err));
 }
 
+/* --- taking back ---------------------------------------------------------------------------------------------------------------- */
+struct revoke_body {
+	char token[SLUICE_TOKEN_TEXT + 1];
+	char sale[SALE_SLUG_MAX + 1];
+	char buyer[ISSUE_BUYER_MAX + 1];
+};
+
+enum { REVOKE_TOKEN, REVOKE_SALE, REVOKE_BUYER, REVOKE_FIELDS };
+
+static const struct validate_field revoke_fields[REVOKE_FIELDS] = {
+	[REVOKE_TOKEN] = {.name = "token",
+		.kind = VALIDATE_TEXT,
+		.min = SLUICE_TOKEN_TEXT,
+		.max = SLUICE_TOKEN_TEXT,
+		.offset = offsetof(struct revoke_body, token)},
+	[REVOKE_SALE] = {.name = "sale",
+		.kind = VALIDATE_TEXT,
+		.min = 1,
+		.max = SALE_SLUG_MAX,
+		.offset = offsetof(struct revoke_body, sale)},
+	[REVOKE_BUYER] = {.name = "buyer",
+		.kind = VALIDATE_TEXT,
+		.min = 1,
+		.max = ISSUE_BUYER_MAX,
+		.offset = offsetof(struct revoke_body, buyer)},
+};
+
+static enum MHD_Result send_revoked(struct http_request *request, uint64_t serial, const char *slug, int err)
+{
+	char id[17];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, serial);
+	switch (err) {
+	case 0:
+		log_info("token %s of sale %s is revoked", id, slug);
+		return http_send_json(
+			request, 200, json_pack("{s:s, s:s, s:b}", "id", id, "sale", slug, "revoked", true));
+	case -EEXIST:
+		return http_problem(request, 409, "already_ordered",
+			"Order %s was admitted with this token; an order is taken back by its own route, not with its token.",
+			id);
+	case -EBUSY:
+		return http_problem_retry(request, 503, "unavailable", 1, "The token is being judged at this moment.");
+	case -E2BIG:
+		return http_problem(request, 507, "admissions_full",
+			"The gate's map of admissions is full (gate.max_admissions); the token was not revoked.");
+	default:
+		return http_problem(request, 500, "internal_error",
+			"The token is revoked, but that could not be written down: it would be good again after a reboot.");
+	}
+}
+
+static enum MHD_Result revoke_by_token(struct http_request *request, const char *text)
+{
+	struct daemon *d = request->d;
+	struct sluice_token token;
+	struct sale sale;
+	int err;
+
+	pthread_rwlock_rdlock(&d->keys_lock);
+	err = token_open(&d->keys, text, strlen(text), &token);
+	pthread_rwlock_unlock(&d->keys_lock);
+	if (err)
+		return http_problem_field(request, 422, "out_of_range", "token",
+			"This is not a token that is signed with a key in use; nobody can order with it.");
+	if (sales_find_id(d->sales, token.sale, &sale))
+		return http_problem(request, 404, "unknown_sale", "The sale of this token is not known here.");
+	return send_revoked(request, token.serial, sale.slug,
+		revocation_token(d, token.serial, token.buyer, token.sale, token.expires_at_s));
+}
+
+static enum MHD_Result revoke_by_buyer(struct http_request *request, const char *slug, const char *buyer)
+{
+	struct daemon *d = request->d;
+	struct sluice_issued entry;
+	uint64_t hash, serial;
+	struct sale sale;
+
+	if (sales_find(d->sales, slug, &sale))
+		return http_problem(request, 404, "unknown_sale", "There is no such sale.");
+	if (!issue_find(d, &sale, buyer, strlen(buyer), &entry, &hash, &serial))
+		return http_problem(request, 404, "no_token", "This buyer has no live token of this sale.");
+	/* Tokens of one round share the serial; none of them can outlive the sale. */
+	return send_revoked(request, serial, sale.slug,
+		revocation_token(d, serial, hash, sale.id, (uint32_t)((sale.ends_ns + NS_PER_S - 1) / NS_PER_S)));
+}
+
+enum MHD_Result control_revoke_token(struct http_request *request)
+{
+	struct revoke_body body = {0};
+	struct validate_error error;
+	enum MHD_Result result;
+	uint32_t present;
+	json_t *json = http_read_json(request, &result);
+	int err;
+
+	if (!json)
+		return result;
+	err = validate_object(json, revoke_fields, REVOKE_FIELDS, &body, &present, &error);
+	json_decref(json);
+	if (err)
+		return http_send_invalid(request, &error);
+	if (present == 1u << REVOKE_TOKEN)
+		return revoke_by_token(request, body.token);
+	if (present == (1u << REVOKE_SALE | 1u << REVOKE_BUYER))
+		return revoke_by_buyer(request, body.sale, body.buyer);
+	return http_problem(request, 400, "missing_field", "Name a token, or a sale and a buyer.");
+}
+
+struct before_body {
+	uint64_t issued_before_ns;
+};
+
+static const struct validate_field before_fields[] = {
+	{.name = "issued_before",
+		.kind = VALIDATE_TIME,
+		.required = true,
+		.offset = offsetof(struct before_body, issued_before_ns)},
+};
+
+/* Tokens know the second of their issue, so a time is rounded up: what was issued in that very second is taken back too. */
+enum MHD_Result control_revoke_before(struct http_request *request)
+{
+	struct daemon *d = request->d;
+	char text[TIME_TEXT_MAX];
+	struct before_body body;
+	struct validate_error error;
+	uint64_t second, now_ns = time_wall_ns();
+	enum MHD_Result result;
+	uint32_t present;
+	struct sale sale;
+	json_t *json;
+	int err;
+
+	if (!http_find_sale(request, &sale, &result))
+		return result;
+	json = http_read_json(request, &result);
+	if (!json)
+		return result;
+	err = validate_object(json, before_fields, 1, &body, &present, &error);
+	json_decref(json);
+	if (err)
+		return http_send_invalid(request, &error);
+	if (body.issued_before_ns > now_ns)
+		return http_problem_field(
+			request, 422, "out_of_range", "issued_before", "issued_before must not be in the future.");
+	second = (body.issued_before_ns + NS_PER_S - 1) / NS_PER_S;
+	if (revocation_before(d, sale.id, (uint32_t)second))
+		return http_problem(request, 500, "internal_error",
+			"The time could not be written down (see the log). Nothing was changed.");
+	log_info("sale %s: tokens issued before %s are revoked", sale.slug,
+		time_format_rfc3339(second * NS_PER_S, text));
+	return http_send_json(request, 200,
+		json_pack("{s:s, s:s}", "sale", sale.slug, "issued_before",
+			time_format_rfc3339(second * NS_PER_S, text)));
+}
+
+/* --- keys ----------------------------------------------------------------------------------------------------------------------- */
+/* {"force": true} or nothing. Returns false after having answered. */
+static bool read_force(struct http_request *request, bool *force, enum MHD_Result *result)
+{
+	json_t *json = http_read_json(request, result), *value;
+	const char *unknown = NULL, *name;
+
+	if (!json)
+		return false;
+	json_object_foreach(json, name, value)
+		if (strcmp(name, "force") != 0)
+			unknown = name;
+	value = json_object_get(json, "force");
+	*force = json_is_true(value);
+	if (unknown)
+		*result = http_problem_field(
+			request, 400, "unknown_field", unknown, "There is no field %s here.", unknown);
+	else if (value && !json_is_boolean(value))
+		*result = http_problem_field(request, 400, "wrong_type", "force", "force must be true or false.");
+	else
+		unknown = "";
+	json_decref(json);
+	return unknown && !*unknown;
+}
+
+/* Two keys are in use at a time, so a fresh one takes the place of the one before the current. Until when may that be asked for? */
+static uint64_t dropped_key_until(struct daemon *d)
+{
+	struct sluice_key other;
+	uint64_t until;
+
+	pthread_rwlock_rdlock(&d->keys_lock);
+	other = d->keys.slot[!d->keys.current];
+	pthread_rwlock_unlock(&d->keys_lock);
+	if (!other.valid)
+		return 0;
+	until = revocation_key_until(d, other.id);
+	return until ? until : issue_latest_expiry(d);
+}
+
 enum MHD_Result control_rotate_keys(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct token_keys keys;
-	char error[512];
+	char error[512], text[TIME_TEXT_MAX];
+	enum MHD_Result result;
+	uint64_t until;
+	bool force;
 	unsigned id;
 	int err;
 
+	if (!read_force(request, &force, &result))
+		return result;
+	if (!atomic_load(&d->sales_known))
+		return control_send_writer_error(request, &(struct pipeline_answer){.error = -ENOTCONN});
+	pthread_mutex_lock(&d->change_lock);
+	until = dropped_key_until(d);
+	if (!force && until > time_wall_ns() / NS_PER_S) {
+		pthread_mutex_unlock(&d->change_lock);
+		return http_problem(request, 409, "key_in_use",
+			"Tokens of the key before the current one may be valid until %s; a rotation now would refuse them. "
+			"Wait, or send {\"force\":true}.",
+			time_format_rfc3339(until * NS_PER_S, text));
+	}
+	pthread_rwlock_rdlock(&d->keys_lock);
+	id = d->keys.slot[d->keys.current].id;
+	pthread_rwlock_unlock(&d->keys_lock);
+	if (revocation_note_key(d, id, issue_latest_expiry(d) + ISSUE_SLACK_S)) {
+		pthread_mutex_unlock(&d->change_lock);
+		return http_problem(request, 500, "internal_error",
+			"The expiry of the key could not be written down (see the log); the key in use stays.");
+	}
 	pthread_rwlock_wrlock(&d->keys_lock);
 	keys = d->keys;
 	err = token_keys_rotate(&keys, d->keys_path, error, sizeof(error));
@@ -90,7 +315,8 @@ enum MHD_Result control_rotate_keys(struct http_request *request)
 		d->keys = keys;
 	id = d->keys.slot[d->keys.current].id;
 	pthread_rwlock_unlock(&d->keys_lock);
-	memset(&keys, 0, sizeof(keys));
+	pthread_mutex_unlock(&d->change_lock);
+	explicit_bzero(&keys, sizeof(keys));
 	if (err) {
 		log_error("%s", error);
 		return http_problem(

@@ -2,8 +2,8 @@
 /* What the parts of sluiced share: the one struct that main.c fills and passes around.
  *
  * Who may write what: shared words of sales and stock are changed by the pipeline's thread alone (in the order in which the
- * ledger said yes), with two exceptions that are single stores: the maintenance thread marks a sale that is over as ended, and
- * the heartbeat thread writes heartbeat and wall offset. HTTP threads read, and ask the pipeline for changes.
+ * ledger said yes), with three exceptions that are single stores: the maintenance thread marks a sale that is over as ended, the
+ * heartbeat thread writes heartbeat and wall offset, and revocation.c writes the second before which tokens are revoked. HTTP threads read, and ask the pipeline for changes.
  */
 #ifndef SLUICE_DAEMON_DAEMON_H
 #define SLUICE_DAEMON_DAEMON_H
@@ -24,6 +24,7 @@ struct issuer;
 struct metrics;
 struct orders;
 struct pipeline;
+struct revocations;
 struct sales;
 
 struct daemon {
@@ -40,6 +41,7 @@ struct daemon {
 	struct orders *orders;
 	struct pipeline *pipeline;
 	struct issuer *issuer;
+	struct revocations *revocations;
 	struct metrics *metrics;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;

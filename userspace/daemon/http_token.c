@@ -85,14 +85,17 @@ static enum MHD_Result send_result(struct http_request *request, const struct sa
 		return http_problem_retry(
 			request, 503, "tokens_full", RETRY_FULL_S, "There is no room for another token at the moment.");
 	case ISSUE_NOT_READY:
-		return http_problem_retry(request, 503, "unavailable", RETRY_NOT_READY_S, "The sale is being set up.");
+		return http_problem_retry(request, 503, "unavailable", RETRY_NOT_READY_S,
+			"The sale is being set up, or all its tokens were revoked this second.");
+	case ISSUE_REVOKED:
+		return http_problem(request, 403, "token_revoked", "The token of this buyer was revoked.");
 	case ISSUE_ERROR:
 		break;
 	}
 	return http_problem(request, 500, "internal_error", "The token could not be made.");
 }
 
-static enum MHD_Result issue(struct http_request *request, unsigned field_count, bool bind_source)
+static enum MHD_Result issue(struct http_request *request, unsigned field_count, bool bind_source, bool after_revoked)
 {
 	struct token_body body = {.quantity = 1};
 	struct validate_error error;
@@ -125,6 +128,7 @@ static enum MHD_Result issue(struct http_request *request, unsigned field_count,
 		.buyer_length = strlen(body.buyer),
 		.quantity = (unsigned)body.quantity,
 		.network = bind_source ? sluice_network_of(&bound) : 0,
+		.after_revoked = after_revoked,
 	};
 	return send_result(request, &sale, issue_token(request->d, &sale, &issue_request, &token), &token);
 }
@@ -140,10 +144,10 @@ enum MHD_Result http_token_post_public(struct http_request *request)
 	if (wait_s)
 		return http_problem_retry(
 			request, 429, "rate_limited", wait_s, "Too many token requests from this address.");
-	return issue(request, PUBLIC_FIELDS, config->daemon.token_bind_network);
+	return issue(request, PUBLIC_FIELDS, config->daemon.token_bind_network, false);
 }
 
 enum MHD_Result http_token_post_control(struct http_request *request)
 {
-	return issue(request, CONTROL_FIELDS, false);
+	return issue(request, CONTROL_FIELDS, false, true);
 }

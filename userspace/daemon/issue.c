@@ -16,11 +16,13 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/rate_table.h"
+#include "daemon/revocation.h"
 
 #define NS_PER_S 1000000000ULL
 #define LOCKS 64
 #define RATE_BUCKETS 65536
 #define NODE 1
+#define ROUNDS_MAX 255 /* what struct sluice_issued can count */
 
 struct issuer {
 	pthread_mutex_t locks[LOCKS]; /* by buyer: look, decide and store are one step */
@@ -102,12 +104,15 @@ void issue_publish_keys(struct daemon *d)
 	pthread_rwlock_unlock(&d->keys_lock);
 }
 
-static bool is_admitted(struct daemon *d, __u64 serial)
+/* Admitted, or revoked: nothing more can be had with this serial. */
+static bool is_spent(struct daemon *d, __u64 serial, bool *revoked)
 {
 	struct sluice_admission admission;
 
-	return !bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) && admission.serial == serial &&
-		admission.state == SLUICE_ADMISSION_DONE;
+	if (bpf_map_lookup_elem(d->maps.admissions, &serial, &admission) || admission.serial != serial)
+		return false;
+	*revoked |= admission.state == SLUICE_ADMISSION_REVOKED;
+	return admission.state == SLUICE_ADMISSION_DONE || admission.state == SLUICE_ADMISSION_REVOKED;
 }
 
 static uint32_t buyer_units(struct daemon *d, const struct sluice_buyer_key *key)
@@ -175,6 +180,8 @@ static enum issue_result make_token(struct daemon *d, const struct sale *sale, c
 	struct sluice_key key;
 	int err;
 
+	if (now_s < sale->not_before_s) /* all were revoked within this second */
+		return ISSUE_NOT_READY;
 	if (issue_key(d, -1, &key))
 		return ISSUE_ERROR;
 	if (is_first && !reserve_live(sale->counts, live_limit(d, sale)))
@@ -206,20 +213,23 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 	uint32_t units = buyer_units(d, who);
 	unsigned round = is_first ? 0 : entry.round;
 	struct sluice_key key;
+	bool revoked = false;
 
 	if (is_first)
 		memset(&entry, 0, sizeof(entry));
-	/* Each round that is over has cost at least one unit, so there are never more of them than units. */
-	while (round <= SLUICE_MAX_QUANTITY && is_admitted(d, token_serial(&d->keys, sale->id, who->buyer, round)))
+	/* Each round that is over has cost a unit, or was revoked. */
+	while (round <= ROUNDS_MAX && is_spent(d, token_serial(&d->keys, sale->id, who->buyer, round), &revoked))
 		round++;
+	if (round > ROUNDS_MAX || (revoked && !request->after_revoked))
+		return ISSUE_REVOKED;
 	if (units && units + request->quantity > sale->per_buyer)
 		return ISSUE_ALREADY_ORDERED;
 	if (sales_free_units(d->sales, sale) < request->quantity)
 		return ISSUE_SOLD_OUT;
 
-	if (!is_first && round == entry.round && entry.expires_at_s > time_wall_ns() / NS_PER_S &&
-		entry.network == request->network && entry.quantity == request->quantity &&
-		!issue_key(d, entry.key_id, &key)) {
+	if (!is_first && round == entry.round && entry.issued_at_s >= sale->not_before_s &&
+		entry.expires_at_s > time_wall_ns() / NS_PER_S && entry.network == request->network &&
+		entry.quantity == request->quantity && !issue_key(d, entry.key_id, &key)) {
 		seal(&key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
 		return ISSUE_SAME;
 	}
@@ -251,6 +261,32 @@ enum issue_result issue_token(
 	result = issue_locked(d, sale, request, &who, token);
 	pthread_mutex_unlock(lock);
 	return result;
+}
+
+uint64_t issue_latest_expiry(struct daemon *d)
+{
+	uint64_t now_s = time_wall_ns() / NS_PER_S, latest = now_s;
+	struct sale sale;
+
+	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
+		if (expiry_of(d, &sale, now_s) > latest)
+			latest = expiry_of(d, &sale, now_s);
+	return latest;
+}
+
+bool issue_find(struct daemon *d, const struct sale *sale, const char *buyer, size_t buyer_length,
+	struct sluice_issued *entry, uint64_t *buyer_hash, uint64_t *serial)
+{
+	struct sluice_buyer_key who = {
+		.buyer = token_buyer_hash(&d->keys, buyer, buyer_length),
+		.sale = sale->id,
+	};
+
+	if (bpf_map_lookup_elem(d->maps.issued, &who, entry))
+		return false;
+	*buyer_hash = who.buyer;
+	*serial = token_serial(&d->keys, sale->id, who.buyer, entry->round);
+	return true;
 }
 
 uint64_t issue_total(struct daemon *d)

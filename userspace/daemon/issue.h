@@ -23,6 +23,7 @@ enum issue_result {
 	ISSUE_EXHAUSTED, /* token_multiplier * stock live tokens */
 	ISSUE_FULL,      /* the map of issued tokens */
 	ISSUE_NOT_READY, /* the sale has no slot in the gate */
+	ISSUE_REVOKED,   /* this buyer's token was taken back; only the shop may issue another */
 	ISSUE_ERROR
 };
 
@@ -30,8 +31,8 @@ struct issue_request {
 	const char *buyer;
 	size_t buyer_length;
 	unsigned quantity;
-	uint32_t network;                 /* 0: not bound */
-	const struct sluice_addr *source; /* for the rate per source; NULL: not limited (the shop's own issue) */
+	uint32_t network;   /* 0: not bound */
+	bool after_revoked; /* the shop's own issue: a buyer whose token was revoked gets another */
 };
 
 struct issued_token {
@@ -52,6 +53,11 @@ void issue_count_live(struct daemon *d);
 /* Removes expired tokens, looking at `budget` entries a call. */
 void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget);
 uint64_t issue_total(struct daemon *d); /* tokens made since the start */
+/* No token that is issued now, or was issued before, is valid after this second. */
+uint64_t issue_latest_expiry(struct daemon *d);
+/* The live token of the shop's buyer in a sale, as it would be given again. Returns false if there is none. */
+bool issue_find(struct daemon *d, const struct sale *sale, const char *buyer, size_t buyer_length,
+	struct sluice_issued *entry, uint64_t *buyer_hash, uint64_t *serial);
 /* Copies the key that signs, or the one of that id. Returns 0 or -ENOKEY. */
 int issue_key(struct daemon *d, int key_id, struct sluice_key *key);
 /* Writes the keys into the gate's map. */

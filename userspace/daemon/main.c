@@ -27,6 +27,7 @@
 #include "daemon/metrics.h"
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
+#include "daemon/revocation.h"
 #include "daemon/sales.h"
 #include "daemon/state.h"
 
@@ -315,6 +316,10 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		err = open_gate(d, error, size);
 	if (!err)
 		err = make_parts(d, error, size);
+	if (!err) {
+		d->revocations = revocation_open(d, error, size);
+		err = d->revocations ? 0 : -EIO;
+	}
 	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)
@@ -362,6 +367,7 @@ static void stop(struct daemon *d, struct servers *s)
 		unlink(d->config.daemon.control_socket);
 	lists_close(d->lists);
 	issuer_free(d->issuer);
+	revocation_close(d->revocations);
 	orders_free(d->orders);
 	sales_free(d->sales);
 	metrics_free(d->metrics);

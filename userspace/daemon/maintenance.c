@@ -19,6 +19,7 @@
 #include "daemon/issue.h"
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
+#include "daemon/revocation.h"
 
 #define STEP_MS 100
 #define STEPS_PER_CHECK 10 /* the conservation equation: every second */
@@ -113,6 +114,8 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 	struct order_view order;
 	struct sale sale;
 
+	if (admission->state == SLUICE_ADMISSION_REVOKED)
+		return admission->serial == serial && revocation_is_over(admission, wall_ns);
 	/* Another serial: the entry was used anew while it was copied. */
 	if (admission->state != SLUICE_ADMISSION_DONE || admission->serial != serial)
 		return 0;

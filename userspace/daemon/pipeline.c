@@ -283,7 +283,7 @@ static int adopt_admissions(struct pipeline *p)
 			continue;
 		if (admission.state == SLUICE_ADMISSION_DONE)
 			batches_enqueue(p, key, &admission, true);
-		else
+		else if (admission.state == SLUICE_ADMISSION_CLAIMED)
 			claimed++;
 	}
 	ring_buffer__consume(p->ring);

@@ -20,6 +20,7 @@
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
+#include "daemon/revocation.h"
 
 #define NODE 1
 #define PAGE_LIMIT 1000
@@ -300,6 +301,8 @@ int recovery_run(struct pipeline *p)
 	/* The first reading tells how long each order is held, before any is delivered. */
 	if (!err)
 		err = read_sales(p, NULL);
+	if (!err)
+		revocation_apply(p->d);
 	do {
 		if (!err)
 			err = batches_exchange_all(p);

@@ -320,7 +320,22 @@ void sales_write_words(struct sales *sales, const struct sale *sale)
 		__atomic_store_n(&slot->pace.tolerance_ns, pace.tolerance_ns, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&slot->per_buyer, sale->per_buyer, __ATOMIC_SEQ_CST);
 	}
+	__atomic_store_n(&slot->not_before_s, sale->not_before_s, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&slot->flags, flags, __ATOMIC_SEQ_CST);
+}
+
+void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_s)
+{
+	struct entry *entry;
+
+	pthread_rwlock_wrlock(&sales->lock);
+	entry = find_id(sales, id);
+	if (entry) {
+		entry->sale.not_before_s = not_before_s;
+		if (slot_id(slot_of(sales, id)) == id)
+			__atomic_store_n(&slot_of(sales, id)->not_before_s, not_before_s, __ATOMIC_SEQ_CST);
+	}
+	pthread_rwlock_unlock(&sales->lock);
 }
 
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units)

@@ -32,6 +32,7 @@ struct sale {
 	char order_mode[SALE_MODE_MAX];
 	uint64_t opens_ns, ends_ns; /* wall */
 	uint32_t per_buyer, hold_seconds, pace_per_second, token_multiplier;
+	uint32_t not_before_s; /* tokens issued before this second are revoked; not in the ledger, see revocation.h */
 	bool paused, ended;
 	struct sale_counts *counts;
 };
@@ -61,6 +62,9 @@ bool sales_in_gate(struct sales *sales, const struct sale *sale);
 uint64_t sales_free_units(struct sales *sales, const struct sale *sale); /* 0 without a slot */
 enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64_t wall_ns);
 const char *sales_state_name(enum sale_state state);
+
+/* Sets the second in the registry and, by one store, in the gate. */
+void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_s);
 
 /* The rest is for the pipeline's thread. */
 
