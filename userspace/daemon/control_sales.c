@@ -87,6 +87,16 @@ static json_t *sale_json(struct daemon *d, const struct sale *sale)
 		(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed);
 }
 
+/* Of what can be set; the figures are not in it. */
+static uint64_t sale_tag(const struct sale *sale)
+{
+	json_t *settings = sales_to_ledger(sale);
+	uint64_t tag = http_etag_of_json(settings);
+
+	json_decref(settings);
+	return tag;
+}
+
 enum MHD_Result control_get_sales(struct http_request *request)
 {
 	struct daemon *d = request->d;
@@ -108,6 +118,7 @@ enum MHD_Result control_get_sale(struct http_request *request)
 
 	if (!http_find_sale(request, &sale, &result))
 		return result;
+	http_set_etag(request, sale_tag(&sale));
 	return http_send_json(request, 200, sale_json(request->d, &sale));
 }
 
@@ -153,6 +164,7 @@ static enum MHD_Result store_sale(struct http_request *request, struct sale *sal
 	if (sales_find_id(request->d->sales, sale->id, sale))
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
+	http_set_etag(request, sale_tag(sale));
 	return http_send_json(request, stock >= 0 ? 201 : 200, sale_json(request->d, sale));
 }
 
@@ -248,6 +260,7 @@ enum MHD_Result control_put_sale(struct http_request *request)
 	struct sale sale;
 	uint32_t present;
 	json_t *json = http_read_json(request, &result);
+	bool exists;
 	int err;
 
 	if (!json)
@@ -257,10 +270,9 @@ enum MHD_Result control_put_sale(struct http_request *request)
 	if (err)
 		return http_send_invalid(request, &error);
 	pthread_mutex_lock(&request->d->change_lock);
-	if (sales_find(request->d->sales, request->captures[0], &sale))
-		result = create_sale(request, &body, present);
-	else
-		result = change_sale(request, &sale, &body, present);
+	exists = !sales_find(request->d->sales, request->captures[0], &sale);
+	if (http_check_etag(request, exists, exists ? sale_tag(&sale) : 0, &result))
+		result = exists ? change_sale(request, &sale, &body, present) : create_sale(request, &body, present);
 	pthread_mutex_unlock(&request->d->change_lock);
 	return result;
 }
@@ -273,7 +285,8 @@ static enum MHD_Result act(struct http_request *request, enum sale_action action
 	struct sale sale;
 
 	pthread_mutex_lock(&request->d->change_lock);
-	if (http_find_sale(request, &sale, &result) && (action == ACTION_END || !is_over(request, &sale, &result))) {
+	if (http_find_sale(request, &sale, &result) && http_check_etag(request, true, sale_tag(&sale), &result) &&
+		(action == ACTION_END || !is_over(request, &sale, &result))) {
 		if (action == ACTION_END)
 			sale.ended = true;
 		else

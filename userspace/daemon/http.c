@@ -74,6 +74,8 @@ static enum MHD_Result send_document(
 		return MHD_NO;
 	}
 	add_api_headers(request, response, type);
+	if (*request->etag)
+		add_header(response, MHD_HTTP_HEADER_ETAG, request->etag);
 	if (status == 401) /* RFC 9110 section 15.5.2 */
 		add_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"sluice\"");
 	if (retry_after_s) {

@@ -14,6 +14,7 @@
 
 #define HTTP_CAPTURES 3
 #define HTTP_CAPTURE_MAX 256
+#define HTTP_ETAG_MAX 20 /* sixteen hex digits in quotes */
 
 struct http_request;
 
@@ -57,6 +58,7 @@ struct http_request {
 	size_t body_seen; /* also what was too long to keep */
 	bool is_first;    /* of its connection: the gate has charged it */
 	unsigned status;
+	char etag[HTTP_ETAG_MAX]; /* of the answer, if it has one */
 	struct sluice_addr source;
 	struct order_waiter waiter; /* http_order.c */
 	uint64_t serial;            /* what it waits for */
@@ -91,6 +93,16 @@ json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
 /* A query argument, decoded. Returns 1, 0 if there is none, -EINVAL if it cannot be read or does not fit. */
 int http_argument(struct http_request *request, const char *name, char *out, size_t size);
 const char *http_header(struct http_request *request, const char *name);
+
+/* --- http_etag.c ----------------------------------------------------------------------------------------------------------------------- */
+uint64_t http_etag_of(const void *bytes, size_t length);
+uint64_t http_etag_of_json(const json_t *json);
+/* The answer that follows carries this tag. */
+void http_set_etag(struct http_request *request, uint64_t tag);
+/* Do If-Match and If-None-Match let the change happen? If not, answers 412 (*result) and returns false. Call it under the lock that the change
+ * is made under.
+ */
+bool http_check_etag(struct http_request *request, bool exists, uint64_t tag, enum MHD_Result *result);
 
 /* --- http_text.c ------------------------------------------------------------------------------------------------------------------------ */
 /* Decodes into `out` (size bytes). Returns 0, or -EINVAL for a bad escape, a NUL or a text that is too long. */
