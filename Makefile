@@ -47,7 +47,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps check check-unit check-packet check-e2e demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -59,7 +59,7 @@ help:
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path of the gate (needs root); report in $(BUILD)/bench/report.json'
 	@echo 'docs      docs/reasons.md from the list of reasons'
-	@echo 'deps      install what is missing on Debian 12; check, demo and bench do it by themselves'
+	@echo 'deps      install what is missing on Debian 12; check, demo and bench do that for themselves'
 	@echo 'lint      clang-format, cppcheck, shellcheck'
 	@echo 'sanitize  unit tests under ASan and UBSan'
 	@echo 'install   to $$(DESTDIR)$$(prefix)             clean     removes $(BUILD)/'
@@ -140,7 +140,11 @@ check-e2e: all
 deps:
 	$(Q)scripts/install-deps.sh --quiet
 
-check demo bench: deps
+deps-check: ; $(Q)scripts/install-deps.sh --quiet --for build,test,fuzz,kernels,package
+deps-demo:  ; $(Q)scripts/install-deps.sh --quiet --for build,test,demo
+deps-bench: ; $(Q)scripts/install-deps.sh --quiet --for build,bench
+
+check demo bench: %: deps-%
 	$(Q)$(MAKE) --no-print-directory run-$@
 
 run-check: all

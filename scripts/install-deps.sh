@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 # Makes a bare Debian 12 able to build, test, demo, bench and lint Sluice. Looks for the things themselves (programs, pkg-config modules,
 # headers, Python modules), installs the packages of those that are missing, and looks again. Idempotent; when nothing
-# is missing it asks no package manager and takes a fraction of a second. `make check`, `demo` and `bench` call it first.
+# is missing it asks no package manager and takes a fraction of a second. `make check`, `demo` and `bench` call it first, each for
+# what it needs. Servers among the packages (the peers of the bench) are kept from being started.
 set -u
 
 usage()
 {
 	cat <<'END'
-usage: scripts/install-deps.sh [--check] [--quiet] [--help]
+usage: scripts/install-deps.sh [--for PURPOSE[,PURPOSE...]] [--check] [--quiet] [--help]
 
 Installs what Sluice needs to be built, tested, shown, measured and linted on Debian 12.
+  --for     only for these: build test fuzz kernels package demo bench lint (all of them)
   --check   install nothing; say what is missing, exit 1 if something is
   --quiet   say nothing if nothing is missing
 Needs root or sudo if something is missing. Exit codes: 0 all there, 1 something is missing, 2 usage.
@@ -51,7 +53,34 @@ test   util-linux         cmd:setpriv
 test   faketime           cmd:faketime
 test   chromium           cmd:chromium
 test   chromium-driver    cmd:chromedriver
+test   nghttp2-client     cmd:h2load
+test   apache2-utils      cmd:ab
+test   nodejs             cmd:node
+test   bash-completion    file:/usr/share/bash-completion/bash_completion
+test   mandoc             cmd:mandoc
+test   xdp-tools          cmd:xdp-loader
+fuzz   clang              cmd:clang
+fuzz   libclang-rt-14-dev file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
+kernels qemu-system-x86   cmd:qemu-system-x86_64
+kernels cpio              cmd:cpio
+kernels busybox-static    cmd:busybox
+package dpkg-dev          cmd:dpkg-shlibdeps
+package fakeroot          cmd:fakeroot
+package mandoc            cmd:mandoc
+package lintian           cmd:lintian
 demo   sqlite3            cmd:sqlite3
+bench  xdp-tools          cmd:xdp-trafficgen
+bench  nginx-light        cmd:nginx
+bench  haproxy            cmd:haproxy
+bench  nftables           cmd:nft
+bench  redis-server       cmd:redis-server
+bench  redis-tools        cmd:redis-benchmark
+bench  postgresql         file:/usr/lib/postgresql/15/bin/initdb
+bench  wrk                cmd:wrk
+bench  iproute2           cmd:ip
+bench  ethtool            cmd:ethtool
+bench  util-linux         cmd:nsenter
+bench  python3            file:/usr/bin/python3
 lint   clang-format       cmd:clang-format
 lint   cppcheck           cmd:cppcheck
 lint   shellcheck         cmd:shellcheck
@@ -78,6 +107,10 @@ missing()
 	local purpose package probe
 	while read -r purpose package probe; do
 		[ -n "$purpose" ] || continue
+		case ,$purposes, in
+		*,"$purpose",* | ,all,) ;;
+		*) continue ;;
+		esac
 		is_there "$probe" || echo "$purpose $package $probe"
 	done <<<"$needs"
 }
@@ -101,18 +134,28 @@ as_root()
 
 check_only=0
 quiet=0
-for arg in "$@"; do
-	case $arg in
+purposes=all
+while [ $# -gt 0 ]; do
+	case $1 in
+	--for)
+		[ $# -gt 1 ] || { echo 'install-deps: --for needs a purpose' >&2; exit 2; }
+		purposes=$2
+		shift
+		;;
 	--check) check_only=1 ;;
 	--quiet) quiet=1 ;;
 	--help | -h) usage; exit 0 ;;
-	*) echo "install-deps: there is no option $arg" >&2; usage >&2; exit 2 ;;
+	*) echo "install-deps: there is no option $1" >&2; usage >&2; exit 2 ;;
 	esac
+	shift
+done
+for purpose in ${purposes//,/ }; do
+	grep -q "^$purpose " <<<"$needs" || [ "$purpose" = all ] || { echo "install-deps: nothing is needed for $purpose" >&2; exit 2; }
 done
 
 lacking=$(missing)
 if [ -z "$lacking" ]; then
-	[ "$quiet" -eq 1 ] || echo "install-deps: all $(grep -c : <<<"$needs") things that Sluice needs are there; nothing was installed"
+	[ "$quiet" -eq 1 ] || echo "install-deps: everything that Sluice needs ($purposes) is there; nothing was installed"
 	exit 0
 fi
 
@@ -126,6 +169,18 @@ fi
 if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
 	echo 'install-deps: run this as root: packages must be installed and there is no sudo' >&2
 	exit 1
+fi
+
+# Debian starts a server when it is installed, unless this file says no. One that is there already is the administrator's.
+policy=/usr/sbin/policy-rc.d
+remove_policy()
+{
+	[ -z "$policy_made" ] || as_root rm -f "$policy"
+}
+policy_made=
+trap remove_policy EXIT
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 0755 "$policy" && policy_made=1
 fi
 
 mapfile -t packages <<<"$(awk '{ print $2 }' <<<"$lacking" | sort -u)"
