@@ -89,6 +89,7 @@ static void every_key_is_taken(void **state)
 		"  syn_prefix: { rate = 1000000000; burst = 1000000; }; syn_global: { rate = 0.001; burst = 2; }; };\n"
 		"daemon: { public_listen = \"0.0.0.0:80\"; control_listen = \"\"; control_socket = \"/a/b\"; control_group = \"shop\";\n"
 		"  state_dir = \"/s\"; user = \"nobody\"; cors_origin = \"https://shop.example\"; threads = 4; max_connections = 5;\n"
+		"  max_connections_per_source = 8; idle_seconds = 9;\n"
 		"  public_tokens = false; token_ttl_seconds = 6; token_bind_network = true; token_multiplier = 7;\n"
 		"  issue_source: { rate = 1.5; burst = 2; }; issue_buyer: { rate = 2.5; burst = 3; }; };\n"
 		"writer: { socket = \"/w\"; ledger = \"/l\"; group = \"g\"; user = \"u\"; };\n";
@@ -123,6 +124,7 @@ static void every_key_is_taken(void **state)
 	assert_string_equal(c.daemon.cors_origin, "https://shop.example");
 	assert_true(c.daemon.threads == 4 && c.daemon.max_connections == 5 && !c.daemon.public_tokens &&
 		c.daemon.token_ttl_s == 6);
+	assert_true(c.daemon.max_connections_per_source == 8 && c.daemon.idle_s == 9);
 	assert_true(c.daemon.token_bind_network && c.daemon.token_multiplier == 7);
 	assert_true(c.daemon.issue_source.rate == 1.5 && c.daemon.issue_source.burst == 2);
 	assert_true(c.daemon.issue_buyer.rate == 2.5 && c.daemon.issue_buyer.burst == 3);

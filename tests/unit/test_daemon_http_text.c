@@ -167,6 +167,60 @@ static void secrets_are_equal_only_if_they_are(void **state)
 	assert_false(http_secret_equals("", "0123456789abcdef"));
 }
 
+/* Headers as "Name:value" in one list, each with exactly its bytes in memory. */
+static struct http_framing framing_of(const char *const *headers)
+{
+	struct http_framing framing = {0};
+	static char bytes[8][64];
+
+	for (unsigned i = 0; headers[i]; i++) {
+		size_t name_size = strcspn(headers[i], ":");
+
+		assert_true(i < 8 && strlen(headers[i]) < sizeof(bytes[0]));
+		memcpy(bytes[i], headers[i], strlen(headers[i]));
+		http_framing_add(
+			&framing, bytes[i], name_size, bytes[i] + name_size + 1, strlen(headers[i]) - name_size - 1);
+	}
+	return framing;
+}
+
+static void a_request_with_one_end_is_well_framed(void **state)
+{
+	static const char *const good[][4] = {{NULL}, {"Host:a", NULL}, {"Content-Length:5", NULL},
+		{"Content-Length:5", "content-length:5", NULL}, {"Transfer-Encoding:chunked", NULL},
+		{"transfer-encoding:Chunked", "Content-Length:5", NULL}, {"X-0_a.b~c!:\xff\x01", "Empty:", NULL}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		assert_false(framing_of(good[i]).is_malformed);
+	assert_true(framing_of(good[4]).is_chunked && !framing_of(good[4]).length);
+	assert_true(framing_of(good[5]).is_chunked && framing_of(good[5]).length);
+	assert_false(framing_of(good[2]).is_chunked);
+}
+
+static void a_request_with_two_ends_or_none_is_not(void **state)
+{
+	static const char *const bad[][4] = {{"Content-Length:5", "Content-Length:6", NULL},
+		{"Content-Length:5", "Content-Length:05", NULL}, {"Content-Length:", "Content-Length:5", NULL},
+		{"Transfer-Encoding:gzip", NULL}, {"Transfer-Encoding:gzip, chunked", NULL},
+		{"Transfer-Encoding:", NULL}, {"Transfer-Encoding:chunked", "Transfer-Encoding:chunked", NULL},
+		{"Transfer-Encoding:chunked ", NULL}, {"Content-Length :5", NULL}, {"Content-Length\t:5", NULL},
+		{":5", NULL}, {"A(b):5", NULL}, {"\xc3\xa4:5", NULL}};
+	struct http_framing framing = {0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_true(framing_of(bad[i]).is_malformed);
+	http_framing_add(&framing, "X", 1, "a\0b", 3);
+	assert_true(framing.is_malformed);
+	framing = (struct http_framing){0};
+	http_framing_add(&framing, "X\0Y", 3, "a", 1);
+	assert_true(framing.is_malformed);
+	framing = (struct http_framing){0};
+	http_framing_add(&framing, "Empty", 5, NULL, 0);
+	assert_false(framing.is_malformed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +233,8 @@ int main(void)
 		cmocka_unit_test(every_default_answer_comes_apart_and_says_the_same),
 		cmocka_unit_test(hostile_answers_are_refused_or_survived),
 		cmocka_unit_test(secrets_are_equal_only_if_they_are),
+		cmocka_unit_test(a_request_with_one_end_is_well_framed),
+		cmocka_unit_test(a_request_with_two_ends_or_none_is_not),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,15 +36,17 @@ struct config {
 	unsigned service_count;
 	struct config_limit limits[SLUICE_LIMIT_COUNT]; /* by enum sluice_limit_id */
 	struct {
-		char public_listen[64];          /* "[::]:8080" */
-		char control_listen[64];         /* "127.0.0.1:9180"; "" = none */
-		char control_socket[108];        /* /run/sluice/control.sock */
-		char control_group[32];          /* "" = leave the group as it is */
-		char state_dir[CONFIG_PATH_MAX]; /* /var/lib/sluice: keys, control secret */
-		char user[32];                   /* run as after start; "" = stay */
-		char cors_origin[128];           /* "" = no CORS header */
-		uint32_t threads;                /* 2: HTTP threads, 1..64 */
-		uint32_t max_connections;        /* 20000 */
+		char public_listen[64];              /* "[::]:8080" */
+		char control_listen[64];             /* "127.0.0.1:9180"; "" = none */
+		char control_socket[108];            /* /run/sluice/control.sock */
+		char control_group[32];              /* "" = leave the group as it is */
+		char state_dir[CONFIG_PATH_MAX];     /* /var/lib/sluice: keys, control secret */
+		char user[32];                       /* run as after start; "" = stay */
+		char cors_origin[128];               /* "" = no CORS header */
+		uint32_t threads;                    /* 2: HTTP threads, 1..64 */
+		uint32_t max_connections;            /* 20000 */
+		uint32_t max_connections_per_source; /* 1000: of one IPv4 address or IPv6 /64; 0 = no limit */
+		uint32_t idle_s;                     /* 15 */
 		bool public_tokens; /* true: buyers get tokens over the public route; false: only the shop's backend issues them */
 		uint32_t token_ttl_s;             /* 7200 */
 		bool token_bind_network;          /* false */

@@ -16,9 +16,16 @@
 
 #include "common/answers.h"
 #include "common/log.h"
+#include "common/timefmt.h"
 
 #define TYPE_JSON "application/json"
 #define TYPE_PROBLEM "application/problem+json"
+
+static void add_header(struct MHD_Response *response, const char *name, const char *value)
+{
+	if (MHD_add_response_header(response, name, value) == MHD_NO)
+		log_debug("cannot add the header %s", name);
+}
 
 enum MHD_Result http_send(struct http_request *request, unsigned status, struct MHD_Response *response)
 {
@@ -27,16 +34,14 @@ enum MHD_Result http_send(struct http_request *request, unsigned status, struct 
 	if (!response)
 		return MHD_NO;
 	request->status = status;
+	if (request->must_close)
+		add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 	metrics_count_request(request->d->metrics, request->listener->kind, request->label, status);
 	result = MHD_queue_response(request->connection, status, response);
+	if (!request->is_stream)
+		http_connection_rest(request->place, time_mono_ns());
 	MHD_destroy_response(response);
 	return result;
-}
-
-static void add_header(struct MHD_Response *response, const char *name, const char *value)
-{
-	if (MHD_add_response_header(response, name, value) == MHD_NO)
-		log_debug("cannot add the header %s", name);
 }
 
 /* What every answer of the API carries. */

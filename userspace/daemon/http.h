@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "daemon/daemon.h"
+#include "daemon/http_connections.h"
 #include "daemon/metrics.h"
 #include "daemon/orders.h"
 
@@ -39,15 +40,11 @@ struct http_listener {
 	bool is_watched;   /* handlers never wait; the heartbeat watches them */
 };
 
-/* One TCP connection. */
-struct http_connection {
-	unsigned requests; /* begun on it */
-};
-
 struct http_request {
 	struct http_listener *listener;
 	struct daemon *d;
 	struct MHD_Connection *connection;
+	struct http_connection *place;
 	const struct http_route *route;
 	const char *label;
 	char *method;
@@ -57,6 +54,9 @@ struct http_request {
 	size_t body_length;
 	size_t body_seen; /* also what was too long to keep */
 	bool is_first;    /* of its connection: the gate has charged it */
+	bool is_admitted; /* `admit` has been asked */
+	bool must_close;  /* no other request is read from this connection */
+	bool is_stream;   /* set before http_send: the answer has no end, and its connection keeps its place */
 	unsigned status;
 	char etag[HTTP_ETAG_MAX]; /* of the answer, if it has one */
 	struct sluice_addr source;
@@ -120,6 +120,16 @@ struct http_parsed {
 	size_t body_length;
 };
 int http_parse_answer(char *bytes, size_t length, struct http_parsed *parsed);
+/* Where a request ends, as its headers say it. Two readers that see two ends can be played against each other (RFC 9112 section 11.2). */
+struct http_framing {
+	const char *length; /* Content-Length, if there is one */
+	size_t length_size;
+	bool is_chunked;
+	bool is_malformed;
+};
+/* Looks at one header, of the given sizes, and keeps in *framing what it says. `framing` begins as zeros. */
+void http_framing_add(
+	struct http_framing *framing, const char *name, size_t name_size, const char *value, size_t value_size);
 /* Compares in a time that does not depend on where they differ. */
 bool http_secret_equals(const char *given, const char *secret);
 
@@ -127,7 +137,10 @@ bool http_secret_equals(const char *given, const char *secret);
 struct http_server;
 struct http_server_options {
 	int listen_fd; /* taken over */
-	unsigned threads, max_connections, timeout_s;
+	unsigned threads, max_connections;
+	unsigned per_source;        /* connections of one IPv4 address or IPv6 /64; 0 = no limit */
+	unsigned idle_s;            /* a connection that says nothing is closed */
+	unsigned patience_s;        /* so is one whose request is not whole by then */
 	bool thread_per_connection; /* handlers may block: the control side */
 };
 struct http_server *http_server_start(struct http_listener *listener, const struct http_server_options *options);

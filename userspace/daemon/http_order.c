@@ -17,6 +17,7 @@
 #include "daemon/pipeline.h"
 
 #define WAIT_NS 10000000000ULL
+#define ORDER_PATH "/v1/orders/"
 #define RETRY_PENDING_S 1
 #define RETRY_BUSY_S 1
 /* Another CPU judges the same token: that takes microseconds. */
@@ -105,7 +106,8 @@ static enum MHD_Result answer_after_wait(struct http_request *request)
 
 static int ask_judge(struct http_request *request, struct sluice_call *call)
 {
-	const char *token = request->captures[0];
+	/* As sent: the gate reads no escapes either, and the two doors shall not differ. */
+	const char *token = request->path + strlen(ORDER_PATH);
 	size_t length = strlen(token);
 
 	for (int i = 0;; i++) {
@@ -126,9 +128,7 @@ static int ask_judge(struct http_request *request, struct sluice_call *call)
 
 bool http_order_ignores_body(const struct http_request *request)
 {
-	static const char prefix[] = "/v1/orders/";
-
-	return !strcmp(request->method, "POST") && !strncmp(request->path, prefix, sizeof(prefix) - 1);
+	return !strcmp(request->method, "POST") && !strncmp(request->path, ORDER_PATH, strlen(ORDER_PATH));
 }
 
 enum MHD_Result http_order_post(struct http_request *request)

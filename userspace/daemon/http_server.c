@@ -3,9 +3,12 @@
  *
  * The public listener has event loops of its own and handlers that never wait; the control listeners have a thread per connection, because their
  * handlers wait for the order writer. So neither can starve the other.
- * Promises: a handler sees the whole body, never more than the listener's limit; every request gets an answer or a closed connection.
+ * Promises: a handler sees the whole body, never more than the listener's limit; every request gets an answer or a closed connection; who is
+ * silent or slow keeps nobody out (http_connections.c).
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,7 @@
 
 #include "common/addr.h"
 #include "common/log.h"
+#include "common/timefmt.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http.h"
 
@@ -20,10 +24,11 @@
 /* A body that is far too long is not read to its end. */
 #define BODY_GIVE_UP_FACTOR 16
 #define LABEL_NONE "none"
+#define MS_PER_S 1000u
 
 struct http_server {
 	struct MHD_Daemon *mhd;
-	struct http_listener *listener;
+	struct http_connections *connections;
 };
 
 static void on_log(void *arg, const char *format, va_list args)
@@ -37,15 +42,29 @@ static void on_log(void *arg, const char *format, va_list args)
 	log_debug("http: %.*s", (int)length, line);
 }
 
+/* False for a Unix socket. */
+static bool source_of(struct MHD_Connection *connection, struct sluice_addr *source)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+
+	return info && info->client_addr && info->client_addr->sa_family != AF_UNIX &&
+		!addr_from_sockaddr(info->client_addr, source);
+}
+
 static void on_connection(
 	void *arg, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode code)
 {
-	(void)arg;
-	(void)connection;
+	struct http_server *server = arg;
+	const union MHD_ConnectionInfo *info;
+	struct sluice_addr source;
+
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		*socket_context = calloc(1, sizeof(struct http_connection));
+		info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+		*socket_context = info ? http_connection_open(server->connections, info->connect_fd,
+						 source_of(connection, &source) ? &source : NULL, time_mono_ns())
+				       : NULL;
 	} else {
-		free(*socket_context);
+		http_connection_close(*socket_context);
 		*socket_context = NULL;
 	}
 }
@@ -97,7 +116,6 @@ static struct http_request *request_new(
 	struct http_listener *listener, struct MHD_Connection *connection, const char *path, const char *method)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct http_connection *peer = info ? info->socket_context : NULL;
 	struct http_request *request = calloc(1, sizeof(*request));
 
 	if (!request)
@@ -106,12 +124,11 @@ static struct http_request *request_new(
 	request->d = listener->d;
 	request->connection = connection;
 	request->label = LABEL_NONE;
-	request->is_first = peer && peer->requests++ == 0;
+	request->place = info ? info->socket_context : NULL;
+	request->is_first = http_connection_first(request->place);
 	request->method = strdup(method);
 	request->path = strdup(path_of(path));
-	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	if (info && info->client_addr && info->client_addr->sa_family != AF_UNIX)
-		addr_from_sockaddr(info->client_addr, &request->source);
+	source_of(connection, &request->source);
 	if (request->method && request->path)
 		return request;
 	request_free(request);
@@ -145,6 +162,28 @@ static enum MHD_Result send_too_long(struct http_request *request)
 {
 	return http_problem(request, 413, "body_too_long", "The body of a request may have up to %zu bytes here.",
 		request->listener->body_max);
+}
+
+static enum MHD_Result on_header(
+	void *arg, enum MHD_ValueKind kind, const char *name, size_t name_size, const char *value, size_t value_size)
+{
+	(void)kind;
+	http_framing_add(arg, name, name_size, value, value_size);
+	return MHD_YES;
+}
+
+/* False after having answered: where this request ends is not certain, so it is the last of its connection and is not acted upon. */
+static bool check_framing(struct http_request *request, enum MHD_Result *result)
+{
+	struct http_framing framing = {0};
+
+	MHD_get_connection_values_n(request->connection, MHD_HEADER_KIND, on_header, &framing);
+	request->must_close = framing.is_malformed || (framing.is_chunked && framing.length);
+	if (!framing.is_malformed)
+		return true;
+	*result = http_problem(request, 400, "malformed_headers",
+		"The headers do not say clearly where this request ends, or have a name or a byte that headers may not have.");
+	return false;
 }
 
 static enum MHD_Result send_method_not_allowed(struct http_request *request, const char *allow)
@@ -196,13 +235,22 @@ static bool find_route(struct http_request *request, enum MHD_Result *result)
 	return false;
 }
 
+/* Once for each request. False after having answered. */
+static bool admit(struct http_request *request, enum MHD_Result *result)
+{
+	if (request->is_admitted || !request->listener->admit)
+		return true;
+	request->is_admitted = true;
+	return request->listener->admit(request, result);
+}
+
 static enum MHD_Result dispatch(struct http_request *request)
 {
 	enum MHD_Result result = MHD_NO;
 
 	if (request->has_waited)
 		return request->route->handle(request);
-	if (request->listener->admit && !request->listener->admit(request, &result))
+	if (!admit(request, &result))
 		return result;
 	if (request->body_seen > request->listener->body_max && !ignores_body(request))
 		return send_too_long(request);
@@ -216,7 +264,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 {
 	struct http_listener *listener = arg;
 	struct http_request *request = *context;
-	enum MHD_Result result;
+	enum MHD_Result result = MHD_NO;
 
 	(void)version;
 	if (!request) {
@@ -225,6 +273,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		*context = request = request_new(listener, connection, url, method);
 		if (!request)
 			return MHD_NO;
+		if (!check_framing(request, &result))
+			return result;
+		/* The body of somebody without the secret is not read. */
+		if (listener->needs_secret && !admit(request, &result))
+			return result;
 		/* A body that says in advance that it is too long is refused before it is sent. */
 		length = http_header(request, MHD_HTTP_HEADER_CONTENT_LENGTH);
 		if (length && strtoull(length, NULL, 10) > listener->body_max && !ignores_body(request))
@@ -237,6 +290,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		*upload_size = 0;
 		return err ? MHD_NO : MHD_YES;
 	}
+	http_connection_work(request->place);
 	if (listener->is_watched)
 		heartbeat_handler_enter();
 	result = dispatch(request);
@@ -245,8 +299,25 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	return result;
 }
 
+/* A peer that acknowledges nothing, or never opens its window again, is given up by the kernel too, also after the close. Connections have it
+ * from their listener. A Unix socket has no such option, and no such peer.
+ */
+static void give_up_on_the_dead(const struct http_server_options *options)
+{
+	unsigned timeout_ms = options->patience_s * MS_PER_S;
+
+	if (setsockopt(options->listen_fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms)))
+		log_debug("http: no time-out for peers that acknowledge nothing: %s", strerror(errno));
+}
+
 struct http_server *http_server_start(struct http_listener *listener, const struct http_server_options *options)
 {
+	struct http_connections_options places = {
+		.places = options->max_connections,
+		.per_source = options->per_source,
+		.patience_s = options->patience_s,
+		.counts = metrics_connections(listener->d->metrics, listener->kind),
+	};
 	struct http_server *server = calloc(1, sizeof(*server));
 	unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
 	struct MHD_OptionItem more[] = {
@@ -255,24 +326,26 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	if (!server) {
-		close(options->listen_fd);
-		return NULL;
-	}
+	if (server)
+		server->connections = http_connections_new(&places);
+	if (!server || !server->connections || http_connections_watch(server->connections))
+		goto out_failed;
+	give_up_on_the_dead(options);
 	if (options->thread_per_connection)
 		flags |= MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
 	else
 		flags |= MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
-	server->listener = listener;
 	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log,
 		NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-		MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-		options->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY,
-		more, MHD_OPTION_END);
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_s,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
 	if (server->mhd)
 		return server;
+out_failed:
 	close(options->listen_fd);
+	if (server)
+		http_connections_free(server->connections);
 	free(server);
 	return NULL;
 }
@@ -282,5 +355,6 @@ void http_server_stop(struct http_server *server)
 	if (!server)
 		return;
 	MHD_stop_daemon(server->mhd);
+	http_connections_free(server->connections);
 	free(server);
 }

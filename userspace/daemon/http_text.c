@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The pure parts of HTTP handling: paths, percent escapes, complete answers as bytes, secrets. No state, no I/O; called by the rest of
+/* The pure parts of HTTP handling: paths, percent escapes, complete answers as bytes, the end of a request, secrets. No state, no I/O; called by the rest of
  * http*.c and by unit tests with hostile bytes.
  */
 #include <errno.h>
@@ -116,6 +116,44 @@ int http_parse_answer(char *bytes, size_t length, struct http_parsed *parsed)
 	parsed->body = at;
 	parsed->body_length = (size_t)(end - at);
 	return 0;
+}
+
+static bool is_named(const char *name, size_t size, const char *wanted)
+{
+	return size == strlen(wanted) && !strncasecmp(name, wanted, size);
+}
+
+/* RFC 9110 section 5.1: a token. A blank before the colon hides a header from one reader and shows it to another. */
+static bool is_field_name(const char *name, size_t size)
+{
+	static const char others[] = "!#$%&'*+-.^_`|~";
+
+	for (size_t i = 0; i < size; i++)
+		if (!(name[i] >= '0' && name[i] <= '9') && !((name[i] | 0x20) >= 'a' && (name[i] | 0x20) <= 'z') &&
+			!(name[i] && strchr(others, name[i])))
+			return false;
+	return size > 0;
+}
+
+void http_framing_add(
+	struct http_framing *framing, const char *name, size_t name_size, const char *value, size_t value_size)
+{
+	if (!is_field_name(name, name_size) || (value_size && memchr(value, '\0', value_size)))
+		framing->is_malformed = true;
+	if (is_named(name, name_size, "Transfer-Encoding")) {
+		/* Anything but one "chunked" has an end that we do not find. */
+		if (framing->is_chunked || !is_named(value, value_size, "chunked"))
+			framing->is_malformed = true;
+		framing->is_chunked = true;
+	}
+	if (is_named(name, name_size, "Content-Length")) {
+		if (framing->length &&
+			(framing->length_size != value_size ||
+				(value_size && memcmp(framing->length, value, value_size) != 0)))
+			framing->is_malformed = true;
+		framing->length = value;
+		framing->length_size = value_size;
+	}
 }
 
 bool http_secret_equals(const char *given, const char *secret)

@@ -36,10 +36,11 @@
 
 #define PUBLIC_BACKLOG 16384
 #define PUBLIC_BODY_MAX 4096
-#define PUBLIC_TIMEOUT_S 15
 #define CONTROL_BACKLOG 128
 #define CONTROL_BODY_MAX 65536
-#define CONTROL_TIMEOUT_S 60
+#define CONTROL_IDLE_S 60
+/* A whole request must come within so many times the idle time. */
+#define PATIENCE_FACTOR 2
 #define CONTROL_CONNECTIONS 64
 #define SOCKET_MODE 0660
 #define SPARE_FILES 512
@@ -251,12 +252,15 @@ static int start_servers(struct daemon *d, struct servers *s, char *error, size_
 	struct http_server_options public = {
 		.threads = d->config.daemon.threads,
 		.max_connections = d->config.daemon.max_connections,
-		.timeout_s = PUBLIC_TIMEOUT_S,
+		.per_source = d->config.daemon.max_connections_per_source,
+		.idle_s = d->config.daemon.idle_s,
+		.patience_s = d->config.daemon.idle_s * PATIENCE_FACTOR,
 	};
 	struct http_server_options control = {
 		.thread_per_connection = true,
 		.max_connections = CONTROL_CONNECTIONS,
-		.timeout_s = CONTROL_TIMEOUT_S,
+		.idle_s = CONTROL_IDLE_S,
+		.patience_s = CONTROL_IDLE_S * PATIENCE_FACTOR,
 	};
 	int err;
 

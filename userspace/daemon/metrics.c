@@ -45,6 +45,7 @@ struct route {
 struct metrics {
 	struct histogram batch, commit;
 	struct route routes[METRICS_LISTENERS][ROUTES_MAX];
+	struct http_connections_counts connections[METRICS_LISTENERS];
 };
 
 static const double batch_bounds[] = BATCH_BOUNDS;
@@ -99,6 +100,11 @@ void metrics_count_request(struct metrics *metrics, enum metrics_listener listen
 		atomic_fetch_add_explicit(&routes[i].requests[code], 1, memory_order_relaxed);
 		return;
 	}
+}
+
+struct http_connections_counts *metrics_connections(struct metrics *metrics, enum metrics_listener listener)
+{
+	return &metrics->connections[listener];
 }
 
 static void family(FILE *out, const char *name, const char *type, const char *help)
@@ -246,10 +252,29 @@ static void render_orders(FILE *out, struct daemon *d)
 		&d->metrics->commit, commit_bounds, COUNT(commit_bounds), 1e9);
 }
 
+static const char *const listener_names[] = {[METRICS_PUBLIC] = "public", [METRICS_CONTROL] = "control"};
+
+static void render_connections(FILE *out, struct metrics *metrics)
+{
+	family(out, "sluice_http_connections", "gauge", "HTTP connections to the daemon.");
+	for (unsigned i = 0; i < METRICS_LISTENERS; i++)
+		fprintf(out, "sluice_http_connections{listener=\"%s\"} %u\n", listener_names[i],
+			atomic_load(&metrics->connections[i].open));
+	family(out, "sluice_http_connections_closed_total", "counter",
+		"Waiting HTTP connections that the daemon closed: crowded (places ran out), crowded_source (its source has its share), late (no whole "
+		"request in time).");
+	for (unsigned i = 0; i < METRICS_LISTENERS; i++)
+		fprintf(out,
+			"sluice_http_connections_closed_total{listener=\"%s\",cause=\"crowded\"} %llu\n"
+			"sluice_http_connections_closed_total{listener=\"%s\",cause=\"crowded_source\"} %llu\n"
+			"sluice_http_connections_closed_total{listener=\"%s\",cause=\"late\"} %llu\n",
+			listener_names[i], atomic_load(&metrics->connections[i].crowded), listener_names[i],
+			atomic_load(&metrics->connections[i].crowded_source), listener_names[i],
+			atomic_load(&metrics->connections[i].late));
+}
+
 static void render_http(FILE *out, struct metrics *metrics)
 {
-	static const char *const names[] = {[METRICS_PUBLIC] = "public", [METRICS_CONTROL] = "control"};
-
 	family(out, "sluice_http_requests_total", "counter", "HTTP requests that reached the daemon.");
 	for (unsigned listener = 0; listener < METRICS_LISTENERS; listener++)
 		for (unsigned i = 0; i < ROUTES_MAX && atomic_load(&metrics->routes[listener][i].name); i++) {
@@ -266,7 +291,7 @@ static void render_http(FILE *out, struct metrics *metrics)
 				fprintf(out,
 					"sluice_http_requests_total{listener=\"%s\",route=\"%s\",code=\"%s\"} %" PRIu64
 					"\n",
-					names[listener], atomic_load(&route->name), status, requests);
+					listener_names[listener], atomic_load(&route->name), status, requests);
 			}
 		}
 }
@@ -285,6 +310,7 @@ char *metrics_render(struct daemon *d, size_t *length)
 	render_orders(out, d);
 	render_sales(out, d);
 	render_http(out, d->metrics);
+	render_connections(out, d->metrics);
 	if (fclose(out) || err) {
 		free(text);
 		return NULL;

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""What the tests of strange, slow and hostile clients share: honest buyers beside them, the ends of connections, the daemon's size,
+and a raw client that sets its window, its urgent pointer and any bytes as TCP options."""
+import os
+import select
+import socket
+import threading
+import time
+
+from rawtcp import TCP, RawClient
+
+# What an honest buyer may wait at most while somebody is at the daemon. Generous: the machine of a test is often busy.
+HONEST_WAIT_S = 3.0
+
+
+class Buyers:
+    """Honest buyers, one after another on fresh connections, for the length of a block. At its end each must have had a 201 in time, and the
+    books must have that many orders. Tokens are made before, so only the shop's door is used meanwhile."""
+
+    def __init__(self, world, family="ipv4", tokens=150, pause=0.03, at_least=3, wait=HONEST_WAIT_S):
+        self.world, self.family, self.pause, self.at_least, self.wait = world, family, pause, at_least, wait
+        self.sale = world.sale(stock=tokens)
+        self.tokens = [self.sale.token() for _ in range(tokens)]
+        self.waits, self.trouble = [], None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._buy)
+
+    def _buy(self):
+        try:
+            for token in self.tokens:
+                if self._stop.is_set():
+                    return
+                start = time.monotonic()
+                answer = self.world.order(token, self.family)
+                self.waits.append(time.monotonic() - start)
+                assert answer.status == 201, answer
+                self._stop.wait(self.pause)
+        except BaseException as error:  # pylint: disable=broad-except
+            self.trouble = error
+
+    def __enter__(self):
+        self._thread.start()
+        self.wait_for(1)
+        return self
+
+    def wait_for(self, more):
+        """Until so many more buyers have been served."""
+        target, deadline = len(self.waits) + more, time.monotonic() + 10 * self.wait
+        while len(self.waits) < min(target, len(self.tokens)) and not self.trouble:
+            assert time.monotonic() < deadline, f"an honest buyer waits for more than {10 * self.wait:.0f} s"
+            time.sleep(0.002)
+
+    def __exit__(self, kind, *_):
+        if kind is None and not self.trouble and len(self.waits) < self.at_least:
+            self.wait_for(self.at_least - len(self.waits))
+        self._stop.set()
+        self._thread.join()
+        if kind is not None:
+            return
+        if self.trouble:
+            raise AssertionError(f"honest buyer {len(self.waits)}: {self.trouble!r}") from self.trouble
+        assert len(self.waits) >= self.at_least, "no honest buyer came to the door meanwhile"
+        assert max(self.waits) <= self.wait, f"an honest buyer waited {max(self.waits):.2f} s"
+        self.sale.assert_books(held=len(self.waits))
+
+
+def end_of(connection, within):
+    """Reads to the end. ("fin" or "reset", what came), or an exception if the connection is still open after `within` seconds."""
+    deadline = time.monotonic() + within
+    raw = connection.buffer
+    while True:
+        connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            data = connection.sock.recv(65536)
+        except (ConnectionResetError, BrokenPipeError):
+            return "reset", raw
+        except TimeoutError as error:
+            raise AssertionError(f"still open after {within:.1f} s; so far: {raw[:200]!r}") from error
+        if not data:
+            return "fin", raw
+        raw += data
+
+
+def ended(connections):
+    """Those of `connections` whose peer has ended them (unread data does not count)."""
+    poller = select.poll()
+    by_fd = {connection.sock.fileno(): connection for connection in connections}
+    for fd in by_fd:
+        poller.register(fd, select.POLLRDHUP)
+    return [by_fd[fd] for fd, events in poller.poll(0) if events & (select.POLLRDHUP | select.POLLHUP | select.POLLERR)]
+
+
+def fds(process):
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def status_of(process, key):
+    """A number from /proc/PID/status: VmRSS (KiB), Threads."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
+        return int(next(line for line in file if line.startswith(key + ":")).split()[1])
+
+
+def metric(world, name, **labels):
+    """The value of a sample of /metrics; 0 if there is none."""
+    wanted = {f'{key}="{value}"' for key, value in labels.items()}
+    for line in world.control("GET", "/metrics").body.decode().splitlines():
+        sample, _, value = line.rpartition(" ")
+        found, _, rest = sample.partition("{")
+        if found == name and set(filter(None, rest.rstrip("}").split(","))) == wanted:
+            return float(value)
+    return 0.0
+
+
+class OddClient(RawClient):
+    """RawClient with `window`, `urgent` and `raw_options` for the segments to come."""
+    window = 65535
+    urgent = 0
+    raw_options = b""
+
+    def segment(self, flags, data=b"", seq=None, ack=None, options=()):
+        tcp = TCP(sport=self.port, dport=self.to_port, flags=flags, seq=self.seq if seq is None else seq,
+                  ack=(self.ack if ack is None else ack) if "A" in flags else 0, window=self.window, urgptr=self.urgent)
+        if not self.raw_options:
+            tcp.options = list(options)
+            return bytes(self.base / tcp / data if data else self.base / tcp)
+        assert len(self.raw_options) % 4 == 0 and len(self.raw_options) <= 40
+        tcp.dataofs = 5 + len(self.raw_options) // 4
+        # As payload behind a longer data offset the options stay the bytes that they are.
+        return bytes(self.base / tcp / (self.raw_options + data))
+
+    def settle(self, quiet=0.3):
+        """Takes and acknowledges what comes until nothing comes for `quiet` seconds. Returns the segments."""
+        packets = []
+        while True:
+            packet = self.receive(quiet)
+            if packet is None:
+                return packets
+            packets.append(packet)
+            if not packet[TCP].flags.R:
+                before = self.ack
+                self.take(packet)
+                if self.ack != before:
+                    self.send("A")
+
+
+def reset(connection):
+    """Closes with a RST."""
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
