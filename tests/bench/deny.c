@@ -79,6 +79,8 @@ void deny_close(struct deny *deny)
 
 void deny_grow(struct deny *deny, unsigned count)
 {
+	if (count <= deny->count)
+		return;
 	deny->addr = realloc(deny->addr, count * sizeof(*deny->addr));
 	deny->len = realloc(deny->len, count);
 	if (!deny->addr || !deny->len)

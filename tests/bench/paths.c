@@ -56,7 +56,7 @@ static void use_addr(struct frame *frame, uint32_t addr)
 	frame->source = inet_ntop(AF_INET, &in, source, sizeof(source));
 }
 
-static uint64_t buyer_of(uint64_t serial)
+uint64_t path_buyer_of(uint64_t serial)
 {
 	return serial * 0x9e3779b97f4a7c15ULL;
 }
@@ -161,7 +161,7 @@ static void fill_token(const struct path *path, unsigned index, bool is_forged)
 {
 	struct frame frame = frame_from(path, index);
 	uint64_t serial = path_state.serial + index;
-	struct sluice_token token = gate_token(serial, buyer_of(serial));
+	struct sluice_token token = gate_token(serial, path_buyer_of(serial));
 	char text[SLUICE_TOKEN_TEXT + 1], request[FRAME_MAX];
 	unsigned length;
 
@@ -275,7 +275,7 @@ static void remove_orders(struct gate_bpf *skel, unsigned first, unsigned used)
 		bench_die("%u orders in a round", used);
 	for (unsigned i = 0; i < used; i++) {
 		serials[i] = path_state.serial + first + i;
-		buyers[i] = (struct sluice_buyer_key){.buyer = buyer_of(serials[i]), .sale = GATE_SALE};
+		buyers[i] = (struct sluice_buyer_key){.buyer = path_buyer_of(serials[i]), .sale = GATE_SALE};
 	}
 	if (bpf_map_delete_batch(bpf_map__fd(skel->maps.admissions), serials, &count, NULL))
 		bench_die("cannot remove admissions: %s", strerror(errno));

@@ -55,6 +55,8 @@ void paths_close(void);
 void path_prepare(const struct path *path);
 /* Exits if there is none of that name. */
 const struct path *path_find(const char *id);
+/* The buyer of the token with this serial. */
+uint64_t path_buyer_of(uint64_t serial);
 /* Fills the table of rates to the last entry with keys that nobody uses. */
 void path_flood_rates(struct bench *bench);
 

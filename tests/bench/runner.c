@@ -142,7 +142,7 @@ static void load_stages(struct bench *bench)
 	put_stages(bench, bench_operations, bench_operation_count, BENCH_SLOT_STAGE + bench_step_count);
 }
 
-void bench_open(struct bench *bench)
+void bench_open(struct bench *bench, unsigned max_sources)
 {
 	struct gate_sizes sizes = {0};
 	struct config config;
@@ -159,7 +159,7 @@ void bench_open(struct bench *bench)
 	sizes.admissions = config.gate.max_admissions;
 	sizes.buyers = config.gate.max_admissions;
 	sizes.ring_bytes = config.gate.ring_bytes;
-	sizes.rate_sets = config_rate_sets(config.gate.max_sources);
+	sizes.rate_sets = config_rate_sets(max_sources ? max_sources : config.gate.max_sources);
 	sizes.lists = config.gate.max_prefixes;
 	gate_open(&bench->gate, &sizes);
 	load_restore(bench);

@@ -49,7 +49,7 @@ struct run_plan {
 #define BENCH_ROUND_PACKETS 4096
 
 /* Loads gate, wrapper and stages with map sizes of the default config. Exits with a sentence on failure. */
-void bench_open(struct bench *bench);
+void bench_open(struct bench *bench, unsigned max_sources /* 0 = the default */);
 void bench_close(struct bench *bench);
 __attribute__((noreturn, format(printf, 1, 2))) void bench_die(const char *format, ...);
 
