@@ -146,27 +146,36 @@ static int read_state(struct daemon *d, char *error, size_t size)
 	return err ? err : state_load_secret(dir, d->secret, error, size);
 }
 
-/* As the user that the daemon will be: what he cannot read or write now he could not later, when a key is rotated. */
-static int open_state(struct daemon *d, char *error, size_t size)
+/* Works on files as the user that the daemon will be: what he cannot read or write now he could not later, and what is made now is his. */
+static int as_user(struct daemon *d, int (*work)(struct daemon *d, char *error, size_t size), char *error, size_t size)
 {
-	const struct config *config = &d->config;
-	int err = state_make(config->daemon.state_dir, error, size), back;
+	int err = privileges_borrow_user(&d->config, true), back;
 
-	if (!err)
-		err = privileges_own_state(config, error, size);
-	if (err)
-		return err;
-	err = privileges_borrow_user(config, true);
 	if (err) {
-		snprintf(error, size, "cannot work as the user \"%s\" (daemon.user): %s", config->daemon.user,
+		snprintf(error, size, "cannot work as the user \"%s\" (daemon.user): %s", d->config.daemon.user,
 			err == -ENOENT ? "there is no such user" : strerror(-err));
 		return err;
 	}
-	err = read_state(d, error, size);
-	back = privileges_borrow_user(config, false);
+	err = work(d, error, size);
+	back = privileges_borrow_user(&d->config, false);
 	if (back && !err)
 		snprintf(error, size, "cannot become root again: %s", strerror(-back));
 	return err ? err : back;
+}
+
+static int open_state(struct daemon *d, char *error, size_t size)
+{
+	int err = state_make(d->config.daemon.state_dir, error, size);
+
+	if (!err)
+		err = privileges_own_state(&d->config, error, size);
+	return err ? err : as_user(d, read_state, error, size);
+}
+
+static int open_revocations(struct daemon *d, char *error, size_t size)
+{
+	d->revocations = revocation_open(d, error, size);
+	return d->revocations ? 0 : -EIO;
 }
 
 static int open_gate(struct daemon *d, char *error, size_t size)
@@ -320,10 +329,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		err = open_gate(d, error, size);
 	if (!err)
 		err = make_parts(d, error, size);
-	if (!err) {
-		d->revocations = revocation_open(d, error, size);
-		err = d->revocations ? 0 : -EIO;
-	}
+	if (!err)
+		err = as_user(d, open_revocations, error, size);
 	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)

@@ -1,27 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The daemon's rights after the start. Called by main.c once sockets and pins are open and no other thread runs.
  *
- * What stays is CAP_BPF: kernels before 5.18 want it for every bpf() call when unprivileged BPF is off, later ones for none that the daemon makes
- * on descriptors it holds. Not CAP_NET_ADMIN, not CAP_SYS_ADMIN, nothing of files. A user who is not root and has no capability at all
- * keeps what he has.
+ * What stays is nothing: no capability at all. Work on maps and runs of the call door go by descriptors that are open already, and since
+ * Linux 5.19 bpf() asks for CAP_BPF only to load programs and to make maps, also with kernel.unprivileged_bpf_disabled = 1 or 2. The one
+ * thing that has to be opened later is the call door that `sluice reload` pins: see share_door.
  */
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/log.h"
+#include "common/sandbox.h"
 #include "daemon/state.h"
 
-#ifndef CAP_BPF
-#define CAP_BPF 39
-#endif
+#define PIN_DIR_MODE 0710 /* the group may pass through; it sees no list and changes nothing */
+#define DOOR_MODE 0660    /* the kernel runs a pinned program only for those who may read and write the pin */
 
 static const struct passwd *find_user(const struct config *config)
 {
@@ -42,7 +40,7 @@ static int hand_over(const char *path, const struct passwd *user)
 
 int privileges_own_state(const struct config *config, char *error, size_t error_size)
 {
-	static const char *const names[] = {"", "/keys", "/control.secret", "/sluiced.lock"};
+	static const char *const names[] = {"", "/keys", "/control.secret", "/sluiced.lock", "/revoked"};
 	const struct passwd *user = find_user(config);
 	char path[PATH_MAX];
 
@@ -76,40 +74,43 @@ int privileges_borrow_user(const struct config *config, bool on)
 	return setegid(user->pw_gid) || seteuid(user->pw_uid) ? -errno : 0;
 }
 
-static int keep_only_bpf(void)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2] = {{0}}, now[2];
-
-	if (syscall(SYS_capget, &header, now))
-		return -errno;
-	data[CAP_BPF / 32].effective = data[CAP_BPF / 32].permitted = now[CAP_BPF / 32].permitted & 1u << CAP_BPF % 32;
-	return syscall(SYS_capset, &header, data) ? -errno : 0;
-}
-
 static int become(const struct passwd *user)
 {
-	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || initgroups(user->pw_name, user->pw_gid) || setgid(user->pw_gid) ||
-		setuid(user->pw_uid))
+	if (initgroups(user->pw_name, user->pw_gid) || setgid(user->pw_gid) || setuid(user->pw_uid))
 		return -errno;
 	return 0;
 }
 
+/* Lets the daemon's group open the call door, and nothing else under the pin directory: maps, links and the gate stay root's. The loader
+ * gives the door that it pins later the group and mode of the one before. Where this fails, the door that is open now goes on
+ * judging after a reload, until the daemon is started again.
+ */
+static void share_door(const char *pin_dir, const struct passwd *user)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/door", pin_dir);
+	if (chown(path, (uid_t)-1, user->pw_gid) || chmod(path, DOOR_MODE) || chown(pin_dir, (uid_t)-1, user->pw_gid) ||
+		chmod(pin_dir, PIN_DIR_MODE))
+		log_warn("cannot let the group of %s open %s (%s): restart sluiced after sluice reload", user->pw_name,
+			path, strerror(errno));
+}
+
 int privileges_drop(const struct config *config, char *error, size_t error_size)
 {
+	static const struct sandbox sandbox = {.network = true, .maps = true};
 	const struct passwd *user = find_user(config);
 	int err = 0;
 
-	/* First, because it needs a capability that goes next. Where it is not allowed, no_new_privs does the same. */
-	for (unsigned long cap = 0; cap <= CAP_LAST_CAP; cap++)
-		if (cap != CAP_BPF)
-			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	if (user && user->pw_uid != 0)
+		share_door(config->gate.pin_dir, user);
+	sandbox_bound_capabilities(0);
 	if (user)
 		err = become(user);
 	if (!err)
-		err = keep_only_bpf();
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		err = -errno;
+		err = sandbox_drop_capabilities(0);
+	if (!err)
+		err = sandbox_enter(&sandbox);
 	if (err)
 		snprintf(error, error_size, "cannot give up privileges: %s", strerror(-err));
 	return err;

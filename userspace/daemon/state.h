@@ -14,12 +14,12 @@ int state_lock(const char *dir, char *error, size_t error_size);
 /* Reads the control secret, or makes it (0600). Refuses a file that others may read. */
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size);
 
-/* --- privileges.c: the user of config.daemon.user; all do nothing where that is "" ------------------------------------- */
-/* Gives him what root made in the state directory before. */
+/* --- privileges.c: the user of config.daemon.user ------------------------------------------------------------------------ */
+/* Where there is none, the first two do nothing. Gives him what root made in the state directory before. */
 int privileges_own_state(const struct config *config, char *error, size_t error_size);
 /* Works on files as he would, and no longer (`on` false). Returns 0, -ENOENT if there is no such user, or negative errno. */
 int privileges_borrow_user(const struct config *config, bool on);
-/* Becomes him for good, keeps CAP_BPF alone (also without a user), and can never gain anything again. */
+/* Becomes him for good; keeps no capability (also without a user), and can never gain anything again (common/sandbox.h). Once. */
 int privileges_drop(const struct config *config, char *error, size_t error_size);
 
 #endif

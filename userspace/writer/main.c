@@ -7,17 +7,18 @@
 #include <getopt.h>
 #include <grp.h>
 #include <libgen.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/sandbox.h"
 #include "common/wire.h"
 #include "writer/server.h"
 #include "writer/store.h"
@@ -98,6 +99,27 @@ static int become(const struct passwd *user)
 	return 0;
 }
 
+/* Gives up root and whatever the ledger does not need. Without a user to become, root keeps the one capability by which it writes in a
+ * directory of somebody else: the ledger may lie in the daemon's.
+ */
+static int drop_privileges(const struct passwd *user)
+{
+	static const struct sandbox sandbox = {.network = false, .maps = false};
+	uint64_t keep = user || geteuid() ? 0 : SANDBOX_CAPABILITY(CAP_DAC_OVERRIDE);
+	int error;
+
+	sandbox_bound_capabilities(keep);
+	error = user ? become(user) : 0;
+	if (error)
+		return error;
+	error = sandbox_drop_capabilities(keep);
+	if (!error)
+		error = sandbox_enter(&sandbox);
+	if (error)
+		log_error("cannot give up privileges: %s", strerror(-error));
+	return error;
+}
+
 /* SIGTERM and SIGINT become readable on the returned fd, so that they never cut a transaction short. A write beyond
  * RLIMIT_FSIZE and a closed stderr are errors to be handled, not reasons to die.
  */
@@ -155,7 +177,6 @@ static int run(const struct config *config)
 	int code = 1;
 
 	umask(077);
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (find_user(config, &user))
 		return 1;
 	stop_fd = take_signals();
@@ -166,7 +187,7 @@ static int run(const struct config *config)
 	if (ensure_directory(config->writer.socket, user) || ensure_directory(config->writer.ledger, user))
 		goto out;
 	listen_fd = listen_on(config);
-	if (listen_fd < 0 || (user && become(user)))
+	if (listen_fd < 0 || drop_privileges(user))
 		goto out;
 	if (store_sqlite_open(config->writer.ledger, &store, error)) {
 		log_error("%s", error);
