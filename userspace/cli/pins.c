@@ -140,6 +140,16 @@ int pins_open(const struct pins *pins, const char *name)
 	return bpf_obj_get(pins_path(pins, name, path));
 }
 
+/* What sluiced has let its group open (the call door) it may open after a replacement too. */
+static int keep_permissions(const char *former, const char *path)
+{
+	struct stat info;
+
+	if (stat(former, &info))
+		return errno == ENOENT ? 0 : -errno;
+	return chown(path, info.st_uid, info.st_gid) || chmod(path, info.st_mode & 07777) ? -errno : 0;
+}
+
 int pins_put(const struct pins *pins, const char *name, int fd)
 {
 	char temporary[PATH_MAX], path[PATH_MAX], temporary_name[PINS_NAME_MAX + 4];
@@ -151,10 +161,11 @@ int pins_put(const struct pins *pins, const char *name, int fd)
 	err = bpf_obj_pin(fd, temporary);
 	if (err)
 		return err;
-	if (rename(temporary, pins_path(pins, name, path)) < 0) {
+	err = keep_permissions(pins_path(pins, name, path), temporary);
+	if (!err && rename(temporary, path) < 0)
 		err = -errno;
+	if (err)
 		unlink(temporary);
-	}
 	return err;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The pin directory: what stands in it, who may change it, and how it goes away. Used by the loader's commands only.
  *
- * Under the directory (mode 0700 on a bpf file system): each map by its name, `door` and `gate` (programs), and for each interface
- * `link-NAME` (the XDP link) or `coexist-NAME` (the program, where libxdp's dispatcher holds it). `gate` is pinned last, so a
+ * Under the directory (mode 0700 on a bpf file system; a daemon with a user of its own lets its group search it, 0710, and open
+ * `door`): each map by its name, `door` and `gate` (programs), and for each interface `link-NAME` (the XDP link) or `coexist-NAME` (the program, where libxdp's dispatcher holds it). `gate` is pinned last, so a
  * directory without it is a gate that was not finished, and what is there may be cleared away. bpffs allows no dot in a name; interface names allow no colon; so
  * eth0.100 is `link-eth0:100`.
  *
@@ -50,7 +50,9 @@ char *pins_interface_name(const char *interface, bool coexist, char *name);
 bool pins_has(const struct pins *pins, const char *name);
 /* fd or negative errno; says nothing. */
 int pins_open(const struct pins *pins, const char *name);
-/* Pins under another name and renames, so that an older pin of that name is replaced in one step. 0 or negative errno; says nothing. */
+/* Pins under another name and renames, so that an older pin of that name is replaced in one step and hands on owner, group and mode.
+ * 0 or negative errno; says nothing.
+ */
 int pins_put(const struct pins *pins, const char *name, int fd);
 int pins_make_directory(struct pins *pins);
 /* All interfaces. Returns how many (0 if the directory is not there), or a negative errno. The caller closes with pins_close_interfaces. */

@@ -73,6 +73,17 @@ static int open_pin(const char *pin_dir, const char *name)
 	return bpf_obj_get(path);
 }
 
+/* Through the directory's descriptor, for a daemon that may not walk the way to it any more (the bpf file system is root's alone). */
+static int open_door(const struct gate_maps *maps)
+{
+	char path[64];
+
+	if (maps->dir < 0)
+		return open_pin(maps->pin_dir, "door");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/door", maps->dir);
+	return bpf_obj_get(path);
+}
+
 static size_t whole_pages(size_t bytes)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -149,6 +160,7 @@ int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, siz
 	memset(maps, 0, sizeof(*maps));
 	for (size_t i = 0; i < PIN_COUNT; i++)
 		*pin_fd(maps, i) = -1;
+	maps->dir = -1;
 	if ((size_t)snprintf(maps->pin_dir, sizeof(maps->pin_dir), "%s", pin_dir) >= sizeof(maps->pin_dir))
 		return fail(-ENAMETOOLONG, error, error_size, "the pin directory's name is too long: %s", pin_dir);
 	for (size_t i = 0; i < PIN_COUNT; i++) {
@@ -170,6 +182,7 @@ int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, siz
 			fail(err, error, error_size, "cannot open %s/%s: %s", pin_dir, pins[i].name, strerror(-err));
 		goto out_close;
 	}
+	maps->dir = open(pin_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	err = map_shared_words(maps, error, error_size);
 	if (err)
 		goto out_close;
@@ -194,6 +207,8 @@ void gate_maps_close(struct gate_maps *maps)
 	for (size_t i = 0; i < PIN_COUNT; i++)
 		if (*pin_fd(maps, i) > STDERR_FILENO)
 			close(*pin_fd(maps, i));
+	if (maps->dir > STDERR_FILENO)
+		close(maps->dir);
 	memset(maps, 0, sizeof(*maps));
 }
 
@@ -207,7 +222,7 @@ int gate_maps_refresh(struct gate_maps *maps)
 
 	if (generation == __atomic_load_n(&maps->door_generation, __ATOMIC_RELAXED))
 		return 0;
-	fd = open_pin(maps->pin_dir, "door");
+	fd = open_door(maps);
 	if (fd < 0)
 		return fd;
 	if (dup3(fd, maps->door, O_CLOEXEC) < 0)

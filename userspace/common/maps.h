@@ -18,6 +18,7 @@ struct gate_maps {
 	struct sluice_key *keys;
 	__u64 door_generation;
 	char pin_dir[256];
+	int dir; /* the pin directory, O_PATH; -1 = not open */
 };
 
 /* Opens every pin under `pin_dir`. Returns 0 or negative errno with a sentence in `error` (>= 512 bytes):
