@@ -156,6 +156,33 @@ static void hostile_answers_are_refused_or_survived(void **state)
 	}
 }
 
+static void a_line_end_that_is_none_makes_no_answer(void **state)
+{
+#define BYTES(text) \
+	{ \
+		text, sizeof(text) - 1 \
+	}
+	static const struct {
+		const char *bytes;
+		size_t length;
+	} bad[] = {
+		BYTES("HTTP/1.1 200 OK\r\nA\n: b\r\n\r\n"),
+		BYTES("HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n"),
+		BYTES("HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n"),
+		BYTES("HTTP/1.1 200 OK\r\nA: b\0C: d\r\n\r\n"),
+		BYTES("HTTP/1.1 200 O\nK\r\nA: b\r\n\r\n"),
+	};
+#undef BYTES
+	struct http_parsed parsed;
+	char bytes[64];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		memcpy(bytes, bad[i].bytes, bad[i].length);
+		assert_int_equal(http_parse_answer(bytes, bad[i].length, &parsed), -EINVAL);
+	}
+}
+
 static void secrets_are_equal_only_if_they_are(void **state)
 {
 	(void)state;
@@ -232,6 +259,7 @@ int main(void)
 		cmocka_unit_test(a_capture_that_cannot_be_read_is_an_error_only_where_the_path_matches),
 		cmocka_unit_test(every_default_answer_comes_apart_and_says_the_same),
 		cmocka_unit_test(hostile_answers_are_refused_or_survived),
+		cmocka_unit_test(a_line_end_that_is_none_makes_no_answer),
 		cmocka_unit_test(secrets_are_equal_only_if_they_are),
 		cmocka_unit_test(a_request_with_one_end_is_well_framed),
 		cmocka_unit_test(a_request_with_two_ends_or_none_is_not),

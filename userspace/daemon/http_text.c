@@ -73,17 +73,21 @@ int http_match(const char *pattern, const char *path, char captures[HTTP_CAPTURE
 	return *path == '\0';
 }
 
-/* Cuts the text up to CRLF out of *at and steps over it. NULL if there is no CRLF before `end`. */
+/* Cuts the text up to CRLF out of *at and steps over it. NULL if there is no CRLF before `end`, or before it a NUL, CR or LF alone: readers
+ * differ in what they take those for (RFC 9112 section 2.2).
+ */
 static char *cut_line(char **at, char *end)
 {
 	char *line = *at, *cr;
 
 	for (cr = line; cr + 1 < end; cr++) {
-		if (cr[0] != '\r' || cr[1] != '\n')
-			continue;
-		*cr = '\0';
-		*at = cr + 2;
-		return line;
+		if (cr[0] == '\r' && cr[1] == '\n') {
+			*cr = '\0';
+			*at = cr + 2;
+			return line;
+		}
+		if (!*cr || *cr == '\r' || *cr == '\n')
+			return NULL;
 	}
 	return NULL;
 }
