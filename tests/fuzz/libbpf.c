@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* libbpf's map calls over the shim's maps; see libbpf.h. As libbpf 1.x: negative errno, and errno. */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+
+#include "check.h"
+#include "libbpf.h"
+#include "shim.h"
+
+#define FD_FIRST 1000000 /* no descriptor of this process */
+
+void (*libbpf_door)(void *context);
+
+static int result(long err)
+{
+	if (err)
+		errno = (int)-err;
+	return (int)err;
+}
+
+int libbpf_fd(const char *name)
+{
+	return FD_FIRST + (int)shim_map_index(shim_map_find(name));
+}
+
+static struct shim_map *map_of(int fd)
+{
+	struct shim_map *map = fd >= FD_FIRST ? shim_map_at((unsigned)(fd - FD_FIRST)) : NULL;
+
+	CHECK(map, "descriptor %d is no map", fd);
+	return map;
+}
+
+int bpf_map_lookup_elem(int fd, const void *key, void *value)
+{
+	struct shim_map *map = map_of(fd);
+	const void *found = shim_map_lookup(map, key);
+
+	if (!found)
+		return result(-ENOENT);
+	memcpy(value, found, shim_map_value_size(map));
+	return 0;
+}
+
+int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags)
+{
+	return result(shim_map_update(map_of(fd), key, value, flags));
+}
+
+int bpf_map_delete_elem(int fd, const void *key)
+{
+	return result(shim_map_delete(map_of(fd), key));
+}
+
+int bpf_map_get_next_key(int fd, const void *key, void *next)
+{
+	CHECK(shim_map_is_hash(map_of(fd)), "get_next_key of an array");
+	return result(shim_map_next_key(map_of(fd), key, next));
+}
+
+/* A batch is a run of indices of an array. For a hash, whose entries may go while it is read, one batch is all of it. */
+struct batch {
+	char *keys, *values;
+	uint32_t key_size, value_size, room, count;
+};
+
+static void batch_add(const void *key, void *value, void *arg)
+{
+	struct batch *batch = arg;
+
+	if (batch->count < batch->room) {
+		memcpy(batch->keys + (size_t)batch->count * batch->key_size, key, batch->key_size);
+		memcpy(batch->values + (size_t)batch->count * batch->value_size, value, batch->value_size);
+	}
+	batch->count++;
+}
+
+int bpf_map_lookup_batch(
+	int fd, void *in, void *out, void *keys, void *values, __u32 *count, const struct bpf_map_batch_opts *opts)
+{
+	struct shim_map *map = map_of(fd);
+	struct batch batch = {.keys = keys,
+		.values = values,
+		.key_size = shim_map_key_size(map),
+		.value_size = shim_map_value_size(map),
+		.room = *count};
+	uint32_t from = 0;
+
+	(void)opts;
+	if (!shim_map_is_hash(map)) {
+		if (in)
+			memcpy(&from, in, sizeof(from));
+		for (; from < shim_map_max_entries(map) && batch.count < batch.room; from++, batch.count++) {
+			memcpy((uint32_t *)keys + batch.count, &from, sizeof(from));
+			memcpy((char *)values + (size_t)batch.count * batch.value_size,
+				(char *)shim_map_memory(map) + (size_t)from * batch.value_size, batch.value_size);
+		}
+		memcpy(out, &from, sizeof(from));
+		*count = batch.count;
+		return result(from == shim_map_max_entries(map) ? -ENOENT : 0);
+	}
+	shim_map_each(map, batch_add, &batch);
+	if (batch.count > batch.room)
+		return result(-ENOSPC);
+	*count = batch.count;
+	memset(out, 0, sizeof(uint32_t));
+	return result(-ENOENT);
+}
+
+int bpf_prog_test_run_opts(int fd, struct bpf_test_run_opts *opts)
+{
+	(void)fd;
+	CHECK(libbpf_door, "no door");
+	libbpf_door((void *)(uintptr_t)opts->ctx_in);
+	return 0;
+}
+
+int libbpf_num_possible_cpus(void)
+{
+	return 1;
+}

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+# Fuzzing with libFuzzer (clang and its runtime: libclang-rt-14-dev). docs/fuzzing.md says what each target covers.
+#   make check-fuzz           every input that is kept, then a bounded run of each target (part of `make check`)
+#   make fuzz                 each target for FUZZ_SECONDS; FUZZ="gate writer" only those
+#   make fuzz-coverage        lines that the kept inputs and those of `make fuzz` reach, by llvm-cov
+#   make fuzz-seeds           writes the built seeds of tests/fuzz/corpus anew
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ         ?= $(FUZZ_TARGETS)
+FUZZ_BUILD    = $(BUILD)/fuzz
+
+FUZZ_SANITIZE   ?= -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+FUZZ_LINK       ?= -fsanitize=fuzzer,address,undefined
+FUZZ_CFLAGS      = -O1 -g -fno-omit-frame-pointer $(WARN) -Wno-missing-prototypes -D_GNU_SOURCE -DSLUICE_VERSION='"fuzz"' \
+	-fno-strict-aliasing -pthread -MMD -MP -Iinclude -Iuserspace -I$(BUILD)/gen
+# What has the gate's own code in it: the language as BPF has it, our bpf_helpers.h, and no word about alignment, which a frame
+# does not give and neither XDP nor this machine needs.
+FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -Wno-unused-function \
+	-Wno-address-of-packed-member -Wno-pointer-arith -Wno-shadow
+
+FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
+FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers token reasons)
+FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
+
+# Of each target: what it is linked with, libraries, runs in check-fuzz, longest input.
+fuzz_parts_frame   := $(FUZZ_SHIM)
+fuzz_parts_request := $(FUZZ_SHIM)
+fuzz_parts_token   := $(FUZZ_WORLD)
+fuzz_parts_gate    := $(FUZZ_WORLD)
+fuzz_parts_lists   := $(FUZZ_SHIM) tests/fuzz/libbpf userspace/common/lists
+fuzz_parts_config  := userspace/common/config userspace/common/addr
+fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
+fuzz_parts_http    := userspace/daemon/http_text
+fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
+
+fuzz_libs_config = $(call pkg,libconfig)
+fuzz_libs_http   = $(call pkg,jansson)
+fuzz_libs_writer = $(call pkg,jansson sqlite3) -Wl,--wrap=poll
+
+fuzz_runs_frame   := 300000 600
+fuzz_runs_request := 100000 300
+fuzz_runs_token   := 60000 300
+fuzz_runs_gate    := 25000 1024
+fuzz_runs_lists   := 10000 400
+fuzz_runs_config  := 8000 2048
+fuzz_runs_text    := 200000 80
+fuzz_runs_http    := 100000 600
+fuzz_runs_writer  := 1200 600
+
+.PHONY: check-fuzz fuzz fuzz-programs fuzz-coverage fuzz-seeds
+
+fuzz_objects = $(patsubst %,$(FUZZ_BUILD)/%.o,$(1))
+
+$(FUZZ_BUILD)/userspace/%.o: userspace/%.c tests/fuzz/rules.mk | $(BUILD)/gen/web_assets.h
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3) -c $< -o $@
+
+$(FUZZ_BUILD)/tests/%.o: tests/%.c tests/fuzz/rules.mk
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(FUZZ_GATE_CFLAGS) -c $< -o $@
+
+define fuzz_program
+$(FUZZ_BUILD)/fuzz_$(1): $(call fuzz_objects,tests/fuzz/fuzz_$(1) $(fuzz_parts_$(1)))
+	$$(call say,LINK,$$@)
+	$$(Q)$$(CLANG) $$(FUZZ_LINK) -pthread $$^ $$(fuzz_libs_$(1)) -o $$@
+endef
+$(foreach target,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(target))))
+
+fuzz-programs: $(FUZZ:%=$(FUZZ_BUILD)/fuzz_%)
+
+check-fuzz: fuzz-programs
+	$(Q)tests/fuzz/run.sh check $(FUZZ_BUILD) $(foreach target,$(FUZZ),$(target) $(fuzz_runs_$(target)))
+
+fuzz: fuzz-programs
+	$(Q)tests/fuzz/run.sh long $(FUZZ_BUILD) $(foreach target,$(FUZZ),$(target) $(FUZZ_SECONDS) $(word 2,$(fuzz_runs_$(target))))
+
+fuzz-coverage:
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz-coverage FUZZ='$(FUZZ)' \
+		FUZZ_SANITIZE='-fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping' \
+		FUZZ_LINK='-fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping' fuzz-programs
+	$(Q)tests/fuzz/run.sh coverage $(BUILD)/fuzz-coverage/fuzz $(foreach target,$(FUZZ),$(target) $(FUZZ_BUILD)/corpus 0)
+
+$(FUZZ_BUILD)/seeds: tests/fuzz/seeds.c tests/packet/frames.c userspace/common/token.c tests/fuzz/rules.mk
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 $(WARN) -O1 -g -D_GNU_SOURCE -Iinclude -Iuserspace -Itests/fuzz $(filter %.c,$^) -o $@
+
+fuzz-seeds: $(FUZZ_BUILD)/seeds
+	$(Q)$< tests/fuzz/corpus
