@@ -58,7 +58,7 @@ help:
 	@echo 'check     every test (needs root)          check-unit, check-packet, check-e2e: one part'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path of the gate (needs root); report in $(BUILD)/bench/report.json'
-	@echo 'docs      docs/reasons.md from the list of reasons'
+	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'
 	@echo 'deps      install what is missing on Debian 12; check, demo and bench do that for themselves'
 	@echo 'lint      clang-format, cppcheck, shellcheck'
 	@echo 'sanitize  unit tests under ASan and UBSan'
@@ -157,8 +157,8 @@ run-bench: all $(BENCH)
 	$(Q)mkdir -p $(BUILD)/bench
 	$(Q)scripts/bench.sh $(BUILD)
 
-docs: $(BUILD)/tests/unit/test_reasons
-	$(Q)SLUICE_WRITE_DOCS=1 $<
+docs: $(BUILD)/tests/unit/test_reasons $(BUILD)/tests/unit/test_problems
+	$(Q)for page in $^; do SLUICE_WRITE_DOCS=1 $$page || exit 1; done
 
 lint:
 	$(Q)scripts/lint.sh

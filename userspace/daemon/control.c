@@ -74,6 +74,8 @@ const struct http_route control_routes[] = {
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},
 	{"GET", "/v1/stats", control_get_stats, "stats"},
+	{"GET", "/problems", http_problems_index, "problems"},
+	{"GET", "/problems/{}", http_problems_page, "problems"},
 	{"GET", "/metrics", control_get_metrics, "metrics"},
 	{"GET", "/livez", control_get_livez, "livez"},
 	{"GET", "/readyz", control_get_readyz, "readyz"},

@@ -16,6 +16,7 @@
 #include "daemon/control.h"
 #include "daemon/http_public.h"
 #include "daemon/maintenance.h"
+#include "daemon/problems.h"
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
@@ -143,9 +144,10 @@ static enum MHD_Result move_stock(
 	json_decref(answer.json);
 	if (answer.error == -ENOSPC) {
 		uint64_t free_units = sales_free_units(request->d->sales, sale);
-		json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", "about:blank", "title",
-			"Conflict", "status", 409, "code", "not_enough_free", "detail",
-			"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
+		json_t *problem =
+			json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free",
+				"title", "Conflict", "status", 409, "code", "not_enough_free", "detail",
+				"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
 		char *text = json_dumps(problem, JSON_COMPACT);
 		enum MHD_Result result =
 			text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;

@@ -16,6 +16,7 @@
 
 #include "common/answers.h"
 #include "common/log.h"
+#include "daemon/problems.h"
 #include "common/timefmt.h"
 
 #define TYPE_JSON "application/json"
@@ -136,8 +137,8 @@ static enum MHD_Result problem(struct http_request *request, unsigned status, co
 	json_t *json;
 
 	vsnprintf(detail, sizeof(detail), format, args);
-	json = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", title_of(status), "status",
-		(int)status, "code", code);
+	json = json_pack("{s:s+, s:s, s:i, s:s}", "type", PROBLEM_TYPE_PREFIX, code, "title", title_of(status),
+		"status", (int)status, "code", code);
 	/* A detail may quote what was sent: bytes that are not UTF-8 are no reason to give no answer. */
 	if (json_object_set_new(json, "detail", json_string(detail)))
 		json_object_set_new(json, "detail", json_string("The request has a text that is not UTF-8."));

@@ -94,6 +94,10 @@ json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
 int http_argument(struct http_request *request, const char *name, char *out, size_t size);
 const char *http_header(struct http_request *request, const char *name);
 
+/* --- http_problems.c: the pages of the codes ------------------------------------------------------------------------------------------- */
+enum MHD_Result http_problems_index(struct http_request *request);
+enum MHD_Result http_problems_page(struct http_request *request);
+
 /* --- http_etag.c ----------------------------------------------------------------------------------------------------------------------- */
 uint64_t http_etag_of(const void *bytes, size_t length);
 uint64_t http_etag_of_json(const json_t *json);

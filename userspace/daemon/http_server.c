@@ -19,6 +19,7 @@
 #include "common/timefmt.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http.h"
+#include "daemon/problems.h"
 
 #define CONNECTION_MEMORY 16384 /* request line and headers; libmicrohttpd answers 431 or 414 beyond it */
 /* A body that is far too long is not read to its end. */
@@ -188,8 +189,9 @@ static bool check_framing(struct http_request *request, enum MHD_Result *result)
 
 static enum MHD_Result send_method_not_allowed(struct http_request *request, const char *allow)
 {
-	json_t *json = json_pack("{s:s, s:s, s:i, s:s, s:s+}", "type", "about:blank", "title", "Method Not Allowed",
-		"status", 405, "code", "method_not_allowed", "detail", "Allowed here: ", allow);
+	json_t *json = json_pack("{s:s, s:s, s:i, s:s, s:s+}", "type", PROBLEM_TYPE_PREFIX "method_not_allowed",
+		"title", "Method Not Allowed", "status", 405, "code", "method_not_allowed", "detail",
+		"Allowed here: ", allow);
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	struct MHD_Response *response =
 		text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
