@@ -120,7 +120,8 @@ static void grow_list(struct bench *bench, json_t *report)
 static void grow_sources(struct bench *bench, json_t *report)
 {
 	static const unsigned counts[] = {1, 16, 256, 4096, 65536};
-	json_t *points = series_new(report, "sources", "page request: sources in turn, rates full with a million", "sources");
+	json_t *points =
+		series_new(report, "sources", "page request: sources in turn, rates full with a million", "sources");
 	struct path path = *path_find("page");
 
 	path.frames = BENCH_FRAMES_MAX;
