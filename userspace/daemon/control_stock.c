@@ -109,6 +109,14 @@ enum MHD_Result control_get_stock(struct http_request *request)
 	return send_stock(request, &sale);
 }
 
+/* ASCII without control characters: the key goes to the ledger as JSON, and into its log. */
+static bool is_plain(const char *text)
+{
+	while (*text >= ' ' && *text <= '~')
+		text++;
+	return !*text;
+}
+
 /* The caller's key, or a fresh one. Returns false if the caller's is no key. */
 static bool make_key(struct http_request *request, const struct sale *sale, char *key, size_t size)
 {
@@ -119,7 +127,7 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 		size_t length = strlen(given);
 
 		snprintf(key, size, "api:%u:%s", sale->id, given);
-		return length && length <= KEY_HEADER_MAX;
+		return length && length <= KEY_HEADER_MAX && is_plain(given);
 	}
 	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return false;
@@ -187,7 +195,7 @@ enum MHD_Result control_post_stock(struct http_request *request)
 		return http_problem_field(request, 422, "out_of_range", "delta", "delta must not be 0.");
 	if (!make_key(request, &sale, key, sizeof(key)))
 		return http_problem_field(request, 400, "malformed_header", KEY_HEADER,
-			KEY_HEADER " must have 1 to %d characters.", KEY_HEADER_MAX);
+			KEY_HEADER " must have 1 to %d printable ASCII characters.", KEY_HEADER_MAX);
 	if (!sales_in_gate(request->d->sales, &sale))
 		return http_problem(
 			request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");
