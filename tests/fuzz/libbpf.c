@@ -3,14 +3,24 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "libbpf.h"
 #include "shim.h"
 
 #define FD_FIRST 1000000 /* no descriptor of this process */
+#define PINS_MAX 64
 
 void (*libbpf_door)(void *context);
+
+/* Pins that were opened. They stay open as long as the process. */
+static struct {
+	int fd;
+	struct shim_map *map; /* NULL: the door */
+} pins[PINS_MAX];
+static unsigned pin_count;
 
 static int result(long err)
 {
@@ -28,6 +38,9 @@ static struct shim_map *map_of(int fd)
 {
 	struct shim_map *map = fd >= FD_FIRST ? shim_map_at((unsigned)(fd - FD_FIRST)) : NULL;
 
+	for (unsigned i = 0; !map && i < pin_count; i++)
+		if (pins[i].fd == fd)
+			map = pins[i].map;
 	CHECK(map, "descriptor %d is no map", fd);
 	return map;
 }
@@ -106,6 +119,34 @@ int bpf_map_lookup_batch(
 	*count = batch.count;
 	memset(out, 0, sizeof(uint32_t));
 	return result(-ENOENT);
+}
+
+/* The last part of the path names the map. What the daemon maps into its memory is an array that is really shared with it. */
+int bpf_obj_get(const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+	static const char *const mapped[] = {"control", "sales", "stock", "keys"};
+	struct shim_map *map = strcmp(name, "door") ? shim_map_find(name) : NULL;
+	int fd = -1;
+
+	for (unsigned i = 0; i < sizeof(mapped) / sizeof(mapped[0]); i++)
+		if (!strcmp(mapped[i], name))
+			fd = dup(shim_map_share(map));
+	if (fd < 0)
+		fd = memfd_create(name, MFD_CLOEXEC);
+	CHECK(fd >= 0 && pin_count < PINS_MAX, "no descriptor for %s", path);
+	pins[pin_count].fd = fd;
+	pins[pin_count++].map = map;
+	return fd;
+}
+
+int bpf_obj_get_info_by_fd(int fd, void *info, __u32 *length)
+{
+	const struct shim_map *map = map_of(fd);
+	struct bpf_map_info about = {.value_size = shim_map_value_size(map), .max_entries = shim_map_max_entries(map)};
+
+	memcpy(info, &about, *length < sizeof(about) ? *length : sizeof(about));
+	return 0;
 }
 
 int bpf_prog_test_run_opts(int fd, struct bpf_test_run_opts *opts)

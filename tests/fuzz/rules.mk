@@ -22,6 +22,9 @@ FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -W
 FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
 FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers token reasons)
 FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
+# All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
+FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery writer_link), \
+	$(patsubst %.c,%,$(wildcard userspace/daemon/*.c)))
 
 # Of each target: what it is linked with, libraries, runs in check-fuzz, longest input.
 fuzz_parts_frame   := $(FUZZ_SHIM)
@@ -33,10 +36,14 @@ fuzz_parts_config  := userspace/common/config userspace/common/addr
 fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
+fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
+	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
+	$(filter-out $(addprefix userspace/common/,log answers token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 
 fuzz_libs_config = $(call pkg,libconfig)
 fuzz_libs_http   = $(call pkg,jansson)
-fuzz_libs_writer = $(call pkg,jansson sqlite3) -Wl,--wrap=poll
+fuzz_libs_control = $(LIBS_DAEMON) -Wl,--wrap=time_wall_ns,--wrap=time_mono_ns
+fuzz_libs_writer = $(LIBS_WRITER) -Wl,--wrap=poll
 
 fuzz_runs_frame   := 300000 600
 fuzz_runs_request := 100000 300
@@ -46,13 +53,17 @@ fuzz_runs_lists   := 10000 400
 fuzz_runs_config  := 8000 2048
 fuzz_runs_text    := 200000 80
 fuzz_runs_http    := 100000 600
+fuzz_runs_control := 4000 1500
 fuzz_runs_writer  := 1200 600
 
 .PHONY: check-fuzz fuzz fuzz-programs fuzz-coverage fuzz-seeds
 
+# Headers that the Makefile makes.
+FUZZ_GENERATED := $(addprefix $(BUILD)/,$(shell sed -n 's|^[$$](BUILD)/\(gen/[a-z_]*[.]h\):.*|\1|p' Makefile))
+
 fuzz_objects = $(patsubst %,$(FUZZ_BUILD)/%.o,$(1))
 
-$(FUZZ_BUILD)/userspace/%.o: userspace/%.c tests/fuzz/rules.mk | $(BUILD)/gen/web_assets.h
+$(FUZZ_BUILD)/userspace/%.o: userspace/%.c tests/fuzz/rules.mk | $(FUZZ_GENERATED)
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3) -c $< -o $@

@@ -16,13 +16,12 @@
 #define HOUR_NS 3600000000000ULL
 
 /* Maps that userspace opens by name. One that only the gate uses needs no line. */
+/* clang-format off */
 #define WORLD_MAPS(M) \
-	M(services) \
-	M(ports) \
-	M(limits) \
-	M(control) \
-	M(sales) M(stock) M(keys) M(admissions) M(buyers) M(issued) M(rates) M(recent) M(syn_budget) M(lists) \
-		M(list_index) M(answers) M(counters) M(calls)
+	M(services) M(ports) M(limits) M(control) M(sales) M(stock) M(keys) M(admissions) M(buyers) M(issued) M(rates) M(recent) \
+	M(syn_budget) M(lists) M(list_index) M(answers) M(counters) M(calls) M(shadow) M(watch)
+#define WORLD_RINGS(M) M(ring) M(events)
+/* clang-format on */
 
 static const uint32_t sale_ids[SALES] = {WORLD_SALE, WORLD_OTHER_SALE};
 
@@ -59,7 +58,9 @@ void world_open(void)
 #define M(name) SHIM_MAP(&name);
 	WORLD_MAPS(M)
 #undef M
-	SHIM_RING(&ring);
+#define M(name) SHIM_RING(&name);
+	WORLD_RINGS(M)
+#undef M
 	libbpf_door = run_door;
 	add_service(0, "shop", WORLD_PORT, SLUICE_SERVICE_SALE, 0);
 	add_service(1, "ssh", WORLD_TCP_PORT, SLUICE_SERVICE_TCP, 0);

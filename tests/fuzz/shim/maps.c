@@ -4,11 +4,14 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../check.h"
 #include "shim.h"
 
 #define MAPS_MAX 64
+#define PAGE 4096
 #define RECORD_HEADER \
 	8 /* bytes that the kernel puts before each record of a ring, and to whose multiple it is filled up */
 
@@ -30,6 +33,7 @@ struct shim_map {
 	const void *identity;
 	uint32_t type, max_entries, room, key_size, value_size;
 	bool keeps;
+	int fd; /* of an array that is shared; 0 = not */
 	/* arrays */
 	unsigned char *values, *is_touched;
 	uint32_t *touched, touched_count;
@@ -132,6 +136,25 @@ void shim_map_keep(struct shim_map *map)
 void *shim_map_memory(struct shim_map *map)
 {
 	return map->values;
+}
+
+int shim_map_share(struct shim_map *map)
+{
+	size_t bytes = ((size_t)map->max_entries * map->value_size + PAGE - 1) / PAGE * PAGE;
+	unsigned char *shared;
+	int fd = map->fd;
+
+	if (fd)
+		return fd;
+	CHECK(is_array(map), "map %s cannot be shared", map->name);
+	fd = memfd_create(map->name, MFD_CLOEXEC);
+	CHECK(fd > 0 && !ftruncate(fd, (off_t)bytes), "no memory for map %s", map->name);
+	shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(shared != MAP_FAILED, "no memory for map %s", map->name);
+	memcpy(shared, map->values, (size_t)map->max_entries * map->value_size);
+	free(map->values);
+	map->values = shared;
+	return map->fd = fd;
 }
 
 static void *array_at(struct shim_map *map, const void *key)
@@ -360,6 +383,8 @@ static void map_clear(struct shim_map *map)
 {
 	struct entry *next;
 
+	if (map->fd)
+		memset(map->values, 0, (size_t)map->max_entries * map->value_size);
 	for (uint32_t i = 0; i < map->touched_count; i++) {
 		memset(map->values + (size_t)map->touched[i] * map->value_size, 0, map->value_size);
 		map->is_touched[map->touched[i]] = 0;

@@ -57,8 +57,12 @@ bool shim_map_is_hash(const struct shim_map *map);
 void shim_map_limit(struct shim_map *map, uint32_t room);
 /* Keeps what it has at shim_reset(): for what is filled once and only read. */
 void shim_map_keep(struct shim_map *map);
-/* The whole memory of an array, for programs that map it. What is written there must be undone by the writer. */
+/* The whole memory of an array. */
 void *shim_map_memory(struct shim_map *map);
+/* Moves an array into a file that a program may mmap(2); pointers into it are stale then. Returns the descriptor. From then on
+ * shim_reset() clears all of it.
+ */
+int shim_map_share(struct shim_map *map);
 
 void *shim_map_lookup(struct shim_map *map, const void *key);
 long shim_map_update(struct shim_map *map, const void *key, const void *value, uint64_t flags);
