@@ -85,8 +85,14 @@ $(BUILD)/gen/web_assets.h: scripts/embed-web.sh $(WEB)
 	$(Q)mkdir -p $(@D)
 	$(Q)sh scripts/embed-web.sh $(WEB) > $@
 
+# The same table of files, of the API's descriptions.
+$(BUILD)/gen/api_documents.h: scripts/embed-web.sh $(wildcard docs/openapi-*.json)
+	$(call say,EMBED,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)sh scripts/embed-web.sh $(wildcard docs/openapi-*.json) > $@
+
 # --- userspace --------------------------------------------------------------------------------------------------------
-$(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h $(BUILD)/gen/api_documents.h
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3) -c $< -o $@

@@ -56,7 +56,7 @@ def parse_answers(raw):
     while raw:
         answer, rest = split_head(raw)
         assert answer, f"no complete head: {raw!r}"
-        length = int(answer.header("content-length"))
+        length = 0 if answer.status == 204 else int(answer.header("content-length"))
         assert len(rest) >= length, f"body is short of its Content-Length {length}: {rest!r}"
         answer.body, raw = rest[:length], rest[length:]
         answer.raw = answer.raw[:len(answer.raw) - len(raw)] if raw else answer.raw
@@ -120,7 +120,7 @@ class Connection:
         while True:
             answer, rest = split_head(self.buffer)
             if answer:
-                length = int(answer.header("content-length"))
+                length = 0 if answer.status == 204 else int(answer.header("content-length"))
                 if len(rest) >= length:
                     answer.body = rest[:length]
                     answer.raw = self.buffer[:len(self.buffer) - len(rest) + length]

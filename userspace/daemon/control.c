@@ -74,6 +74,7 @@ const struct http_route control_routes[] = {
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},
 	{"GET", "/v1/stats", control_get_stats, "stats"},
+	{"GET", "/v1/openapi.json", http_openapi, "openapi"},
 	{"GET", "/problems", http_problems_index, "problems"},
 	{"GET", "/problems/{}", http_problems_page, "problems"},
 	{"GET", "/metrics", control_get_metrics, "metrics"},

@@ -94,6 +94,9 @@ json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
 int http_argument(struct http_request *request, const char *name, char *out, size_t size);
 const char *http_header(struct http_request *request, const char *name);
 
+/* --- http_openapi.c ---------------------------------------------------------------------------------------------------------------------- */
+enum MHD_Result http_openapi(struct http_request *request);
+
 /* --- http_problems.c: the pages of the codes ------------------------------------------------------------------------------------------- */
 enum MHD_Result http_problems_index(struct http_request *request);
 enum MHD_Result http_problems_page(struct http_request *request);

@@ -95,6 +95,7 @@ const struct http_route http_public_routes[] = {
 	{"POST", "/v1/sales/{}/tokens", http_token_post_public, "tokens"},
 	{"POST", "/v1/orders/{}", http_order_post, "order"},
 	{"GET", "/v1/orders/{}", http_order_get, "order"},
+	{"GET", "/v1/openapi.json", http_openapi, "openapi"},
 	{"GET", "/problems", http_problems_index, "problems"},
 	{"GET", "/problems/{}", http_problems_page, "problems"},
 	{"OPTIONS", "/v1/sales/{}", options, "options"},
