@@ -42,6 +42,7 @@ test   libcmocka-dev      mod:cmocka
 test   python3            file:/usr/bin/python3
 test   python3-pytest     py:pytest
 test   python3-scapy      py:scapy
+test   python3-jsonschema py:jsonschema
 test   iproute2           cmd:ip
 test   iproute2           cmd:ss
 test   ethtool            cmd:ethtool
