@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* A flood of TCP SYNs from the addresses of a file, as dense as one CPU can send: BPF_PROG_RUN in live frame mode, which is what
+ * xdp-trafficgen of xdp-tools does (that one knows one source and IPv6 only, and needs the kernel's tracepoints). run.py starts it in
+ * the attackers' namespace, pinned to the attackers' CPU. Prints one JSON object.
+ *
+ *   flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS < ADDRESSES
+ *
+ * Frames that the device has no room for are lost, and counted by nobody here: the receiver says what came.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <net/if.h>
+#include <netinet/ether.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "flood.h"
+
+#define BATCH 64
+#define ROUND 65536
+#define NS_PER_S 1000000000ULL
+
+struct frame {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct tcphdr tcp;
+	uint8_t mss[4];
+} __attribute__((packed));
+
+static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void die(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fputs("flood: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+	exit(1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void build_frame(struct frame *frame, const char *mac, const char *addr, const char *port)
+{
+	struct ether_addr to;
+
+	memset(frame, 0, sizeof(*frame));
+	if (!ether_aton_r(mac, &to))
+		die("%s is no MAC address", mac);
+	memcpy(frame->eth.h_dest, &to, ETH_ALEN);
+	frame->eth.h_source[0] = 2; /* locally administered */
+	frame->eth.h_proto = htons(ETH_P_IP);
+	frame->ip.version = 4;
+	frame->ip.ihl = 5;
+	frame->ip.tot_len = htons(sizeof(*frame) - sizeof(frame->eth));
+	frame->ip.frag_off = htons(0x4000);
+	frame->ip.ttl = 64;
+	frame->ip.protocol = IPPROTO_TCP;
+	if (inet_pton(AF_INET, addr, &frame->ip.daddr) != 1)
+		die("%s is no IPv4 address", addr);
+	frame->tcp.source = htons(40000);
+	frame->tcp.dest = htons((uint16_t)atoi(port));
+	frame->tcp.doff = (sizeof(frame->tcp) + sizeof(frame->mss)) / 4;
+	frame->tcp.syn = 1;
+	frame->tcp.window = htons(65535);
+	memcpy(frame->mss, "\x02\x04\x05\xb4", sizeof(frame->mss));
+}
+
+static uint16_t checksum_of(const struct frame *frame, uint32_t source)
+{
+	struct iphdr ip = frame->ip;
+	uint16_t words[sizeof(ip) / 2];
+	uint32_t sum = 0;
+
+	ip.saddr = source;
+	memcpy(words, &ip, sizeof(words));
+	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
+		sum += words[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+/* Returns how many sources there are. */
+static uint32_t read_sources(const struct frame *frame, struct flood_source *sources)
+{
+	char line[64];
+	uint32_t count = 0;
+
+	while (count < FLOOD_SOURCES_MAX && fgets(line, sizeof(line), stdin)) {
+		struct in_addr addr;
+
+		line[strcspn(line, "\n")] = '\0';
+		if (inet_pton(AF_INET, line, &addr) != 1)
+			die("%s is no IPv4 address", line);
+		sources[count].addr = addr.s_addr;
+		sources[count++].check = checksum_of(frame, addr.s_addr);
+	}
+	if (!count)
+		die("no source addresses on standard input");
+	return count;
+}
+
+static struct bpf_object *load(const char *path, unsigned ifindex, const struct flood_source *sources, uint32_t count)
+{
+	struct bpf_object *object = bpf_object__open_file(path, NULL);
+	struct bpf_map *map, *rodata = NULL;
+	const struct flood_config config = {.out_ifindex = ifindex, .sources = count};
+
+	if (!object)
+		die("cannot open %s: %s", path, strerror(errno));
+	bpf_object__for_each_map(map, object) if (strstr(bpf_map__name(map), ".rodata")) rodata = map;
+	if (!rodata || bpf_map__set_initial_value(rodata, &config, sizeof(config)))
+		die("%s is not the object that this program was built with", path);
+	if (bpf_object__load(object))
+		die("cannot load %s: %s", path, strerror(errno));
+	map = bpf_object__find_map_by_name(object, "sources");
+	for (uint32_t i = 0; i < count; i++)
+		if (bpf_map_update_elem(bpf_map__fd(map), &i, &sources[i], BPF_ANY))
+			die("cannot store source %u: %s", i, strerror(errno));
+	return object;
+}
+
+int main(int argc, char **argv)
+{
+	static struct flood_source sources[FLOOD_SOURCES_MAX];
+	struct frame frame;
+	struct xdp_md context = {.data_end = sizeof(frame)};
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = &frame, .data_size_in = sizeof(frame), .ctx_in = &context,
+		.ctx_size_in = sizeof(context), .repeat = ROUND, .flags = BPF_F_TEST_XDP_LIVE_FRAMES,
+		.batch_size = BATCH);
+	struct bpf_object *object;
+	unsigned ifindex;
+	uint64_t began, end, now, sent = 0;
+	int fd;
+
+	if (argc != 7) {
+		fputs("usage: flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS < ADDRESSES\n", stderr);
+		return 2;
+	}
+	ifindex = if_nametoindex(argv[2]);
+	if (!ifindex)
+		die("no device %s: %s", argv[2], strerror(errno));
+	build_frame(&frame, argv[3], argv[4], argv[5]);
+	object = load(argv[1], ifindex, sources, read_sources(&frame, sources));
+	fd = bpf_program__fd(bpf_object__find_program_by_name(object, "flood"));
+	began = now = now_ns();
+	end = began + (uint64_t)(strtod(argv[6], NULL) * NS_PER_S);
+	while (now < end) {
+		if (bpf_prog_test_run_opts(fd, &options))
+			die("the kernel does not send live frames: %s", strerror(errno));
+		sent += ROUND;
+		now = now_ns();
+	}
+	printf("{\"seconds\":%.6f,\"sent\":%llu}\n", (double)(now - began) / NS_PER_S, (unsigned long long)sent);
+	bpf_object__close(object);
+	return 0;
+}
