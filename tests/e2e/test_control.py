@@ -389,10 +389,10 @@ def test_a_list_is_read_page_by_page(world):
 def test_limits_are_in_force_from_the_next_packet_on(world, family):
     token, source = world.sale(opens_in=600).token(), world.source(family)
     before = world.ask("GET", "/v1/limits")
-    assert set(before) == {"source", "prefix", "token", "answer", "syn_prefix", "syn_global"}
-    assert before["source"] == {"rate": 50, "burst": 100} and before["syn_global"]["rate"] == 0
+    assert set(before) == {"source", "prefix", "token", "answer", "syn_prefix", "syn_global", "pace", "deny", "shadow"}
+    assert before["source"] == {"rate": 50, "burst": 100, "shadow": False} and before["syn_global"]["rate"] == 0
     with world.limits(source=(0.02, 1)):
-        assert world.ask("GET", "/v1/limits") == {**before, "source": {"rate": 0.02, "burst": 1}}
+        assert world.ask("GET", "/v1/limits") == {**before, "source": {"rate": 0.02, "burst": 1, "shadow": False}}
         assert [world.order(token, family, source).status for _ in range(2)] == [409, 429]
         world.ask("PATCH", "/v1/limits", {"source": {"rate": 0, "burst": 1}})
         assert world.order(token, family, source).status == 409

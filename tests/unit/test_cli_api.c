@@ -395,10 +395,60 @@ static void a_limit_keeps_its_burst_unless_told(void **state)
 
 	(void)state;
 	assert_int_equal(run(keep, "limit set source 60"), CLI_OK);
-	assert_non_null(strstr(printed, "source      60    100  requests per IPv4 address"));
+	assert_non_null(strstr(printed, "source      60    100  off     requests per IPv4 address"));
 	assert_non_null(strstr(printed, "prefix     off      -  "));
 	assert_int_equal(run(was_off, "limit set source 2.5"), CLI_OK);
 	assert_int_equal(run(off, "limit set source off"), CLI_OK);
+}
+
+static void shadow_mode_is_shown_and_that_of_the_whole_gate_is_shouted(void **state)
+{
+	static const struct exchange one[SCRIPT_MAX + 1] = {{"PATCH /v1/limits", "{\"pace\":{\"shadow\":true}}", NULL,
+		200,
+		"{\"source\":{\"rate\":60.0,\"burst\":100,\"shadow\":false},\"pace\":{\"shadow\":true},\"shadow\":false}"}};
+	static const struct exchange all[SCRIPT_MAX + 1] = {{"PATCH /v1/limits", "{\"shadow\":true}", NULL, 200,
+		"{\"source\":{\"rate\":60.0,\"burst\":100,\"shadow\":false},\"pace\":{\"shadow\":false},\"shadow\":true}"}};
+	static const struct exchange none[SCRIPT_MAX + 1] = {{0}};
+
+	(void)state;
+	assert_int_equal(run(one, "limit shadow pace on"), CLI_OK);
+	assert_non_null(strstr(printed, "pace         -      -  on "));
+	assert_non_null(strstr(printed, "source      60    100  off "));
+	assert_string_equal(said, "");
+	assert_int_equal(run(all, "limit shadow all on"), CLI_OK);
+	assert_non_null(strstr(printed, "source      60    100  ALL "));
+	assert_said("the whole gate is in shadow mode");
+	assert_int_equal(run(none, "limit shadow nonsense on"), CLI_USAGE);
+	assert_int_equal(run(none, "limit shadow source maybe"), CLI_USAGE);
+}
+
+static void a_monitor_prints_a_line_a_verdict_and_tells_what_was_lost(void **state)
+{
+	static const char stream[] =
+		": watching\n\ndata: {\"time\":\"t1\",\"reason\":\"sold_out\",\"source\":\"192.0.2.7\"}\n\n"
+		"event: lost\ndata: {\"lost\":12}\n\ndata: {\"time\":\"t2\",\"reason\":\"denied\",\"source\":\"192.0.2.8\"}\n\n";
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/events?reason=sold_out%2Cdenied&sample=0.5&limit=2", NULL, NULL, 200, stream}};
+	static const struct exchange ended[SCRIPT_MAX + 1] = {{"GET /v1/events", NULL, NULL, 200, stream}};
+	static const struct exchange refused[SCRIPT_MAX + 1] = {{"GET /v1/events?sale=none", NULL, NULL, 404,
+		"{\"status\":404,\"code\":\"unknown_sale\",\"detail\":\"There is no such sale.\"}"}};
+	static const struct exchange garbage[SCRIPT_MAX + 1] = {
+		{"GET /v1/events", NULL, NULL, 200, "data: nonsense\n\n"}};
+
+	(void)state;
+	assert_int_equal(run(script, "monitor --reason sold_out,denied --sample 0.5 --count 2"), CLI_OK);
+	assert_ptr_equal(strstr(printed, "t1  "), printed);
+	assert_non_null(strstr(printed, "\nt2  "));
+	assert_said("12 verdicts were lost");
+	assert_int_equal(run(script, "monitor -o json --reason sold_out,denied --sample 0.5 --count 2"), CLI_OK);
+	assert_string_equal(printed,
+		"{\"time\":\"t1\",\"reason\":\"sold_out\",\"source\":\"192.0.2.7\"}\n"
+		"{\"time\":\"t2\",\"reason\":\"denied\",\"source\":\"192.0.2.8\"}\n");
+	/* Nobody asked it to end. */
+	assert_int_equal(run(ended, "monitor"), CLI_UNREACHABLE);
+	assert_int_equal(run(refused, "monitor --sale none"), CLI_NOT_FOUND);
+	assert_said("There is no such sale");
+	assert_int_equal(run(garbage, "monitor"), CLI_FAILED);
 }
 
 static void list_entries_are_put_and_removed_by_encoded_prefix(void **state)
@@ -551,6 +601,8 @@ int main(void)
 		cmocka_unit_test(half_a_list_is_not_whole_json),
 		cmocka_unit_test(orders_stop_after_a_page_unless_all_are_wanted),
 		cmocka_unit_test(a_limit_keeps_its_burst_unless_told),
+		cmocka_unit_test(shadow_mode_is_shown_and_that_of_the_whole_gate_is_shouted),
+		cmocka_unit_test(a_monitor_prints_a_line_a_verdict_and_tells_what_was_lost),
 		cmocka_unit_test(list_entries_are_put_and_removed_by_encoded_prefix),
 		cmocka_unit_test(secrets_come_from_standard_input),
 		cmocka_unit_test(stats_leave_out_what_did_not_happen),

@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/sse.h"
 #include "common/config.h"
 
 #define CONNECT_TIMEOUT_MS 5000L
 #define ANSWER_TIMEOUT_MS 30000L
+#define SILENCE_TIMEOUT_S 10L  /* of a stream, in which the daemon says something every second */
 #define ANSWER_MAX (16u << 20) /* a page of 1,000 elements is some 300 kB; more is not our daemon */
 #define SECRET_MAX 256
 #define SECRET_FILE "control.secret" /* in daemon.state_dir */
@@ -517,6 +519,99 @@ int cli_api_walk(struct cli_api *api, char *path, const struct cli_api_walk *wal
 		if (stop || !next)
 			break;
 	}
+	free(path);
+	return code;
+}
+
+/* --- streams ---------------------------------------------------------------------------------------------------------------- */
+struct streaming {
+	struct cli_api *api;
+	const struct cli_api_stream *stream;
+	struct cli_sse sse;
+	int stopped; /* why the reading ended here; 0 = it did not */
+};
+
+static int on_stream_event(const char *name, const char *data, void *arg)
+{
+	struct streaming *streaming = arg;
+	json_error_t error;
+	json_t *json = json_loads(data, 0, &error);
+	int result;
+
+	if (!json_is_object(json)) {
+		json_decref(json);
+		return -EPROTO;
+	}
+	result = streaming->stream->on_event(name, json, streaming->stream->arg);
+	json_decref(json);
+	return result ? 1 : 0;
+}
+
+static size_t on_stream_bytes(char *bytes, size_t size, size_t count, void *arg)
+{
+	struct streaming *streaming = arg;
+	long status = 0;
+
+	size *= count;
+	curl_easy_getinfo(streaming->api->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (status != 200)
+		return on_body(bytes, 1, size, streaming->api);
+	streaming->stopped = cli_sse_feed(&streaming->sse, bytes, size);
+	return streaming->stopped ? 0 : size;
+}
+
+static int end_stream(struct streaming *streaming, CURLcode result, bool time_is_over)
+{
+	struct cli_api *api = streaming->api;
+	const char *about = streaming->stream->about;
+	json_error_t error;
+	long status = 0;
+	json_t *json;
+	int code;
+
+	if (streaming->stopped < 0) {
+		cli_say("%s: the stream of %s cannot be read: is that sluiced?", about, api->where);
+		return CLI_FAILED;
+	}
+	if (streaming->stopped > 0 || (result == CURLE_OPERATION_TIMEDOUT && time_is_over))
+		return CLI_OK;
+	if (result)
+		return say_no_answer(api, about, "GET", result);
+	curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (status == 200)
+		return CLI_OK;
+	json = api->length ? json_loadb(api->body, api->length, 0, &error) : NULL;
+	code = say_refusal(api, about, status, json);
+	json_decref(json);
+	return code ? code : CLI_FAILED;
+}
+
+int cli_api_stream(struct cli_api *api, char *path, const struct cli_api_stream *stream)
+{
+	struct streaming *streaming = calloc(1, sizeof(*streaming));
+	double took = 0;
+	CURLcode result;
+	int code;
+
+	if (!streaming)
+		out_of_memory();
+	streaming->api = api;
+	streaming->stream = stream;
+	streaming->sse.on_event = on_stream_event;
+	streaming->sse.arg = streaming;
+	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_stream_bytes);
+	curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, streaming);
+	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, stream->seconds * 1000L);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_TIME, SILENCE_TIMEOUT_S);
+	result = perform(api, "GET", path, NULL);
+	curl_easy_getinfo(api->curl, CURLINFO_TOTAL_TIME, &took);
+	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, api);
+	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, ANSWER_TIMEOUT_MS);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_TIME, 0L);
+	code = end_stream(streaming, result, stream->seconds && took + 0.1 >= stream->seconds);
+	free(streaming);
 	free(path);
 	return code;
 }

@@ -48,6 +48,17 @@ struct cli_api_walk {
 };
 int cli_api_walk(struct cli_api *api, char *path, const struct cli_api_walk *walk);
 
+/* GETs a stream of server-sent events and hands each on, until `on_event` returns non-zero, `seconds` (0 = never) are over or the daemon ends
+ * it: CLI_OK. Anything else is said and is another exit code. `path` is freed.
+ */
+struct cli_api_stream {
+	const char *about;
+	unsigned seconds;
+	int (*on_event)(const char *name, const json_t *data, void *arg);
+	void *arg;
+};
+int cli_api_stream(struct cli_api *api, char *path, const struct cli_api_stream *stream);
+
 /* The exit code of an HTTP status. */
 int cli_api_exit_code(long status);
 

@@ -20,6 +20,9 @@ const struct cli_noun *const cli_nouns[] = {
 	&cli_noun_key,
 	&cli_noun_order,
 	&cli_noun_stats,
+	&cli_noun_explain,
+	&cli_noun_monitor,
+	&cli_noun_top,
 	NULL,
 };
 

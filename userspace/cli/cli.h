@@ -92,6 +92,9 @@ extern const struct cli_noun cli_noun_token;
 extern const struct cli_noun cli_noun_key;
 extern const struct cli_noun cli_noun_order;
 extern const struct cli_noun cli_noun_stats;
+extern const struct cli_noun cli_noun_explain;
+extern const struct cli_noun cli_noun_monitor;
+extern const struct cli_noun cli_noun_top;
 /* All of them; ends with NULL. */
 extern const struct cli_noun *const cli_nouns[];
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* `sluice limit`: the rates of the gate, changed while it runs. */
+/* `sluice limit`: the rates of the gate and their shadow mode, changed while it runs. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/api.h"
 #include "cli/cli.h"
@@ -21,6 +22,7 @@ static const struct cli_column columns[] = {
 	{"LIMIT", "", false},
 	{"RATE/S", "", true},
 	{"BURST", "", true},
+	{"SHADOW", "", false},
 	{"WHAT IT COUNTS", "", false},
 	{NULL, NULL, false},
 };
@@ -34,10 +36,27 @@ static const char *const meaning[SLUICE_LIMIT_COUNT] = {
 	[SLUICE_LIMIT_SYN_GLOBAL] = "SYNs in all",
 };
 
+/* What has a shadow mode and no rate here. */
+static const struct {
+	const char *name, *meaning;
+} others[] = {
+	{"pace", "the pace of every sale (sluice sale set --pace)"},
+	{"deny", "the deny list (sluice deny)"},
+};
+
+static const char *shadow_text(const json_t *limit)
+{
+	return json_is_true(json_object_get(limit, "shadow")) ? "on" : "off";
+}
+
 static int print_limits(const struct cli_call *call, json_t *answer)
 {
+	bool all = json_is_true(json_object_get(answer, "shadow"));
 	struct cli_table *table;
 
+	/* Also for those who read only standard error. */
+	if (all)
+		cli_say("warning: the whole gate is in shadow mode: it refuses nobody (\"sluice limit shadow all off\" ends it)");
 	if (call->globals->json)
 		return cli_print_answer(call, answer);
 	table = cli_table_new(call->out, columns);
@@ -53,8 +72,16 @@ static int print_limits(const struct cli_call *call, json_t *answer)
 		snprintf(burst_text, sizeof(burst_text), "%lld",
 			(long long)json_integer_value(json_object_get(limit, "burst")));
 		cli_table_add(table,
-			(const char *const[]){
-				name, rate > 0 ? rate_text : "off", rate > 0 ? burst_text : NULL, meaning[i]});
+			(const char *const[]){name, rate > 0 ? rate_text : "off", rate > 0 ? burst_text : NULL,
+				all ? "ALL" : shadow_text(limit), meaning[i]});
+	}
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		const json_t *other = json_object_get(answer, others[i].name);
+
+		if (other)
+			cli_table_add(table,
+				(const char *const[]){others[i].name, NULL, NULL, all ? "ALL" : shadow_text(other),
+					others[i].meaning});
 	}
 	cli_table_end(table);
 	json_decref(answer);
@@ -115,9 +142,39 @@ static int run_set(const struct cli_call *call)
 	return code ? code : print_limits(call, answer);
 }
 
+static bool has_shadow(const char *name)
+{
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (!strcmp(others[i].name, name))
+			return true;
+	return config_limit_id(name) >= 0;
+}
+
+static int run_shadow(const struct cli_call *call)
+{
+	const char *name = call->operand[0], *word = call->operand[1];
+	bool all = !strcmp(name, "all"), on = !strcmp(word, "on");
+	char thing[64];
+	json_t *answer;
+	int code;
+
+	if (!all && !has_shadow(name))
+		return cli_usage(call,
+			"there is no limit \"%s\" (\"sluice limit show\" lists them; all is the whole gate)", name);
+	if (!on && strcmp(word, "off") != 0)
+		return cli_usage(call, "\"%s\" is not \"on\" or \"off\"", word);
+	snprintf(thing, sizeof(thing), "limit \"%s\"", name);
+	code = cli_api_ask(call->api, thing, "PATCH", cli_api_path("/v1/limits"),
+		all ? json_pack("{sb}", "shadow", on) : json_pack("{s{sb}}", name, "shadow", on), &answer);
+	return code ? code : print_limits(call, answer);
+}
+
 static const struct cli_verb verbs[] = {
-	{"show", "", "the limits in force", 0, 0, NULL, run_show},
+	{"show", "", "the limits in force, and which of them are in shadow mode", 0, 0, NULL, run_show},
+	{"list", "", "the same", 0, 0, NULL, run_show},
 	{"set", "LIMIT RATE", "RATE per second, or off; in force from the next packet on", 2, 2, set_options, run_set},
+	{"shadow", "LIMIT|all on|off", "on: what is over the limit passes and is only counted; all: the whole gate", 2,
+		2, NULL, run_shadow},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 

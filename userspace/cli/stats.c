@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* `sluice stats`: what the gate did, by service and reason, each reason with its meaning; then admissions and tokens. Rows that are
+/* `sluice stats`: what the gate did, by service and reason, each reason with its meaning; what it would have done, but for shadow
+ * mode; then admissions and tokens. Rows that are
  * zero are left out.
  */
 #include <string.h>
@@ -23,6 +24,13 @@ static const struct cli_column packet_columns[] = {
 static const struct cli_column call_columns[] = {
 	{"CALL DOOR", "", false},
 	{"REQUESTS", "", true},
+	{"MEANING", "", false},
+	{NULL, NULL, false},
+};
+
+static const struct cli_column shadow_columns[] = {
+	{"IN SHADOW", "", false},
+	{"WOULD HAVE", "", true},
 	{"MEANING", "", false},
 	{NULL, NULL, false},
 };
@@ -63,14 +71,14 @@ static void print_packets(const struct cli_call *call, json_t *packets)
 	cli_table_end(table);
 }
 
-static void print_calls(const struct cli_call *call, json_t *calls)
+static void print_reasons(const struct cli_call *call, const struct cli_column *columns, json_t *reasons)
 {
-	struct cli_table *table = cli_table_new(call->out, call_columns);
+	struct cli_table *table = cli_table_new(call->out, columns);
 	const char *reason;
 	json_t *number;
 	char count[32];
 
-	json_object_foreach(calls, reason, number) {
+	json_object_foreach(reasons, reason, number) {
 		if (json_integer_value(number))
 			cli_table_add(table,
 				(const char *const[]){
@@ -101,8 +109,12 @@ static int run_stats(const struct cli_call *call)
 		return code ? code : cli_print_answer(call, answer);
 	print_packets(call, json_object_get(answer, "packets"));
 	fputc('\n', call->out);
-	print_calls(call, json_object_get(answer, "calls"));
+	print_reasons(call, call_columns, json_object_get(answer, "calls"));
 	fputc('\n', call->out);
+	if (json_object_size(json_object_get(answer, "shadow"))) {
+		print_reasons(call, shadow_columns, json_object_get(answer, "shadow"));
+		fputc('\n', call->out);
+	}
 	table = cli_table_new(call->out, count_columns);
 	add_counts(table, "orders", json_object_get(answer, "orders"));
 	add_counts(table, "tokens", json_object_get(answer, "tokens"));

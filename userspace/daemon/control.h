@@ -36,6 +36,23 @@ enum MHD_Result control_post_stock(struct http_request *request);
 enum MHD_Result control_get_limits(struct http_request *request);
 enum MHD_Result control_patch_limits(struct http_request *request);
 
+/* control_explain.c */
+enum MHD_Result control_get_explain(struct http_request *request);
+
+/* control_events.c */
+struct watch_filter;
+struct watched;
+struct watcher;
+enum MHD_Result control_get_events(struct http_request *request);
+/* One verdict as the API tells it. */
+json_t *control_verdict_json(struct daemon *d, const struct watched *watched);
+/* watch_open, or NULL after having answered. */
+struct watcher *control_open_watcher(
+	struct http_request *request, const struct watch_filter *filter, enum MHD_Result *result);
+
+/* control_top.c */
+enum MHD_Result control_get_top(struct http_request *request);
+
 /* control_lists.c */
 enum MHD_Result control_get_list(struct http_request *request);
 enum MHD_Result control_put_entry(struct http_request *request);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The gate's rates over the control API. In force from the next packet on; after the next attach the config file's are. */
+/* The gate's rates and their shadow mode over the control API. In force from the next packet on and over restarts of the daemon; after the next
+ * attach the config file's are, and nothing is in shadow.
+ */
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <stdio.h>
@@ -8,28 +10,42 @@
 #include "common/config.h"
 #include "daemon/control.h"
 #include "daemon/http_public.h"
+#include "daemon/shadow.h"
 #include "daemon/validate.h"
 
 #define RATE_MIN 0.001
 #define RATE_MAX 1e9
 #define BURST_MAX 1000000
 
+/* What of struct limit_body was given, as bits of `present`. */
+enum { FIELD_RATE, FIELD_BURST, FIELD_SHADOW };
+
 struct limit_body {
 	double rate;
 	int64_t burst;
+	bool shadow;
 };
 
 static const struct validate_field limit_fields[] = {
-	{.name = "rate",
+	[FIELD_RATE] = {.name = "rate",
 		.kind = VALIDATE_NUMBER,
 		.low = RATE_MIN,
 		.high = RATE_MAX,
 		.offset = offsetof(struct limit_body, rate)},
-	{.name = "burst",
+	[FIELD_BURST] = {.name = "burst",
 		.kind = VALIDATE_INTEGER,
 		.min = 1,
 		.max = BURST_MAX,
 		.offset = offsetof(struct limit_body, burst)},
+	[FIELD_SHADOW] = {.name = "shadow", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct limit_body, shadow)},
+};
+#define LIMIT_FIELDS (sizeof(limit_fields) / sizeof(limit_fields[0]))
+
+/* What a document asks for, whole. */
+struct change {
+	struct sluice_limits limits;
+	bool moves_limits;
+	uint32_t shadow_on, shadow_off;
 };
 
 static int read_limits(struct daemon *d, struct sluice_limits *limits)
@@ -39,22 +55,49 @@ static int read_limits(struct daemon *d, struct sluice_limits *limits)
 	return bpf_map_lookup_elem(d->maps.limits, &zero, limits);
 }
 
-static enum MHD_Result send_limits(struct http_request *request)
+/* All that can be set here; NULL if the gate cannot be read. */
+static json_t *limits_json(struct daemon *d)
 {
+	uint32_t shadow = shadow_flags(d);
 	struct sluice_limits limits;
 	json_t *json;
 
-	if (read_limits(request->d, &limits))
-		return http_problem(request, 500, "internal_error", "The gate's limits cannot be read.");
+	if (read_limits(d, &limits))
+		return NULL;
 	json = json_object();
 	for (unsigned id = 0; id < SLUICE_LIMIT_COUNT; id++) {
 		struct config_limit limit;
 
 		config_limit_from_gate(&limits.limit[id], &limit);
-		json_object_set_new(json, config_limit_name(id),
-			json_pack("{s:f, s:I}", "rate", limit.rate, "burst", (json_int_t)limit.burst));
+		json_object_set_new(json, shadow_name(id),
+			json_pack("{s:f, s:I, s:b}", "rate", limit.rate, "burst", (json_int_t)limit.burst, "shadow",
+				!!(shadow & shadow_flag(id))));
 	}
+	for (unsigned which = SHADOW_PACE; which <= SHADOW_DENY; which++)
+		json_object_set_new(
+			json, shadow_name(which), json_pack("{s:b}", "shadow", !!(shadow & shadow_flag(which))));
+	json_object_set_new(json, "shadow", json_boolean(shadow & shadow_flag(SHADOW_ALL)));
+	return json;
+}
+
+static enum MHD_Result send_limits(struct http_request *request)
+{
+	json_t *json = limits_json(request->d);
+
+	if (!json)
+		return http_problem(request, 500, "internal_error", "The gate's limits cannot be read.");
+	http_set_etag(request, http_etag_of_json(json));
 	return http_send_json(request, 200, json);
+}
+
+/* Do the headers If-Match and If-None-Match allow a change of what is in force now? */
+static bool check_tag(struct http_request *request, enum MHD_Result *result)
+{
+	json_t *json = limits_json(request->d);
+	uint64_t tag = json ? http_etag_of_json(json) : 0;
+
+	json_decref(json);
+	return http_check_etag(request, true, tag, result);
 }
 
 enum MHD_Result control_get_limits(struct http_request *request)
@@ -62,44 +105,84 @@ enum MHD_Result control_get_limits(struct http_request *request)
 	return send_limits(request);
 }
 
-/* Applies the whole document to `limits`, or nothing. */
-static bool apply(
-	struct http_request *request, const json_t *json, struct sluice_limits *limits, enum MHD_Result *result)
+/* The switch of that name in the document; SHADOW_ALL for none. */
+static unsigned switch_of(const char *name)
+{
+	unsigned which = 0;
+
+	while (which < SHADOW_ALL && strcmp(shadow_name(which), name) != 0)
+		which++;
+	return which;
+}
+
+static void want_shadow(struct change *change, unsigned which, bool on)
+{
+	*(on ? &change->shadow_on : &change->shadow_off) |= shadow_flag(which);
+}
+
+/* One member that is an object: a limit, or what has only a shadow. */
+static bool read_member(struct http_request *request, const char *name, unsigned which, const json_t *value,
+	struct change *change, enum MHD_Result *result)
+{
+	bool is_limit = which < SLUICE_LIMIT_COUNT;
+	unsigned first = is_limit ? 0 : FIELD_SHADOW;
+	struct limit_body body = {0};
+	struct config_limit limit;
+	struct validate_error error;
+	uint32_t present;
+
+	if (!json_is_object(value)) {
+		*result = http_problem_field(request, 400, "wrong_type", name, "%s must be an object such as %s.", name,
+			is_limit ? "{\"rate\":50.0,\"burst\":100}" : "{\"shadow\":true}");
+		return false;
+	}
+	if (is_limit) {
+		config_limit_from_gate(&change->limits.limit[which], &limit);
+		body.rate = limit.rate;
+		body.burst = limit.burst;
+	}
+	if (validate_object(value, limit_fields + first, LIMIT_FIELDS - first, &body, &present, &error)) {
+		char field[sizeof(error.field) + 32];
+
+		snprintf(field, sizeof(field), "%s.%s", name, error.field);
+		*result = http_problem_field(request, error.status, error.code, field, "%s: %s", name, error.detail);
+		return false;
+	}
+	present <<= first;
+	if (present & 1u << FIELD_SHADOW)
+		want_shadow(change, which, body.shadow);
+	if (present & (1u << FIELD_RATE | 1u << FIELD_BURST)) {
+		limit.rate = body.rate;
+		limit.burst = body.burst < 1 ? 1 : (uint32_t)body.burst;
+		config_limit_to_gate(&limit, &change->limits.limit[which]);
+		change->moves_limits = true;
+	}
+	return true;
+}
+
+/* Reads the whole document into `change`; false after having answered. */
+static bool read_change(
+	struct http_request *request, const json_t *json, struct change *change, enum MHD_Result *result)
 {
 	const char *name;
 	json_t *value;
 
 	json_object_foreach((json_t *)(uintptr_t)json, name, value) {
-		int id = config_limit_id(name);
-		struct config_limit limit;
-		struct validate_error error;
-		struct limit_body body;
-		uint32_t present;
+		unsigned which = switch_of(name);
 
-		if (id < 0) {
+		if (which < SHADOW_ALL) {
+			if (!read_member(request, name, which, value, change, result))
+				return false;
+		} else if (strcmp(name, "shadow") != 0) {
 			*result = http_problem_field(
 				request, 400, "unknown_field", name, "There is no limit \"%.64s\".", name);
 			return false;
-		}
-		if (!json_is_object(value)) {
-			*result = http_problem_field(request, 400, "wrong_type", name,
-				"%s must be an object such as {\"rate\":50.0,\"burst\":100}.", name);
+		} else if (!json_is_boolean(value)) {
+			*result = http_problem_field(request, 400, "wrong_type", name, "shadow must be true or false.");
 			return false;
+		} else {
+			want_shadow(change, SHADOW_ALL, json_is_true(value));
 		}
-		config_limit_from_gate(&limits->limit[id], &limit);
-		body = (struct limit_body){.rate = limit.rate, .burst = limit.burst};
-		if (validate_object(value, limit_fields, sizeof(limit_fields) / sizeof(limit_fields[0]), &body,
-			    &present, &error)) {
-			char field[sizeof(error.field) + 32];
-
-			snprintf(field, sizeof(field), "%s.%s", name, error.field);
-			*result = http_problem_field(
-				request, error.status, error.code, field, "%s: %s", name, error.detail);
-			return false;
-		}
-		limit.rate = body.rate;
-		limit.burst = body.burst < 1 ? 1 : (uint32_t)body.burst;
-		config_limit_to_gate(&limit, &limits->limit[id]);
 	}
 	return true;
 }
@@ -107,7 +190,7 @@ static bool apply(
 enum MHD_Result control_patch_limits(struct http_request *request)
 {
 	struct daemon *d = request->d;
-	struct sluice_limits limits;
+	struct change change = {0};
 	enum MHD_Result result;
 	__u32 zero = 0;
 	json_t *json = http_read_json(request, &result);
@@ -117,10 +200,12 @@ enum MHD_Result control_patch_limits(struct http_request *request)
 	if (!json)
 		return result;
 	pthread_mutex_lock(&d->change_lock);
-	err = read_limits(d, &limits);
-	applied = !err && apply(request, json, &limits, &result);
-	if (applied)
-		err = bpf_map_update_elem(d->maps.limits, &zero, &limits, BPF_ANY);
+	err = read_limits(d, &change.limits);
+	applied = !err && check_tag(request, &result) && read_change(request, json, &change, &result);
+	if (applied && change.moves_limits)
+		err = bpf_map_update_elem(d->maps.limits, &zero, &change.limits, BPF_ANY);
+	if (applied && !err)
+		shadow_change(d, change.shadow_on, change.shadow_off);
 	pthread_mutex_unlock(&d->change_lock);
 	json_decref(json);
 	if (err)

@@ -11,6 +11,7 @@
 #include "daemon/heartbeat.h"
 #include "daemon/issue.h"
 #include "daemon/sales.h"
+#include "daemon/shadow.h"
 
 #define NS_PER_S 1000000000ULL
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -50,9 +51,10 @@ enum MHD_Result control_get_status(struct http_request *request)
 	writer = json_pack("{s:b, s:s, s:s, s:I}", "connected", status.connected, "ledger", status.ledger, "store",
 		status.store, "backlog", (json_int_t)status.backlog);
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i}", "version", SLUICE_VERSION, "uptime_seconds",
+		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i, s:s}", "version", SLUICE_VERSION, "uptime_seconds",
 			(json_int_t)((time_mono_ns() - d->started_mono_ns) / NS_PER_S), "gate", gate_json(d), "writer",
-			writer, "orders_open", status.open, "sales", (int)sales_count(d->sales)));
+			writer, "orders_open", status.open, "sales", (int)sales_count(d->sales), "shadow",
+			shadow_mode(shadow_flags(d))));
 }
 
 static json_t *packets_json(struct daemon *d, const struct sluice_counter *counters)
@@ -105,10 +107,12 @@ enum MHD_Result control_get_stats(struct http_request *request)
 	struct daemon *d = request->d;
 	struct pipeline_status status;
 	__u64 calls[SLUICE_REASON_ROWS];
-	json_t *call_counts, *json;
+	json_t *call_counts, *json, *shadow = shadow_counts(d);
 
-	if (!counters || gate_maps_read_counters(&d->maps, counters) || gate_maps_read_calls(&d->maps, calls)) {
+	if (!counters || !shadow || gate_maps_read_counters(&d->maps, counters) ||
+		gate_maps_read_calls(&d->maps, calls)) {
 		free(counters);
+		json_decref(shadow);
 		return http_problem(request, 500, "internal_error", "The gate's counters cannot be read.");
 	}
 	call_counts = json_object();
@@ -116,11 +120,11 @@ enum MHD_Result control_get_stats(struct http_request *request)
 		if (calls[reason])
 			json_object_set_new(call_counts, reason_label(reason), json_integer((json_int_t)calls[reason]));
 	pipeline_status(d->pipeline, &status);
-	json = json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}", "packets", packets_json(d, counters),
-		"calls", call_counts, "orders", "admitted", (json_int_t)admitted_units(calls, counters), "durable",
-		(json_int_t)status.durable, "in_flight", (json_int_t)status.backlog, "refused_by_ledger",
-		(json_int_t)status.refused, "tokens", "live", (json_int_t)live_tokens(d), "issued",
-		(json_int_t)issue_total(d));
+	json = json_pack("{s:o, s:o, s:o, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}}", "packets", packets_json(d, counters),
+		"calls", call_counts, "shadow", shadow, "orders", "admitted",
+		(json_int_t)admitted_units(calls, counters), "durable", (json_int_t)status.durable, "in_flight",
+		(json_int_t)status.backlog, "refused_by_ledger", (json_int_t)status.refused, "tokens", "live",
+		(json_int_t)live_tokens(d), "issued", (json_int_t)issue_total(d));
 	free(counters);
 	return http_send_json(request, 200, json);
 }

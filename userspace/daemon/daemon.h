@@ -26,6 +26,7 @@ struct orders;
 struct pipeline;
 struct revocations;
 struct sales;
+struct watch;
 
 struct daemon {
 	struct config config;
@@ -43,6 +44,7 @@ struct daemon {
 	struct issuer *issuer;
 	struct revocations *revocations;
 	struct metrics *metrics;
+	struct watch *watch;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool sales_known; /* the ledger's sales have been read at least once */

@@ -62,13 +62,23 @@ void issuer_free(struct issuer *issuer)
 	free(issuer);
 }
 
-unsigned issue_charge_source(struct daemon *d, const struct sluice_addr *source)
+static uint64_t source_key(const struct daemon *d, const struct sluice_addr *source)
 {
 	/* An IPv6 host owns its /64. */
 	__u64 words[2] = {source->hi, source->hi ? 0 : source->lo};
-	uint64_t key = sluice_siphash_words(words, 2, d->keys.buyer[0], d->keys.buyer[1]);
 
-	return rate_table_take(d->issuer->sources, &d->issuer->source_limit, key ?: 1, time_mono_ns());
+	return sluice_siphash_words(words, 2, d->keys.buyer[0], d->keys.buyer[1]) ?: 1;
+}
+
+unsigned issue_charge_source(struct daemon *d, const struct sluice_addr *source)
+{
+	return rate_table_take(d->issuer->sources, &d->issuer->source_limit, source_key(d, source), time_mono_ns());
+}
+
+uint64_t issue_peek_source(struct daemon *d, const struct sluice_addr *source, struct sluice_limit *limit)
+{
+	*limit = d->issuer->source_limit;
+	return rate_table_peek(d->issuer->sources, source_key(d, source));
 }
 
 int issue_key(struct daemon *d, int key_id, struct sluice_key *key)

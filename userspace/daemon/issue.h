@@ -46,6 +46,8 @@ struct issuer *issuer_new(const struct config *config);
 void issuer_free(struct issuer *issuer);
 /* The rate per source, charged before anything of the request is looked at. Returns 0 or the seconds to wait. */
 unsigned issue_charge_source(struct daemon *d, const struct sluice_addr *source);
+/* The limit of that rate and the source's theoretical arrival time (0 = not remembered); charges nothing. */
+uint64_t issue_peek_source(struct daemon *d, const struct sluice_addr *source, struct sluice_limit *limit);
 enum issue_result issue_token(
 	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token);
 /* Counts the live tokens of every sale from the map, once at start. */

@@ -29,7 +29,9 @@
 #include "daemon/pipeline.h"
 #include "daemon/revocation.h"
 #include "daemon/sales.h"
+#include "daemon/shadow.h"
 #include "daemon/state.h"
+#include "daemon/watch.h"
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
@@ -353,6 +355,12 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the maintenance: %s", strerror(-err));
 		return err;
 	}
+	err = watch_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start watching verdicts: %s", strerror(-err));
+		return err;
+	}
+	shadow_log(d);
 	return start_servers(d, s, error, size);
 }
 
@@ -367,11 +375,13 @@ static void stop(struct daemon *d, struct servers *s)
 	if (d->orders)
 		orders_wake_all_and_close(d->orders);
 	pipeline_stop(d);
+	watch_stop(d); /* whose watchers are connections of the control listeners */
 	for (unsigned i = 0; i < LISTEN_COUNT; i++) {
 		http_server_stop(s->servers[i]);
 		if (s->fds[i] >= 0)
 			close(s->fds[i]);
 	}
+	watch_free(d);
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

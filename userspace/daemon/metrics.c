@@ -15,6 +15,7 @@
 #include "daemon/maintenance.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
+#include "daemon/shadow.h"
 
 #define ROUTES_MAX 48
 #define BATCH_BOUNDS \
@@ -190,6 +191,26 @@ static int render_gate(FILE *out, struct daemon *d)
 	return err;
 }
 
+static int render_shadow(FILE *out, struct daemon *d)
+{
+	uint32_t flags = shadow_flags(d);
+	__u64 counts[SLUICE_REASON_ROWS];
+	int err = gate_maps_read_shadow(&d->maps, counts);
+
+	if (err)
+		return err;
+	family(out, "sluice_shadow_total", "counter", "What a limit in shadow mode would have refused, by reason.");
+	for (unsigned reason = 0; reason < SLUICE_REASON_COUNT; reason++)
+		if (counts[reason])
+			fprintf(out, "sluice_shadow_total{reason=\"%s\"} %llu\n", reason_label(reason), counts[reason]);
+	family(out, "sluice_shadow_mode", "gauge",
+		"1 while the limit only counts; limit=\"all\" is the whole gate, which then refuses nobody.");
+	for (unsigned which = 0; which < SHADOW_SWITCHES; which++)
+		fprintf(out, "sluice_shadow_mode{limit=\"%s\"} %d\n", shadow_name(which),
+			!!(flags & shadow_flag(which)));
+	return 0;
+}
+
 static void render_sales(FILE *out, struct daemon *d)
 {
 	struct sale sale;
@@ -307,6 +328,8 @@ char *metrics_render(struct daemon *d, size_t *length)
 	family(out, "sluice_build_info", "gauge", "Always 1; the labels tell the version.");
 	fprintf(out, "sluice_build_info{version=\"%s\",abi=\"%d\"} 1\n", SLUICE_VERSION, SLUICE_ABI_VERSION);
 	err = render_gate(out, d);
+	if (!err)
+		err = render_shadow(out, d);
 	render_orders(out, d);
 	render_sales(out, d);
 	render_http(out, d->metrics);

@@ -84,3 +84,17 @@ unsigned rate_table_take(struct rate_table *table, const struct sluice_limit *li
 	pthread_mutex_unlock(lock);
 	return wait_s;
 }
+
+uint64_t rate_table_peek(struct rate_table *table, uint64_t key)
+{
+	unsigned index = (unsigned)(key ^ key >> 32) & table->set_mask;
+	pthread_mutex_t *lock = &table->locks[index % LOCKS];
+	uint64_t tat_ns = 0;
+
+	pthread_mutex_lock(lock);
+	for (unsigned i = 0; i < WAYS; i++)
+		if (table->sets[index][i].key == key)
+			tat_ns = table->sets[index][i].tat_ns;
+	pthread_mutex_unlock(lock);
+	return tat_ns;
+}

@@ -80,6 +80,15 @@ static int read_time(
 	return 0;
 }
 
+static int read_boolean(
+	const struct validate_field *field, const json_t *value, bool *out, struct validate_error *error)
+{
+	if (!json_is_boolean(value))
+		return fail(error, 400, "wrong_type", field->name, "%s must be true or false.", field->name);
+	*out = json_is_true(value);
+	return 0;
+}
+
 static int read_field(const struct validate_field *field, const json_t *value, void *out, struct validate_error *error)
 {
 	void *at = (char *)out + field->offset;
@@ -93,6 +102,8 @@ static int read_field(const struct validate_field *field, const json_t *value, v
 		return read_text(field, value, at, error);
 	case VALIDATE_TIME:
 		return read_time(field, value, at, error);
+	case VALIDATE_BOOLEAN:
+		return read_boolean(field, value, at, error);
 	}
 	return -EINVAL;
 }

@@ -13,6 +13,7 @@ enum validate_kind {
 	VALIDATE_NUMBER,  /* double, 0 or low..high */
 	VALIDATE_TEXT,    /* char[max + 1], min..max bytes, no NUL */
 	VALIDATE_TIME,    /* uint64_t, ns since 1970, from RFC 3339 */
+	VALIDATE_BOOLEAN, /* bool */
 };
 
 struct validate_field {
