@@ -106,6 +106,22 @@ void cli_help_overview(FILE *to, const struct cli_program *programs);
 void cli_help_noun(FILE *to, const struct cli_noun *noun);
 void cli_help_verb(FILE *to, const struct cli_noun *noun, const struct cli_verb *verb);
 
+/* What the help says about the global options (cli.c parses them); ends with a NULL name. */
+struct cli_global_help {
+	char letter; /* 0 = none */
+	const char *name, *value, *help;
+};
+extern const struct cli_global_help cli_globals_help[];
+extern const char cli_globals_heading[], cli_programs_heading[];
+extern const char *const cli_exit_help[]; /* by enum cli_exit; ends with NULL */
+
+/* --- man.c ------------------------------------------------------------------------------------------------------------ */
+/* For the build: sections COMMANDS and EXIT STATUS of sluice(8), and the words of bash completion, one command a line. They run the programs
+ * with --help. Return 0 or negative errno.
+ */
+int cli_print_man(FILE *to, const struct cli_program *programs);
+int cli_print_words(FILE *to, const struct cli_program *programs);
+
 /* --- said to people ----------------------------------------------------------------------------------------------------- */
 /* One line on stderr: "sluice: …". Control characters (text may come from a server) are shown as '?'. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -3,6 +3,7 @@
  * the control API (cli.h).
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/loader.h"
@@ -19,5 +20,11 @@ static const struct cli_program programs[] = {
 
 int main(int argc, char **argv)
 {
+	if (argc == 3 && !strcmp(argv[1], "help")) { /* for the build; see man.c */
+		if (!strcmp(argv[2], "--man"))
+			return cli_print_man(stdout, programs) ? CLI_FAILED : CLI_OK;
+		if (!strcmp(argv[2], "--words"))
+			return cli_print_words(stdout, programs) ? CLI_FAILED : CLI_OK;
+	}
 	return cli_run(argc, argv, programs, stdin, stdout);
 }
