@@ -153,7 +153,7 @@ static void hear(struct order *order)
 
 static void give_up_late_ones(uint64_t now)
 {
-	for (; oldest < asked && (orders[oldest].fd < 0 || now - orders[oldest].began_ns > load.patience_ns); oldest++)
+	for (; oldest < asked && (orders[oldest].fd < 0 || now > orders[oldest].began_ns + load.patience_ns); oldest++)
 		if (orders[oldest].fd >= 0) {
 			close(orders[oldest].fd);
 			orders[oldest].fd = -1;
@@ -182,7 +182,8 @@ static void run(void)
 
 			if (order->fd < 0)
 				continue;
-			if (!order->sent && (events[i].events & EPOLLOUT) && !(events[i].events & (EPOLLERR | EPOLLHUP)))
+			if (!order->sent && (events[i].events & EPOLLOUT) &&
+				!(events[i].events & (EPOLLERR | EPOLLHUP)))
 				ask(order);
 			else if (!order->sent)
 				finish(order, false);
@@ -246,13 +247,14 @@ static void parse(int argc, char **argv)
 		default:
 			die("unknown option");
 		}
-	if (!load.to.sin_port || !load.sources || !load.targets || load.rate <= 0 || load.seconds <= 0 || !load.patience_ns)
+	if (!load.to.sin_port || !load.sources || !load.targets || load.rate <= 0 || load.seconds <= 0 ||
+		!load.patience_ns)
 		die("--to, --from, --sources, --targets, --rate, --seconds and --patience-ms are needed");
 }
 
 int main(int argc, char **argv)
 {
-	struct sched_param real_time = {.sched_priority = 1};
+	struct sched_param real_time = {.sched_priority = 3};
 	struct rlimit files = {.rlim_cur = ORDERS_MAX, .rlim_max = ORDERS_MAX};
 
 	parse(argc, argv);

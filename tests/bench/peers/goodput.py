@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""Comparison 4: what is left for the buyers while others flood the shop, with the gate and without it.
+
+200 buyers a second order at a steady rate over kernel sockets, first alone, then beside a flood that the clients' CPU sends as densely as it can.
+The buyers' process has real-time priority there, and next to it the receive work of the clients' interface, so that what buyers wait for is the
+server and no frame of theirs is lost on their own side. Without the gate the same
+daemon serves from the kernel's own TCP (its SYN cookies at the kernel's default) and judges through its call door; the gate hangs on an
+idle interface then, as the daemon needs its maps.
+
+One CPU is the server's for everything: receive work, daemon, order writer. The limits are those of the default config.
+"""
+import json
+import os
+import random
+import time
+
+from lab import (PORT, SERVER, TOOLS, Link, Meter, cpu, on_cpu, pin, run, signed_targets, spread, wait_until, world)
+
+TITLE = "Buyers under a flood"
+ROUNDS = 1
+RATE, BUYERS, PATIENCE_MS = 200, 200, 5000
+BUYERS_FROM = "10.72.200.1"
+CALM_S = 1.0
+CLIENT_NAPI_PRIORITY = 2  # buyers.c has 3
+HEAD_START_S = 0.4  # of the flood
+SPOOFED = 65536
+SEED = 20261122
+FLOODS = ("alone", "spoofed SYNs", "forged tokens", "honest retries")
+ROOM = {"gate.max_admissions": 262144, "gate.max_sources": 262144}
+
+
+def spoofed_addresses():
+    """Public addresses all over the place; the shop has a route back for none of them but its default."""
+    rng = random.Random(SEED)
+    return "".join(f"{rng.randrange(11, 126)}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}\n" for _ in range(SPOOFED))
+
+
+class Shop:
+    """A shop whose veth pair is threaded, with or without a gate in it."""
+
+    def __init__(self, stack, work_dir, gated):
+        self.name = "with the gate" if gated else "without"
+        self.gated = gated
+        self.dir = work_dir / ("gated" if gated else "bare")
+        self.dir.mkdir()
+        self.site = stack.enter_context(world.World(settings=ROOM, mode="native" if gated else "generic", start=("writer",)))
+        site = self.site
+        if gated:
+            site.attach()
+        else:
+            site.shop.run(["ip", "link", "add", "idle", "type", "veth", "peer", "name", "idle-peer"])
+            site.shop.run(["ip", "link", "set", "idle", "up"])
+            site.sluice("attach", "idle", "--mode", "generic", "--config", site.config)
+            site.shop.sysctl("net.ipv4.tcp_syncookies", 1)
+            site.shop.sysctl("net.ipv4.tcp_max_syn_backlog", 8192)
+            site.shop.sysctl("net.core.somaxconn", 8192)
+        site.start_daemon()
+        site.shop.run(["ip", "route", "add", "default", "via", world.CROWD["ipv4"]])
+        site.link = Link(site.crowd, site.shop)
+        for thread in site.link.client_napi:
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(CLIENT_NAPI_PRIORITY))
+        for process in (site.daemon, site.writer):
+            pin(process.pid, cpu.server)
+        self.sale = site.sale(stock=1_000_000)
+        self.soldout = site.sale(stock=0)
+        self.meter = Meter(site.link.napi, (site.daemon.pid, site.writer.pid))
+        self.rounds = {flood: [] for flood in FLOODS}
+        self.used = 0
+        with open(self.dir / "forged", "w", encoding="ascii") as file, open(self.dir / "late", "w", encoding="ascii") as late:
+            for line in open(signed_targets(site, self.soldout, 4096, self.dir / "all"), encoding="ascii"):
+                late.write(line)
+                file.write(line.rstrip()[:-1] + ("A" if line.rstrip()[-1] != "A" else "B") + "\n")
+
+    def flood(self, kind, seconds):
+        """Starts it; returns the process."""
+        link = self.site.link
+        if kind == "spoofed SYNs":
+            argv = ["sh", "-c", 'addresses=$1; shift; exec "$@" <"$addresses"', "flood", self.dir.parent / "spoofed", TOOLS / "flood",
+                    TOOLS / "flood.bpf.o", link.device, link.mac, SERVER, PORT, seconds]
+        else:
+            argv = [TOOLS / "crowd", "--object", TOOLS / "crowd.bpf.o", "--device", link.device, "--mac", link.mac, "--to", f"{SERVER}:{PORT}",
+                    "--from", link.sources[0], "--sources", link.sources[1], "--targets",
+                    self.dir / ("forged" if kind == "forged tokens" else "late"), "--open", 128, "--seconds", seconds, "--expect", 0, "--fire"]
+        return self.site.crowd.start(on_cpu(cpu.clients, argv), self.dir / "flood.log")
+
+    def measure(self, kind, seconds):
+        site, flood = self.site, None
+        count = int(RATE * seconds) + 16
+        with open(self.dir / "tokens", "w", encoding="ascii") as file:
+            run([TOOLS / "prepare", "tokens", site.state_dir / "keys", self.sale.id, self.used + count], stdout=file)
+        lines = open(self.dir / "tokens", encoding="ascii").readlines()[self.used:]
+        self.used += count
+        (self.dir / "tokens").write_text("".join(lines), encoding="ascii")
+        before = self.received()
+        if kind != "alone":
+            flood = self.flood(kind, seconds + HEAD_START_S + 0.5)
+            time.sleep(HEAD_START_S)
+        self.meter.start()
+        began = time.monotonic()
+        done = site.crowd.run(on_cpu(cpu.clients, [TOOLS / "buyers", "--to", f"{SERVER}:{PORT}", "--from", BUYERS_FROM, "--sources", BUYERS,
+                                                   "--targets", self.dir / "tokens", "--rate", RATE, "--seconds", seconds,
+                                                   "--patience-ms", PATIENCE_MS]))
+        spent, lasted = self.meter.stop(), time.monotonic() - began
+        if flood:
+            flood.popen.wait(30)
+        seen = {**json.loads(done.stdout), "server_cpu_share": spent["server_ns"] / lasted / 1e9,
+                "received_per_second": (self.received() - before) / (seconds + 1)}
+        seen["success"] = seen["good"] / seen["asked"]
+        self.rounds[kind].append(seen)
+        print(self.name, kind, seen, (self.dir / "flood.log").read_text()[-300:] if flood else "")
+        self.settle()
+
+    def received(self):
+        text = self.site.shop.run(["ip", "-s", "-j", "link", "show", "dev", self.site.link.device]).stdout
+        return json.loads(text)[0]["stats64"]["rx"]["packets"]
+
+    def settle(self):
+        """What one flood left behind is none of the next one's business."""
+        wait_until(lambda: self.site.is_ready(), "the daemon is ready again", timeout=30)
+        time.sleep(CALM_S)
+
+
+def compare(stack, work_dir, seconds, say, versions):
+    del versions
+    seconds = max(seconds * 3, 2)
+    (work_dir / "spoofed").write_text(spoofed_addresses(), encoding="ascii")
+    shops = [Shop(stack, work_dir, gated) for gated in (True, False)]
+    for shop in shops:
+        shop.measure("alone", 1)
+        shop.rounds["alone"].clear()
+    for number in range(ROUNDS):
+        for kind in FLOODS:
+            say(f"goodput, {kind}, round {number + 1} of {ROUNDS}")
+            for shop in shops:
+                shop.measure(kind, seconds)
+    rows = [row_of(shop, kind) for kind in FLOODS for shop in shops]
+    calm = next(row for row in rows if row["flood"] == "alone" and row["shop"] == shops[0].name)
+    targets = []
+    for row in rows:
+        if row["shop"] == shops[0].name and row["flood"] != "alone":
+            targets.append({"text": f'buyers\' success, {row["flood"]}', "at_least": 0.99, "is": row["success"]["median"],
+                            "min": row["success"]["min"], "max": row["success"]["max"], "met": row["success"]["median"] >= 0.99})
+            ratio = spread([flooded / quiet for flooded, quiet in zip(row["p99_us"]["rounds"], calm["p99_us"]["rounds"])])
+            targets.append({"text": f'buyers\' p99, {row["flood"]} / alone', "at_most": 2, "is": ratio["median"], "min": ratio["min"],
+                            "max": ratio["max"], "met": ratio["median"] <= 2})
+    return {"title": TITLE, "rows": rows, "buyers": BUYERS, "orders_per_second": RATE, "seconds": seconds, "skipped": [], "targets": targets}
+
+
+def row_of(shop, kind):
+    figures = ("success", "p50_us", "p99_us", "max_us", "server_cpu_share", "received_per_second")
+    return {"shop": shop.name, "flood": kind, "raw": shop.rounds[kind],
+            **{figure: spread([seen[figure] for seen in shop.rounds[kind]]) for figure in figures}}
+
+
+def show(result, table, plots, out):
+    head = ["", "shop", "success", "min", "p50 ms", "p99 ms", "min..max", "frames/s", "server CPU"]
+    rows = []
+    for row in result["rows"]:
+        p99 = row["p99_us"]
+        rows.append([row["flood"], row["shop"], f'{row["success"]["median"] * 100:.1f} %', f'{row["success"]["min"] * 100:.1f} %',
+                     f'{row["p50_us"]["median"] / 1000:.2f}', f'{p99["median"] / 1000:.2f}', f'{p99["min"] / 1000:.2f}..{p99["max"] / 1000:.2f}',
+                     f'{row["received_per_second"]["median"]:.0f}', f'{row["server_cpu_share"]["median"] * 100:.0f} %'])
+    table(f'{result["title"]}: {result["orders_per_second"]} orders a second by {result["buyers"]} buyers', head, rows)
+    plots["plot_bars"](out / "peers-goodput.svg", f'{result["title"]}: orders that succeeded', "percent of those that were asked",
+                       [(f'{row["flood"]}, {row["shop"]}', row["success"]["median"] * 100, row["success"]["min"] * 100,
+                         row["success"]["max"] * 100) for row in result["rows"]])
