@@ -213,6 +213,23 @@ def test_daemon_and_writer_start_again_on_what_they_left(services):
     assert_confined(services.writer.pid)
 
 
+def test_started_by_root_without_systemd_they_become_their_users_and_find_each_other():
+    with ServicesWorld() as services:
+        def start(program, log):
+            mounts = " && ".join(f"mount --bind {services.etc / name} /etc/{name}" for name in ("passwd", "group"))
+            return Process(services.shop.command(["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", program, "--config",
+                                                  services.config]), services.dir / log)
+        services.attach()
+        services.writer = start(WRITER, "writer.log")
+        services.daemon = start(SLUICED, "daemon.log")
+        services.wait_ready()
+        for process, user in ((services.daemon, DAEMON), (services.writer, WRITER_USER)):
+            assert status_of(process.pid)["Uid"].split() == [str(user.id)] * 4
+            assert_confined(process.pid)
+        sale = services.sale(stock=1)
+        assert services.order(sale.token()).status == 201
+
+
 def test_started_by_root_without_a_user_they_keep_next_to_nothing():
     with World() as world:
         assert status_of(world.daemon.pid)["Uid"].split() == ["0"] * 4

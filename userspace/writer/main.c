@@ -99,6 +99,19 @@ static int become(const struct passwd *user)
 	return 0;
 }
 
+/* The socket that root made becomes the user's, and his group's unless the config names another: the daemon may come by that group. */
+static int hand_over_socket(const struct config *config, const struct passwd *user)
+{
+	gid_t group = config->writer.group[0] ? (gid_t)-1 : user->pw_gid;
+	int error;
+
+	if (geteuid() == user->pw_uid || !chown(config->writer.socket, user->pw_uid, group))
+		return 0;
+	error = -errno;
+	log_error("cannot give %s to %s: %s", config->writer.socket, user->pw_name, strerror(-error));
+	return error;
+}
+
 /* Gives up root and whatever the ledger does not need. Without a user to become, root keeps the one capability by which it writes in a
  * directory of somebody else: the ledger may lie in the daemon's.
  */
@@ -187,7 +200,7 @@ static int run(const struct config *config)
 	if (ensure_directory(config->writer.socket, user) || ensure_directory(config->writer.ledger, user))
 		goto out;
 	listen_fd = listen_on(config);
-	if (listen_fd < 0 || drop_privileges(user))
+	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || drop_privileges(user))
 		goto out;
 	if (store_sqlite_open(config->writer.ledger, &store, error)) {
 		log_error("%s", error);
