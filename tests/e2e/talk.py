@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """HTTP as bytes: requests in whatever pieces a test wants, answers taken apart with nothing forgiven."""
 import dataclasses
+import fcntl
 import json
 import socket
+import struct
+import termios
 import time
 
 RECEIVE_TIMEOUT_S = 20
@@ -106,12 +109,13 @@ class Connection:
             time.sleep(pause)
         assert at >= len(data), "the sizes do not cover the data"
 
+    def is_acknowledged(self):
+        """Whether the peer has all that was sent."""
+        return not struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
+
     def wait_acknowledged(self):
-        import fcntl
-        import struct
-        import termios
         deadline = time.monotonic() + RECEIVE_TIMEOUT_S
-        while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
+        while not self.is_acknowledged():
             assert time.monotonic() < deadline, "the peer does not acknowledge"
             time.sleep(0.0005)
 

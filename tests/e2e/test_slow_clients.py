@@ -14,7 +14,7 @@ import pytest
 import talk
 from netns import wait_until
 from rawtcp import payload
-from strange import TCP, Buyers, OddClient, end_of, ended, fds, metric, status_of
+from strange import Buyers, OddClient, end_of, ended, fds, metric, status_of
 from world import FAMILIES, PORT, SHOP, World
 
 IDLE_S, PATIENCE_S = 1, 2
