@@ -7,33 +7,39 @@ import socket
 import threading
 import time
 
+import talk
 from rawtcp import TCP, RawClient
+from world import CONTROL_PORT
 
 # What an honest buyer may wait at most while somebody is at the daemon. Generous: the machine of a test is often busy.
 HONEST_WAIT_S = 3.0
 
 
-class Buyers:
-    """Honest buyers, one after another on fresh connections, for the length of a block. At its end each must have had a 201 in time, and the
-    books must have that many orders. Tokens are made before, so only the shop's door is used meanwhile."""
+class Beside:
+    """Somebody honest at work for the length of a block: step() again and again, in a thread. At the block's end no step may have failed,
+    there must have been some, and none may have taken too long."""
+    who = None
 
-    def __init__(self, world, family="ipv4", tokens=150, pause=0.03, at_least=3, wait=HONEST_WAIT_S):
-        self.world, self.family, self.pause, self.at_least, self.wait = world, family, pause, at_least, wait
-        self.sale = world.sale(stock=tokens)
-        self.tokens = [self.sale.token() for _ in range(tokens)]
+    def __init__(self, pause=0.03, at_least=3, wait=HONEST_WAIT_S):
+        self.pause, self.at_least, self.wait = pause, at_least, wait
         self.waits, self.trouble = [], None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._buy)
+        self._thread = threading.Thread(target=self._work)
 
-    def _buy(self):
+    def step(self):
+        """False when there is nothing more to do."""
+        raise NotImplementedError
+
+    def check(self):
+        """What else must hold at the end."""
+
+    def _work(self):
         try:
-            for token in self.tokens:
-                if self._stop.is_set():
-                    return
+            while not self._stop.is_set():
                 start = time.monotonic()
-                answer = self.world.order(token, self.family)
+                if not self.step():
+                    return
                 self.waits.append(time.monotonic() - start)
-                assert answer.status == 201, answer
                 self._stop.wait(self.pause)
         except BaseException as error:  # pylint: disable=broad-except
             self.trouble = error
@@ -44,24 +50,82 @@ class Buyers:
         return self
 
     def wait_for(self, more):
-        """Until so many more buyers have been served."""
+        """Until so many more steps have been done."""
         target, deadline = len(self.waits) + more, time.monotonic() + 10 * self.wait
-        while len(self.waits) < min(target, len(self.tokens)) and not self.trouble:
-            assert time.monotonic() < deadline, f"an honest buyer waits for more than {10 * self.wait:.0f} s"
+        while len(self.waits) < target and self._thread.is_alive():
+            assert time.monotonic() < deadline, f"{self.who} waits for more than {10 * self.wait:.0f} s"
             time.sleep(0.002)
 
     def __exit__(self, kind, *_):
-        if kind is None and not self.trouble and len(self.waits) < self.at_least:
-            self.wait_for(self.at_least - len(self.waits))
+        if kind is None:
+            self.wait_for(max(0, self.at_least - len(self.waits)))
         self._stop.set()
         self._thread.join()
         if kind is not None:
             return
         if self.trouble:
-            raise AssertionError(f"honest buyer {len(self.waits)}: {self.trouble!r}") from self.trouble
-        assert len(self.waits) >= self.at_least, "no honest buyer came to the door meanwhile"
-        assert max(self.waits) <= self.wait, f"an honest buyer waited {max(self.waits):.2f} s"
-        self.sale.assert_books(held=len(self.waits))
+            raise AssertionError(f"{self.who}, time {len(self.waits) + 1}: {self.trouble!r}") from self.trouble
+        assert len(self.waits) >= self.at_least, f"{self.who} was at work {len(self.waits)} times only"
+        assert max(self.waits) <= self.wait, f"{self.who} waited {max(self.waits):.2f} s"
+        self.check()
+
+
+class Buyers(Beside):
+    """Buyers, one after another on fresh connections: each gets a 201, and the books have them all. Tokens are made before, so only the
+    shop's door is used meanwhile."""
+    who = "an honest buyer"
+
+    def __init__(self, world, family="ipv4", tokens=150, **kwargs):
+        super().__init__(**kwargs)
+        self.world, self.family = world, family
+        self.sale = world.sale(stock=tokens)
+        self.tokens = [self.sale.token() for _ in range(tokens)]
+        self.ordered = 0
+
+    def step(self):
+        if not self.tokens:
+            return False
+        answer = self.world.order(self.tokens.pop(), self.family)
+        assert answer.status == 201, answer
+        self.ordered += 1
+        return True
+
+    def check(self):
+        self.sale.assert_books(held=self.ordered)
+
+
+class Operator(Beside):
+    """The operator, who looks at the state over both control listeners."""
+    who = "the operator"
+
+    def __init__(self, world, **kwargs):
+        super().__init__(**kwargs)
+        self.world = world
+        self.headers = {"Authorization": f"Bearer {secret(world)}"}
+
+    def step(self):
+        for reply in (self.world.control("GET", "/v1/status"), self.world.control_tcp("GET", "/v1/status", headers=self.headers)):
+            assert reply.status == 200 and reply.json()["orders_open"], reply
+        return True
+
+
+def secret(world):
+    """Of the control API."""
+    return (world.state_dir / "control.secret").read_text(encoding="ascii").strip()
+
+
+class ControlConnection(talk.Connection):
+    """A connection to a control listener, `kind` "tcp" or "unix", for whoever wants to say what no HTTP client says."""
+
+    def __init__(self, world, kind, timeout=talk.RECEIVE_TIMEOUT_S):  # pylint: disable=super-init-not-called
+        self.buffer = b""
+        self.sock = world.shop.socket() if kind == "tcp" else socket.socket(socket.AF_UNIX)
+        try:
+            self.sock.settimeout(timeout)
+            self.sock.connect(("127.0.0.1", CONTROL_PORT) if kind == "tcp" else str(world.control_socket))
+        except BaseException:
+            self.sock.close()
+            raise
 
 
 def end_of(connection, within):

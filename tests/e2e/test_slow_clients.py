@@ -15,7 +15,7 @@ import talk
 from netns import wait_until
 from rawtcp import payload
 from strange import Buyers, OddClient, end_of, ended, fds, metric, status_of
-from world import FAMILIES, PORT, SHOP, World
+from world import FAMILIES, PORT, SHOP, SLUICED, World
 
 IDLE_S, PATIENCE_S = 1, 2
 PLACES, SHARE = 200, 40
@@ -95,6 +95,26 @@ def test_a_half_sent_head_is_closed_when_it_is_idle(world):
         for connection in slow:
             assert end_of(connection, IDLE_S + LATE_S)[0] == "fin"
         assert time.monotonic() - start >= IDLE_S / 2
+
+
+class FewFilesWorld(World):
+    """Its daemon may open 800 files, whatever the config says, and has no right to raise that."""
+
+    def start_daemon(self, env=None, ready=True):
+        self.daemon = self.shop.start(["setpriv", "--bounding-set", "-sys_resource", "prlimit", "--nofile=800:800", SLUICED, "--config",
+                                       self.config], self.dir / "daemon.log", env=env)
+        if ready:
+            self.wait_ready()
+
+
+def test_places_run_out_before_the_files_do():
+    with FewFilesWorld() as shop, contextlib.ExitStack() as stack, Buyers(shop) as buyers:
+        assert "open files are limited to 800: 400 connections fit" in shop.daemon.log()
+        for _ in range(9):
+            slow = [half_sent(shop, "ipv4", stack) for _ in range(100)]
+            buyers.wait_for(1)
+            assert connections(shop) <= 400 and fds(shop.daemon) < 500
+        assert len(ended(slow)) == 0, "the last to come are still there"
 
 
 # --- byte by byte ----------------------------------------------------------------------------------------------------------------------

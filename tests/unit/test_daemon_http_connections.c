@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/timefmt.h"
 #include "daemon/http_connections.h"
 
 #define S 1000000000ULL
@@ -238,6 +239,28 @@ static void the_only_one_is_never_told_to_go_for_itself(void **state)
 	end(&f);
 }
 
+static void a_newcomer_waits_until_the_others_had_their_grace(void **state)
+{
+	struct http_connections_counts counts = {0};
+	struct http_connections_options options = {.places = 4, .patience_s = 10, .grace_ms = 50, .counts = &counts};
+	struct fixture f = {.list = http_connections_new(&options)};
+	uint64_t start = time_mono_ns();
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		join(&f, &alice, start);
+	join(&f, &alice, time_mono_ns());
+	assert_true(time_mono_ns() - start >= 50000000);
+	assert_true(is_shut(&f.clients[0]));
+	for (unsigned i = 1; i < 4; i++)
+		http_connection_work(f.clients[i].connection);
+	start = time_mono_ns();
+	join(&f, &alice, start); /* nobody waits but itself: no place to wait for */
+	assert_true(time_mono_ns() - start < 50000000);
+	assert_int_equal(counts.crowded, 1);
+	end(&f);
+}
+
 static void no_memory_for_a_connection_is_no_crash(void **state)
 {
 	(void)state;
@@ -331,6 +354,7 @@ int main(void)
 		cmocka_unit_test(an_ipv6_source_is_its_64),
 		cmocka_unit_test(patience_ends),
 		cmocka_unit_test(the_only_one_is_never_told_to_go_for_itself),
+		cmocka_unit_test(a_newcomer_waits_until_the_others_had_their_grace),
 		cmocka_unit_test(no_memory_for_a_connection_is_no_crash),
 		cmocka_unit_test(only_the_first_request_is_the_first),
 		cmocka_unit_test(the_list_watches_by_itself),

@@ -156,6 +156,6 @@ void http_server_stop(struct http_server *server);
 /* --- listen.c ------------------------------------------------------------------------------------------------------------------------------- */
 /* "[::]:8080", "127.0.0.1:9180": a listening TCP socket; [::] takes IPv4 too. Returns the fd or negative errno with a sentence. */
 int listen_tcp(const char *address, int backlog, char *error, size_t error_size);
-int listen_unix(const char *path, unsigned mode, const char *group, char *error, size_t error_size);
+int listen_unix(const char *path, int backlog, unsigned mode, const char *group, char *error, size_t error_size);
 
 #endif

@@ -194,17 +194,43 @@ static void give_way(struct http_connection *connection)
 	shutdown(connection->fd, SHUT_RDWR);
 }
 
-/* The newcomer is on the lists already, as the last: it never gives way to itself unless nobody else waits. */
+static bool is_crowded(const struct http_connections *list)
+{
+	return list->open - list->leaving > list->room && list->waiting.next->next != &list->waiting;
+}
+
+/* A burst of newcomers is faster than the thread that reads the request of the one before them. Lets go of the lock meanwhile; ends when the
+ * newcomer itself would be next, so after the grace at the latest.
+ */
+static void wait_for_grace(struct http_connections *list)
+{
+	uint64_t grace_ns = list->options.grace_ms * (uint64_t)NS_PER_MS;
+
+	while (grace_ns && is_crowded(list)) {
+		uint64_t due = OF_ALL(list->waiting.next)->since_ns + grace_ns;
+		struct timespec until = {.tv_sec = (time_t)(due / NS_PER_S), .tv_nsec = (long)(due % NS_PER_S)};
+
+		if (time_mono_ns() >= due)
+			return;
+		pthread_mutex_unlock(&list->lock);
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		pthread_mutex_lock(&list->lock);
+	}
+}
+
+/* The newcomer is on the lists already, as the last: it never gives way to itself. */
 static void make_room(struct http_connections *list, struct source *source)
 {
 	unsigned share = list->options.per_source;
+
+	wait_for_grace(list);
 
 	if (source && share && source->open - source->leaving > share &&
 		source->waiting.next->next != &source->waiting) {
 		atomic_fetch_add(&list->options.counts->crowded_source, 1);
 		give_way(OF_SOURCE(source->waiting.next));
 	}
-	if (list->open - list->leaving > list->room && list->waiting.next->next != &list->waiting) {
+	if (is_crowded(list)) {
 		atomic_fetch_add(&list->options.counts->crowded, 1);
 		give_way(OF_ALL(list->waiting.next));
 	}

@@ -24,6 +24,8 @@ struct http_connections_options {
 	unsigned per_source; /* of one IPv4 address or IPv6 /64; 0 = no limit */
 	unsigned
 		patience_s; /* from one answer (or the accept) to the next whole request, and to the taking of that answer */
+	/* Who has waited for less keeps the place: the newcomer waits, and with it the thread that accepts. 0 where that thread does other work. */
+	unsigned grace_ms;
 	struct http_connections_counts *counts;
 };
 

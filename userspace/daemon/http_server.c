@@ -26,6 +26,8 @@
 #define BODY_GIVE_UP_FACTOR 16
 #define LABEL_NONE "none"
 #define MS_PER_S 1000u
+/* What a thread may take to be started and to read a request that is there already, on a busy machine. */
+#define ACCEPT_GRACE_MS 100
 
 struct http_server {
 	struct MHD_Daemon *mhd;
@@ -318,9 +320,12 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 		.places = options->max_connections,
 		.per_source = options->per_source,
 		.patience_s = options->patience_s,
+		.grace_ms = options->thread_per_connection ? ACCEPT_GRACE_MS : 0,
 		.counts = metrics_connections(listener->d->metrics, listener->kind),
 	};
 	struct http_server *server = calloc(1, sizeof(*server));
+	/* With a thread per connection, libmicrohttpd does not stop accepting at its limit, it closes: those that have been told to go must fit. */
+	unsigned connection_limit = options->max_connections * (options->thread_per_connection ? 2 : 1);
 	unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
 	struct MHD_OptionItem more[] = {
 		{options->threads > 1 && !options->thread_per_connection ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END,
@@ -340,7 +345,7 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log,
 		NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
 		MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_s,
+		MHD_OPTION_CONNECTION_LIMIT, connection_limit, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_s,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
 	if (server->mhd)
 		return server;

@@ -82,10 +82,17 @@ int listen_tcp(const char *address, int backlog, char *error, size_t error_size)
 	return fd;
 }
 
-int listen_unix(const char *path, unsigned mode, const char *group, char *error, size_t error_size)
+int listen_unix(const char *path, int backlog, unsigned mode, const char *group, char *error, size_t error_size)
 {
 	int fd = wire_listen(path, mode, group);
 
+	/* The writer's one client needs a short queue, this socket a long one: who finds it full is refused at once (EAGAIN). */
+	if (fd >= 0 && listen(fd, backlog)) {
+		int err = -errno;
+
+		close(fd);
+		fd = err;
+	}
 	if (fd == -EADDRINUSE)
 		snprintf(error, error_size, "cannot listen on %s: another sluiced is running there", path);
 	else if (fd == -EINVAL && *group)

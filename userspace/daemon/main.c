@@ -38,14 +38,15 @@
 
 #define PUBLIC_BACKLOG 16384
 #define PUBLIC_BODY_MAX 4096
-#define CONTROL_BACKLOG 128
+#define CONTROL_BACKLOG 4096
 #define CONTROL_BODY_MAX 65536
 #define CONTROL_IDLE_S 60
 /* A whole request must come within so many times the idle time. */
 #define PATIENCE_FACTOR 2
-#define CONTROL_CONNECTIONS 64
+#define CONTROL_CONNECTIONS 256
 #define SOCKET_MODE 0660
-#define SPARE_FILES 512
+/* For maps and files, and twice CONTROL_CONNECTIONS for each of two listeners. */
+#define SPARE_FILES 1536
 #define DRAIN_MS 3000
 
 enum { LISTEN_PUBLIC, LISTEN_CONTROL_UNIX, LISTEN_CONTROL_TCP, LISTEN_COUNT };
@@ -232,8 +233,8 @@ static int open_sockets(struct daemon *d, struct servers *s, char *error, size_t
 	if (s->fds[LISTEN_PUBLIC] < 0)
 		return s->fds[LISTEN_PUBLIC];
 	make_socket_directory(config->daemon.control_socket);
-	s->fds[LISTEN_CONTROL_UNIX] =
-		listen_unix(config->daemon.control_socket, SOCKET_MODE, config->daemon.control_group, error, size);
+	s->fds[LISTEN_CONTROL_UNIX] = listen_unix(
+		config->daemon.control_socket, CONTROL_BACKLOG, SOCKET_MODE, config->daemon.control_group, error, size);
 	if (s->fds[LISTEN_CONTROL_UNIX] < 0)
 		return s->fds[LISTEN_CONTROL_UNIX];
 	if (*config->daemon.control_listen) {
@@ -301,26 +302,29 @@ static int start_servers(struct daemon *d, struct servers *s, char *error, size_
 	return err;
 }
 
-static void raise_file_limit(const struct config *config)
+/* Raises the limit of open files as far as it goes, and keeps to as many connections as fit below it: those that wait must give way before the
+ * files run out, because then nobody could come in at all.
+ */
+static void fit_connections(struct config *config)
 {
-	rlim_t wanted = (rlim_t)config->daemon.max_connections + SPARE_FILES;
-	struct rlimit limit;
+	rlim_t wanted = (rlim_t)config->daemon.max_connections + SPARE_FILES, fit;
+	struct rlimit limit, higher = {.rlim_cur = wanted, .rlim_max = wanted};
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
 		return;
-	if (limit.rlim_max < wanted) {
-		struct rlimit higher = {.rlim_cur = wanted, .rlim_max = wanted};
-
-		if (!setrlimit(RLIMIT_NOFILE, &higher))
-			return;
-		log_warn("open files are limited to %llu: fewer connections than daemon.max_connections (%u) fit",
-			(unsigned long long)limit.rlim_max, config->daemon.max_connections);
-		wanted = limit.rlim_max;
-	}
-	limit.rlim_cur = wanted;
-	if (setrlimit(RLIMIT_NOFILE, &limit))
-		log_warn("cannot raise the limit of open files to %llu: %s", (unsigned long long)wanted,
-			strerror(errno));
+	if (limit.rlim_max >= wanted)
+		higher.rlim_max = limit.rlim_max;
+	if (!setrlimit(RLIMIT_NOFILE, &higher))
+		return;
+	higher = (struct rlimit){.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+	if (!setrlimit(RLIMIT_NOFILE, &higher))
+		limit.rlim_cur = limit.rlim_max;
+	fit = limit.rlim_cur > 2 * SPARE_FILES ? limit.rlim_cur - SPARE_FILES : limit.rlim_cur / 2;
+	if (fit >= config->daemon.max_connections)
+		return;
+	log_warn("open files are limited to %llu: %llu connections fit, not daemon.max_connections (%u)",
+		(unsigned long long)limit.rlim_cur, (unsigned long long)fit, config->daemon.max_connections);
+	config->daemon.max_connections = fit ? (uint32_t)fit : 1;
 }
 
 static int start(struct daemon *d, struct servers *s, char *error, size_t size)
@@ -337,7 +341,7 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		err = open_sockets(d, s, error, size);
 	if (err)
 		return err;
-	raise_file_limit(&d->config);
+	fit_connections(&d->config);
 	err = privileges_drop(&d->config, error, size);
 	if (err)
 		return err;
