@@ -82,8 +82,8 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 	action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
 	if (action != SLUICE_ACTION_DROP)
 		handshake_note(pkt, action == SLUICE_ACTION_ANSWER);
-	if (!pkt->allowed) /* this packet may have made the bucket */
-		rate_note_verdict(bucket ?: rate_of_source(&pkt->source), reason);
+	if (!pkt->allowed) /* found anew: this packet may have made the bucket, or another has taken its place */
+		rate_note_verdict(rate_of_source(&pkt->source), reason);
 	return reason;
 }
 
@@ -187,7 +187,7 @@ int sluice_door(struct sluice_call *call)
 	call->serial = judge.serial_known ? judge.token.serial : 0;
 	call->admission = judge.admission;
 	if (!pkt.allowed && reason != SLUICE_REASON_DENIED)
-		rate_note_verdict(rate_of_source(&judge.admission.source), reason);
+		rate_note_verdict(rate_of_source(&pkt.source), reason);
 	if (judge.serial_known)
 		pkt.sale = judge.token.sale;
 	if (pkt.control & SLUICE_CONTROL_WATCH)

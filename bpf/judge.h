@@ -41,6 +41,7 @@ struct judge {
 	__u8 only_looks;   /* decide, but take nothing and charge nothing: ADMITTED means that it would have been */
 	__u8 serial_known; /* out: the MAC was good */
 	__u8 pad[4];
+	__u64 paced_ns;                    /* that judge_check_pace has charged */
 	struct sluice_admission admission; /* in: source; out: all of it when admitted */
 };
 
@@ -175,17 +176,27 @@ static __always_inline enum sluice_reason judge_check_pace(
 		}
 		if (j->only_looks)
 			return SLUICE_REASON_NONE;
-		if (__sync_val_compare_and_swap(&units->pace_tat, old, next) == old)
+		if (__sync_val_compare_and_swap(&units->pace_tat, old, next) == old) {
+			j->paced_ns = j->token.quantity * pace.interval_ns;
 			return SLUICE_REASON_NONE;
+		}
 	}
 	return SLUICE_REASON_CONTENDED;
+}
+
+/* Inserts if absent: 0 or a negative errno, of which only 32 bits are good. Before Linux 6.4 maps return an int, and the upper half of the
+ * register is zero, so that a long would read -EEXIST as 4294967279.
+ */
+static __always_inline int judge_insert(void *map, const void *key, const void *value)
+{
+	return (int)bpf_map_update_elem(map, key, value, BPF_NOEXIST);
 }
 
 static __always_inline enum sluice_reason judge_claim_token(struct judge *j, const struct sluice_admission *claim)
 {
 	__u64 serial = j->token.serial;
 	enum sluice_reason reason;
-	long err = bpf_map_update_elem(&admissions, &serial, claim, BPF_NOEXIST);
+	int err = judge_insert(&admissions, &serial, claim);
 
 	if (!err)
 		return SLUICE_REASON_NONE;
@@ -201,10 +212,10 @@ static __always_inline enum sluice_reason judge_count_buyer(struct judge *j, __u
 	struct sluice_buyer_key key = {.buyer = j->token.buyer, .sale = j->token.sale};
 	struct sluice_buyer fresh = {.units = j->token.quantity};
 	struct sluice_buyer *buyer;
-	long err;
+	int err;
 
 	/* Nearly every buyer is new, so the insert comes first. */
-	err = bpf_map_update_elem(&buyers, &key, &fresh, BPF_NOEXIST);
+	err = judge_insert(&buyers, &key, &fresh);
 	if (!err)
 		return SLUICE_REASON_NONE;
 	if (err != -ERRNO_EEXIST)
@@ -377,8 +388,12 @@ __noinline int judge_decide(struct judge *j)
 	reason = judge_check_flow(j, sale, units, ctl);
 	if (j->only_looks)
 		return reason == SLUICE_REASON_NONE ? SLUICE_REASON_ADMITTED : reason;
-	if (reason == SLUICE_REASON_NONE)
+	if (reason == SLUICE_REASON_NONE) {
 		reason = judge_admit(j, sale, units, ctl, wall);
+		/* The pace is a claim too: who was not admitted gives it back. */
+		if (reason != SLUICE_REASON_ADMITTED && j->paced_ns)
+			__sync_fetch_and_add(&units->pace_tat, -j->paced_ns);
+	}
 	if (reason != SLUICE_REASON_ADMITTED && reason != SLUICE_REASON_ADMITTED_AGAIN)
 		judge_charge_token(j);
 	return reason;

@@ -857,9 +857,28 @@ static int setup_small_gate(void **state)
 	return 0;
 }
 
+static void who_is_not_admitted_gives_the_pace_back(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token tokens[] = {gate_token(1, 1), gate_token(2, 1), gate_token(3, 3)};
+	static const int reasons[] = {SLUICE_REASON_ADMITTED, SLUICE_REASON_BUYER_LIMIT, SLUICE_REASON_ADMITTED};
+
+	gate->sales[GATE_SALE].pace =
+		(struct sluice_limit){.interval_ns = 3600000000000ULL, .tolerance_ns = 3600000000000ULL};
+	for (int i = 0; i < 3; i++) {
+		char text[SLUICE_TOKEN_TEXT + 1];
+		struct run run;
+
+		gate_token_text(gate, &tokens[i], text);
+		gate_order(gate, i & 1, (uint16_t)(43000 + i), text, &run);
+		expect_reason(&run, reasons[i], "order %d of a sale whose pace allows two", i + 1);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		gate_test(who_is_not_admitted_gives_the_pace_back),
 		gate_test(an_admission_is_recorded_once_with_all_that_is_known),
 		gate_test(one_token_a_thousand_times_is_one_unit),
 		gate_test(the_call_door_gives_the_admission_again),
