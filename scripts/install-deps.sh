@@ -12,7 +12,7 @@ usage()
 usage: scripts/install-deps.sh [--for PURPOSE[,PURPOSE...]] [--check] [--quiet] [--help]
 
 Installs what Sluice needs to be built, tested, shown, measured and linted on Debian 12.
-  --for     only for these: build test fuzz kernels package demo bench lint (all of them)
+  --for     only for these: build test fuzz kernels package checkdeb demo bench lint (all of them)
   --check   install nothing; say what is missing, exit 1 if something is
   --quiet   say nothing if nothing is missing
 Needs root or sudo if something is missing. Exit codes: 0 all there, 1 something is missing, 2 usage.
@@ -58,7 +58,11 @@ test   nghttp2-client     cmd:h2load
 test   apache2-utils      cmd:ab
 test   nodejs             cmd:node
 test   bash-completion    file:/usr/share/bash-completion/bash_completion
+build  libseccomp-dev     mod:libseccomp
 test   mandoc             cmd:mandoc
+test   groff-base         cmd:groff
+test   systemd            cmd:systemd-analyze
+test   binutils           cmd:readelf
 test   xdp-tools          cmd:xdp-loader
 fuzz   clang              cmd:clang
 fuzz   libclang-rt-14-dev file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
@@ -69,6 +73,7 @@ package dpkg-dev          cmd:dpkg-shlibdeps
 package fakeroot          cmd:fakeroot
 package mandoc            cmd:mandoc
 package lintian           cmd:lintian
+checkdeb debootstrap      cmd:debootstrap
 demo   sqlite3            cmd:sqlite3
 bench  xdp-tools          cmd:xdp-trafficgen
 bench  nginx-light        cmd:nginx
