@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* A crowd of HTTP clients without sockets: what a client would send next is made out of the very frame that it got, so nothing has to
- * be remembered, and a client's turn costs a fraction of a microsecond. `syn` opens connections (crowd.c feeds it, in live frame mode)
- * until as many are under way as shall be, then waits until half of them are over, so that both sides work on many frames at once. `reply` sits on the clients' interface and goes on from the server's SYN-ACK (its request, with the handshake's
- * ACK) and from its FIN (ACK and FIN). A client with a kernel sends two bare ACKs more; docs/peers.md says what that means.
+/* A crowd of HTTP clients without sockets, which sends what a client with a kernel sends, packet by packet: SYN; ACK and request;
+ * ACK of the answer, FIN. `reply` sits on the clients' interface, makes the ACK out of the very frame that it got, and notes whose turn it is
+ * to ask or to hang up. `feed`, which crowd.c runs in live frame mode, sends requests and FINs, and opens connections until as many are under
+ * way as shall be; then it waits until half of them are over, so that both sides work on many frames at once. Nothing
+ * is remembered of a conversation but its next turn, so one CPU holds some hundred thousand a second.
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -18,10 +19,17 @@
 /* Frames leave by bpf_redirect() to the interface that they came from: with XDP_TX, veth wakes only a peer with an XDP program. */
 
 #define HEADERS (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct tcphdr))
+#define MSS_OPTION 4
 #define FIRST_PORT 1024
 #define PORTS 60000
 #define LOOK_EVERY 256 /* turns without work between two looks at the clock */
 #define STATUS_AT 9    /* "HTTP/1.1 409": where the digits are */
+
+#define FIN 1
+#define SYN 2
+#define RST 4
+#define PSH 8
+#define ACK 16
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -35,18 +43,18 @@ struct {
 	__type(value, struct crowd_request);
 } requests SEC(".maps");
 
+/* Who asks or hangs up next. Full: the turn is lost, and the conversation stuck. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, CROWD_TURNS);
+	__type(value, struct crowd_turn);
+} turns SEC(".maps");
+
 struct headers {
 	struct ethhdr eth;
 	struct iphdr ip;
 	struct tcphdr tcp;
 } __attribute__((packed));
-
-/* Who talks to whom, from the client's side; addresses and ports in network byte order, numbers in host order. */
-struct flow {
-	__u32 source;
-	__u16 port;
-	__u32 seq, ack;
-};
 
 typedef __u16 __attribute__((may_alias)) word;
 
@@ -60,9 +68,9 @@ static __always_inline __u16 fold(__u64 sum)
 
 /* Writes all headers anew. `length`: TCP payload, whose sum is `payload_sum`. `mss`: four bytes of options follow, summed up in it too. */
 static __always_inline void write_headers(
-	struct headers *h, const struct flow *flow, __u8 flags, bool mss, __u16 length, __u32 payload_sum)
+	struct headers *h, const struct crowd_turn *turn, __u8 flags, bool mss, __u16 length, __u32 payload_sum)
 {
-	__u16 tcp_length = sizeof(struct tcphdr) + (mss ? 4 : 0) + length;
+	__u16 tcp_length = sizeof(struct tcphdr) + (mss ? MSS_OPTION : 0) + length;
 	const word *words = (const word *)&h->ip;
 	__u64 sum = 0;
 
@@ -78,15 +86,15 @@ static __always_inline void write_headers(
 	h->ip.frag_off = bpf_htons(0x4000);
 	h->ip.ttl = 64;
 	h->ip.protocol = IPPROTO_TCP;
-	h->ip.saddr = flow->source;
+	h->ip.saddr = turn->source;
 	h->ip.daddr = config.server;
 	for (int i = 0; i < 10; i++)
 		sum += words[i];
 	h->ip.check = fold(sum);
-	h->tcp.source = flow->port;
+	h->tcp.source = turn->port;
 	h->tcp.dest = config.port;
-	h->tcp.seq = bpf_htonl(flow->seq);
-	h->tcp.ack_seq = bpf_htonl(flow->ack);
+	h->tcp.seq = bpf_htonl(turn->seq);
+	h->tcp.ack_seq = bpf_htonl(turn->ack);
 	h->tcp.doff = mss ? 6 : 5;
 	((__u8 *)&h->tcp)[13] = flags;
 	h->tcp.window = 0xffff;
@@ -96,12 +104,6 @@ static __always_inline void write_headers(
 		sum += words[i];
 	h->tcp.check = fold(sum);
 }
-
-#define FIN 1
-#define SYN 2
-#define RST 4
-#define PSH 8
-#define ACK 16
 
 /* Whether another connection may be opened now. */
 static __always_inline bool may_open(void)
@@ -129,42 +131,21 @@ static __always_inline bool may_open(void)
 	return false;
 }
 
-SEC("xdp")
-int syn(struct xdp_md *ctx)
+/* Cuts the frame to headers and `length` bytes more. Every frame here is long enough. Returns the headers, or NULL. */
+static __always_inline struct headers *cut(struct xdp_md *ctx, __u32 length)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct headers *h = data;
-	__u32 *mss = (__u32 *)(h + 1);
-	__u64 n = config.first + seen.started;
-	struct flow flow = {
-		.source = bpf_htonl(config.first_source + n % config.sources),
-		.port = bpf_htons(FIRST_PORT + n / config.sources % PORTS),
-		.seq = n * 0x9e3779b1u,
-	};
+	long have = (long)ctx->data_end - (long)ctx->data;
+	struct headers *h;
 
-	if ((void *)(mss + 1) > end)
-		return XDP_ABORTED;
-	if (!may_open())
-		return XDP_DROP;
-	*mss = bpf_htonl(0x020405b4); /* 1460 */
-	write_headers(h, &flow, SYN, true, 0, fold((*mss & 0xffff) + (*mss >> 16)) ^ 0xffff);
-	seen.started++;
-	return bpf_redirect(config.out_ifindex, 0);
+	/* Left alone, the compiler would subtract in 32 bits, which the verifier does not allow with packet pointers. */
+	asm volatile("" : "+r"(have));
+	if (bpf_xdp_adjust_tail(ctx, (int)((long)(HEADERS + length) - have)))
+		return NULL;
+	h = (void *)(long)ctx->data;
+	return (void *)(h + 1) > (void *)(long)ctx->data_end ? NULL : h;
 }
 
-/* Makes the frame `want` bytes long, its headers at the front. Frames of the sender's own pages have room behind them, those that a
- * kernel sent have it before them.
- */
-static __always_inline int resize(struct xdp_md *ctx, int want)
-{
-	int more = want - (int)(ctx->data_end - ctx->data);
-
-	if (!more || !bpf_xdp_adjust_tail(ctx, more))
-		return 0;
-	return more > 0 ? bpf_xdp_adjust_head(ctx, -more) : -1;
-}
-
-static __always_inline int ask(struct xdp_md *ctx, const struct flow *flow)
+static __always_inline int ask(struct xdp_md *ctx, const struct crowd_turn *turn)
 {
 	__u32 index = config.requests ? seen.asked % config.requests : 0, length;
 	struct crowd_request *request = bpf_map_lookup_elem(&requests, &index);
@@ -175,14 +156,10 @@ static __always_inline int ask(struct xdp_md *ctx, const struct flow *flow)
 	length = request->len;
 	if (length == 0 || length > CROWD_REQUEST_MAX)
 		return XDP_ABORTED;
-	if (resize(ctx, HEADERS + length)) {
-		seen.cannot_grow++;
-		return XDP_DROP;
-	}
-	h = (void *)(long)ctx->data;
-	if ((void *)(h + 1) > (void *)(long)ctx->data_end)
+	h = cut(ctx, length);
+	if (!h)
 		return XDP_ABORTED;
-	write_headers(h, flow, PSH | ACK, false, length, request->sum);
+	write_headers(h, turn, PSH | ACK, false, length, request->sum);
 	if (bpf_xdp_store_bytes(ctx, HEADERS, request->bytes, length))
 		return XDP_ABORTED;
 	seen.asked++;
@@ -191,17 +168,43 @@ static __always_inline int ask(struct xdp_md *ctx, const struct flow *flow)
 	return bpf_redirect(config.out_ifindex, 0);
 }
 
-static __always_inline int hang_up(struct xdp_md *ctx, const struct flow *flow)
+static __always_inline int hang_up(struct xdp_md *ctx, const struct crowd_turn *turn)
 {
-	struct headers *h;
+	struct headers *h = cut(ctx, 0);
 
-	if (resize(ctx, HEADERS))
+	if (!h)
 		return XDP_ABORTED;
-	h = (void *)(long)ctx->data;
-	if ((void *)(h + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
-	write_headers(h, flow, FIN | ACK, false, 0, 0);
+	write_headers(h, turn, FIN | ACK, false, 0, 0);
 	return bpf_redirect(config.out_ifindex, 0);
+}
+
+static __always_inline int open_connection(struct xdp_md *ctx)
+{
+	__u64 n = config.first + seen.started;
+	struct crowd_turn turn = {
+		.source = bpf_htonl(config.first_source + n % config.sources),
+		.port = bpf_htons(FIRST_PORT + n / config.sources % PORTS),
+		.seq = n * 0x9e3779b1u,
+	};
+	struct headers *h = cut(ctx, MSS_OPTION);
+	__u32 *mss = (__u32 *)(h + 1);
+
+	if (!h || (void *)(mss + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	*mss = bpf_htonl(0x020405b4); /* 1460 */
+	write_headers(h, &turn, SYN, true, 0, fold((*mss & 0xffff) + (*mss >> 16)) ^ 0xffff);
+	seen.started++;
+	return bpf_redirect(config.out_ifindex, 0);
+}
+
+SEC("xdp")
+int feed(struct xdp_md *ctx)
+{
+	struct crowd_turn turn;
+
+	if (!bpf_map_pop_elem(&turns, &turn))
+		return turn.kind == CROWD_ASK ? ask(ctx, &turn) : hang_up(ctx, &turn);
+	return may_open() ? open_connection(ctx) : XDP_DROP;
 }
 
 /* The status line's number, 0 if there is none. */
@@ -224,8 +227,8 @@ int reply(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct headers *h = data;
+	struct crowd_turn turn;
 	__u32 length, header;
-	struct flow flow;
 	__u8 flags;
 
 	if ((void *)(h + 1) > end || h->eth.h_proto != bpf_htons(ETH_P_IP) || h->ip.protocol != IPPROTO_TCP ||
@@ -233,23 +236,27 @@ int reply(struct xdp_md *ctx)
 		return XDP_PASS;
 	flags = ((__u8 *)&h->tcp)[13];
 	header = h->tcp.doff * 4;
-	length = bpf_ntohs(h->ip.tot_len) - sizeof(h->ip) - header;
-	flow = (struct flow){.source = h->ip.daddr,
+	length = (bpf_ntohs(h->ip.tot_len) - sizeof(h->ip) - header) & 0xffff;
+	turn = (struct crowd_turn){.source = h->ip.daddr,
 		.port = h->tcp.dest,
+		.kind = flags & SYN ? CROWD_ASK : CROWD_HANG_UP,
 		.seq = bpf_ntohl(h->tcp.ack_seq),
-		.ack = bpf_ntohl(h->tcp.seq) + (length & 0xffff) + (flags & (SYN | FIN) ? 1 : 0)};
+		.ack = bpf_ntohl(h->tcp.seq) + length + (flags & (SYN | FIN) ? 1 : 0)};
 	if (flags & RST) {
 		seen.resets++;
-		if (!config.expect)
+		if (!config.expect && !config.fire)
 			seen.done++;
 		return XDP_DROP;
 	}
-	if (flags & SYN)
-		return ask(ctx, &flow);
-	if (length & 0xffff)
+	if (length && !config.fire)
 		note(status_of((void *)&h->tcp + (header & 0x3c), end));
-	if (!(flags & FIN))
+	if (!(flags & (SYN | FIN)))
 		return XDP_DROP;
-	seen.done++;
-	return hang_up(ctx, &flow);
+	h = cut(ctx, 0);
+	if (!h || bpf_map_push_elem(&turns, &turn, 0))
+		return XDP_ABORTED;
+	write_headers(h, &turn, ACK, false, 0, 0);
+	if (flags & FIN && !config.fire)
+		seen.done++;
+	return bpf_redirect(config.out_ifindex, 0);
 }

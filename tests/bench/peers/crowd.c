@@ -16,7 +16,6 @@
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <netinet/ether.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -38,7 +37,7 @@
 #include "crowd.h"
 
 #define NS_PER_S 1000000000ULL
-#define SYN_FRAME (14 + 20 + 24)
+#define LONGEST_FRAME (14 + 20 + 20 + CROWD_REQUEST_MAX) /* each is cut to what is sent */
 #define BATCH 64u
 #define LOOK_EVERY_US 100000
 #define LINE_MAX_BYTES 160
@@ -247,7 +246,7 @@ static void on_alarm(int signal)
  */
 static void feed(int fd)
 {
-	static unsigned char frame[SYN_FRAME];
+	static unsigned char frame[LONGEST_FRAME];
 	struct xdp_md context = {.data_end = sizeof(frame)};
 	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = sizeof(frame), .ctx_in = &context,
 		.ctx_size_in = sizeof(context), .repeat = INT_MAX, .flags = BPF_F_TEST_XDP_LIVE_FRAMES,
@@ -272,20 +271,11 @@ static void run(int fd, volatile struct crowd_seen *seen)
 		now = now_ns();
 	}
 	printf("{\"seconds\":%.6f,\"started\":%llu,\"asked\":%llu,\"done\":%llu,\"unexpected\":%llu,\"resets\":%llu,"
-	       "\"stuck\":%llu,\"cannot_grow\":%llu,\"last_status\":%llu}\n",
+	       "\"stuck\":%llu,\"last_status\":%llu}\n",
 		(double)(now - began) / NS_PER_S, (unsigned long long)seen->started, (unsigned long long)seen->asked,
 		(unsigned long long)(seen->done < seen->asked ? seen->done : seen->asked),
 		(unsigned long long)seen->unexpected, (unsigned long long)seen->resets, (unsigned long long)seen->stuck,
-		(unsigned long long)seen->cannot_grow, (unsigned long long)seen->last_status);
-}
-
-/* The thread that receives has the same CPU, and goes first. */
-static void give_way(void)
-{
-	const struct sched_param none = {0};
-
-	if (sched_setscheduler(0, SCHED_IDLE, &none))
-		die("cannot lower the own priority: %s", strerror(errno));
+		(unsigned long long)seen->last_status);
 }
 
 int main(int argc, char **argv)
@@ -305,8 +295,7 @@ int main(int argc, char **argv)
 	err = bpf_xdp_attach((int)load.config.out_ifindex, program_of(object, "reply"), XDP_FLAGS_DRV_MODE, NULL);
 	if (err)
 		die("cannot attach to %s: %s", load.device, strerror(-err));
-	give_way();
-	run(program_of(object, "syn"), seen_of(object));
+	run(program_of(object, "feed"), seen_of(object));
 	bpf_xdp_attach((int)load.config.out_ifindex, before_fd, XDP_FLAGS_DRV_MODE, NULL);
 	bpf_object__close(object);
 	free(load.requests);

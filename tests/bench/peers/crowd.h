@@ -10,11 +10,23 @@
 /* Connections of which none went on for so long are given up. */
 #define CROWD_STUCK_NS 250000000ULL
 
+#define CROWD_TURNS 4096
+
 struct crowd_request {
 	__u16 len;
 	__u16 pad;
 	__u32 sum; /* ones' complement sum of `bytes` as 16-bit words in memory order, folded */
 	__u8 bytes[CROWD_REQUEST_MAX];
+};
+
+enum crowd_turn_kind { CROWD_ASK, CROWD_HANG_UP };
+
+/* What a client sends next; addresses and ports in network byte order, numbers in host order. */
+struct crowd_turn {
+	__u32 source;
+	__u16 port;
+	__u16 kind; /* enum crowd_turn_kind */
+	__u32 seq, ack;
 };
 
 /* Constants of a run, set before the programs are loaded. */
@@ -37,9 +49,8 @@ struct crowd_config {
 struct crowd_seen {
 	__u64 started, asked, done, unexpected, resets;
 	__u64 last_status;
-	__u64 cannot_grow;
 	__u64 stuck;                              /* given up */
-	__u64 filling, idle, last_over, moved_ns; /* of `syn` alone */
+	__u64 filling, idle, last_over, moved_ns; /* of `feed` alone */
 };
 
 #endif
