@@ -31,7 +31,7 @@ static void valid_times_are_read_to_the_nanosecond(void **state)
 		{"2026-11-22T17:30:00+05:30", 1795348800 * S},
 		{"2026-11-22T00:15:00-11:45", 1795348800 * S},
 		{"2000-02-29T00:00:00Z", 951782400 * S},
-		{"2262-12-31T23:59:59.999999999Z", 9246182399 * S + 999999999},
+		{"2262-04-11T23:47:16.854775807Z", 9223372036 * S + 854775807},
 	};
 
 	(void)state;
@@ -53,7 +53,7 @@ static void invalid_times_are_refused(void **state)
 		"1970-01-01T00:30:00+01:00", "2026-11-22T12:00:00+0100", "2026-11-22T12:00:00+1:00",
 		"2026-11-22T12:00:00+24:00", "2026-11-22T12:00:00+01:60", "+026-11-22T12:00:00Z",
 		"2026-1 -22T12:00:00Z", "99999-01-01T00:00:00Z", "2026-11-22T12:00:00Zjunk",
-		"\xff\xff\xff\xff-11-22T12:00:00Z"};
+		"2262-04-11T23:47:16.854775808Z", "2262-12-31T23:59:59-23:59", "\xff\xff\xff\xff-11-22T12:00:00Z"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -85,7 +85,7 @@ static void truncated_times_are_refused(void **state)
 static void every_day_agrees_with_the_c_library(void **state)
 {
 	(void)state;
-	for (int64_t day = 0; day * 86400 < 9246182400; day++) {
+	for (int64_t day = 0; day * 86400 < 9223286400; day++) { /* to 2262-04-10, the last whole day */
 		time_t seconds = (time_t)(day * 86400 + day % 86400);
 		char expected[TIME_TEXT_MAX], text[TIME_TEXT_MAX];
 		struct tm tm;

@@ -14,7 +14,8 @@
 #define NS_PER_MS 1000000ULL
 #define DAY_S 86400LL
 #define YEAR_MIN 1970
-#define YEAR_MAX 2262 /* the last whole year that a signed 64-bit count of ns reaches is 2261; u64 holds all of 2262 */
+#define YEAR_MAX 2262                     /* the last year of which a signed 64-bit count of ns has a part */
+#define WALL_NS_MAX ((uint64_t)INT64_MAX) /* the ledger and JSON have signed integers */
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -153,6 +154,8 @@ int time_parse_rfc3339(const char *text, uint64_t *wall_ns)
 		return -EINVAL;
 	total_s = days_from_civil(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second - offset_s;
 	if (total_s < 0)
+		return -EINVAL;
+	if ((uint64_t)total_s * NS_PER_S + fraction_ns > WALL_NS_MAX) /* no wrap: the year is 2263 at most */
 		return -EINVAL;
 	*wall_ns = (uint64_t)total_s * NS_PER_S + fraction_ns;
 	return 0;
