@@ -284,12 +284,23 @@ static void event_list(struct input *input)
 		addr.hi ? 1 + length % 128 : 112 + length % 17, expires ? world_wall_ns() + expires : 0);
 }
 
+/* What another CPU, or the daemon, may do while a judge is at work. */
+static void take_all_units(void)
+{
+	world_move_stock(WORLD_SALE, -WORLD_STOCK);
+	world_move_stock(WORLD_OTHER_SALE, -WORLD_STOCK);
+}
+
 static void event_fault(struct input *input)
 {
 	uint8_t what = input_u8(input), value = input_u8(input);
 	static const char *const full[] = {"admissions", "buyers", "ring"};
 
-	if (what & 1) {
+	if (what & 0x80) {
+		shim.meanwhile_update = value & 3;
+		shim.meanwhile = take_all_units;
+		shim.has_short_errors = value & 4;
+	} else if (what & 1) {
 		shim.failing_update = value & 3;
 		shim.update_error = value & 4 ? -16 : value & 8 ? -12 : -7; /* EBUSY, ENOMEM, E2BIG */
 	} else {

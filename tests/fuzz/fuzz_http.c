@@ -100,8 +100,8 @@ static void check_match(const char *pattern, const char *path, char captures[HTT
 static void try_match(struct input *input)
 {
 	static const char *const patterns[] = {"/", "/v1/sales/{}", "/v1/sales/{}/stock", "/v1/lists/{}/{*}",
-		"/v1/orders/{}", "/{}/{}/{}", "{}{}", "/v1/sales/{}/tokens"};
-	const char *pattern = patterns[input_u8(input) % 8];
+		"/v1/orders/{}", "/{}/{}/{}", "{}{}", "/v1/sales/{}/tokens", "/{}/{}/{}/{}"};
+	const char *pattern = patterns[(uint8_t)(input_u8(input) - '0') % (sizeof(patterns) / sizeof(patterns[0]))];
 	char captures[HTTP_CAPTURES][HTTP_CAPTURE_MAX + 1];
 	char *path = malloc(input->left + 1);
 	int match;

@@ -54,6 +54,8 @@ static void try_time(const char *text)
 	time_format_rfc3339(wall, out);
 	CHECK(!time_parse_rfc3339(out, &again), "\"%s\" does not read again", out);
 	CHECK(wall / 1000000 == again / 1000000, "\"%s\" became \"%s\"", text, out); /* it writes milliseconds */
+	if (strchr("Zz", text[strlen(text) - 1]))
+		CHECK(!strncmp(text, out, 10) && !strncmp(text + 11, out + 11, 8), "\"%s\" became \"%s\"", text, out);
 }
 
 static void try_duration(const char *text)

@@ -28,7 +28,8 @@
 #define STEPS_MAX 48
 #define BODY_BYTES 4096
 #define PER_BUYER 2
-#define STOCK 20
+#define STOCK 6
+#define SALES_KNOWN 8 /* sales whose figures are followed: ids below this */
 
 int __real_poll(struct pollfd *pollers, nfds_t count, int timeout_ms);
 int __wrap_poll(struct pollfd *pollers, nfds_t count, int timeout_ms);
@@ -73,11 +74,32 @@ static struct {
 	uint64_t next_id;
 	uint8_t in[ANSWER_BYTES_MAX];
 	size_t in_length;
-	uint64_t stored[STORED_MAX];
+	struct wire_admit stored[STORED_MAX];
 	unsigned stored_count;
+	unsigned per_buyer[SALES_KNOWN];
 } side;
 
 /* --- answers ------------------------------------------------------------------------------------------------------------------------ */
+/* A record that the ledger has just stored. */
+static void check_stored(const struct wire_admit *record)
+{
+	uint64_t units = record->quantity;
+
+	CHECK(record->quantity, "an order of nothing");
+	for (unsigned i = 0; i < side.stored_count; i++) {
+		CHECK(side.stored[i].serial != record->serial, "order %llx was stored twice",
+			(unsigned long long)record->serial);
+		if (side.stored[i].sale == record->sale && side.stored[i].buyer == record->buyer)
+			units += side.stored[i].quantity;
+	}
+	if (record->sale < SALES_KNOWN)
+		CHECK(units <= side.per_buyer[record->sale], "buyer %llu has %llu units of sale %u, and may have %u",
+			(unsigned long long)record->buyer, (unsigned long long)units, record->sale,
+			side.per_buyer[record->sale]);
+	if (side.stored_count < STORED_MAX)
+		side.stored[side.stored_count++] = *record;
+}
+
 static void check_acks(const struct sent_frame *frame, const struct wire_ack *acks, size_t count)
 {
 	CHECK(count == frame->count, "%zu acknowledgements for %u records", count, frame->count);
@@ -87,27 +109,45 @@ static void check_acks(const struct sent_frame *frame, const struct wire_ack *ac
 			acks[i].status);
 		CHECK((acks[i].status == WIRE_ACK_REFUSED) == !acks[i].seq, "seq %llu",
 			(unsigned long long)acks[i].seq);
-		if (acks[i].status != WIRE_ACK_STORED)
-			continue;
-		CHECK(frame->records[i].quantity, "an order of nothing");
-		for (unsigned k = 0; k < side.stored_count; k++)
-			CHECK(side.stored[k] != acks[i].serial, "order %llx was stored twice",
-				(unsigned long long)acks[i].serial);
-		if (side.stored_count < STORED_MAX)
-			side.stored[side.stored_count++] = acks[i].serial;
+		if (acks[i].status == WIRE_ACK_STORED)
+			check_stored(&frame->records[i]);
 	}
+}
+
+static void check_range(const json_t *sale, const char *name, json_int_t low, json_int_t high)
+{
+	const json_t *value = json_object_get(sale, name);
+
+	CHECK(json_is_integer(value) && json_integer_value(value) >= low && json_integer_value(value) <= high,
+		"%s of a sale is %lld", name, (long long)json_integer_value(value));
 }
 
 static void check_json(const void *body, size_t length, bool is_error)
 {
-	json_t *json = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
+	json_t *answer = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL), *json = answer;
+	json_int_t id;
 
 	CHECK(json_is_object(json), "an answer that is no JSON object: %.*s", (int)length, (const char *)body);
 	CHECK(!is_error || (json_string_length(json_object_get(json, "code")) && json_object_get(json, "detail")),
 		"an error without a code");
 	CHECK(!is_error || strcmp(json_string_value(json_object_get(json, "code")), "store_error") != 0,
 		"the store failed: %s", json_string_value(json_object_get(json, "detail")));
-	json_decref(json);
+	json = json_object_get(answer, "sale");
+	id = json_integer_value(json_object_get(json, "id"));
+	if (json && id < SALES_KNOWN)
+		side.per_buyer[id] = (unsigned)json_integer_value(json_object_get(json, "per_buyer"));
+	if (json) { /* as docs/writer-protocol.md has the ranges */
+		check_range(json, "id", 1, UINT32_MAX);
+		check_range(json, "opens_ns", 0, INT64_MAX);
+		check_range(json, "ends_ns", 1, INT64_MAX);
+		check_range(json, "per_buyer", 1, SLUICE_MAX_QUANTITY);
+		check_range(json, "hold_seconds", 0, UINT32_MAX);
+		check_range(json, "pace_per_second", 0, 1000000000);
+		check_range(json, "token_multiplier", 0, 1000000);
+		check_range(json, "put_in", 0, INT64_MAX);
+		CHECK(json_string_length(json_object_get(json, "slug")) <= STORE_SLUG_MAX, "slug");
+	}
+	json_decref(answer);
 }
 
 static void take_answer(const struct wire_header *header, const void *body)
@@ -196,6 +236,12 @@ static void send_frame(uint16_t type, const void *body, size_t length, size_t de
 		side.is_wild = true;
 	if (side.is_wild)
 		return;
+	/* Malformed: it ends the connection, and nothing is answered to it. */
+	if (!length || type < WIRE_HELLO || type > WIRE_QUERY ||
+		(type == WIRE_ADMIT && length % sizeof(frame->records[0]) != 0)) {
+		side.is_broken = true;
+		return;
+	}
 	CHECK(side.sent_count < SENT_MAX, "%u frames without an answer", side.sent_count);
 	side.sent_count++;
 	frame->id = header.id;
@@ -271,7 +317,6 @@ static void send_text(struct input *input, uint16_t type)
 	size_t length;
 	const uint8_t *text = input_bytes(input, input_u16(input) % BODY_BYTES, &length);
 
-	side.is_broken |= !length;
 	send_frame(type, text, length, length);
 }
 
@@ -284,7 +329,6 @@ static void send_any(struct input *input)
 
 	if (length)
 		memcpy(body, bytes, length);
-	side.is_wild = true;
 	send_frame(type == 0xff ? 0x1ff : type, body, length, more == 0xff ? UINT32_MAX : length + (more & 3));
 }
 
@@ -464,6 +508,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	}
 	side.script = &input;
 	side.steps = side.stored_count = 0;
+	for (unsigned id = 0; id < SALES_KNOWN; id++)
+		side.per_buyer[id] = PER_BUYER;
 	side.fd = -1;
 	hang_up();
 	CHECK(!writer_server_run(side.store, side.ledger, side.listener, side.stop), "the server");

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/../.." || exit 1
 SEED=20261122
 TIMEOUT_S=10    # one input that takes longer is a finding
 MEMORY_MIB=1024 # so is one that takes more
+ALLOCATION_MIB=64 # or as much at once
 mode=$1
 dir=$2
 shift 2
@@ -19,7 +20,7 @@ scratch=$(mktemp -d -p /dev/shm sluice-fuzz-run.XXXXXX 2>/dev/null || mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
 export TMPDIR=$scratch
-export ASAN_OPTIONS=quarantine_size_mb=16:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}
+export ASAN_OPTIONS=quarantine_size_mb=16:max_allocation_size_mb=$ALLOCATION_MIB${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 mkdir -p "$dir/findings" "$dir/log" || exit 1
 
 passed=0

@@ -82,6 +82,34 @@ static void save_frame(const struct frame *frame, const char *name)
 	save(&seed, "frame", name);
 }
 
+/* What frame_write does not know: fragments that are not the first, and an authentication header among the extensions. */
+static void rare_frames(void)
+{
+	struct frame frame = frame_of(false);
+	struct seed seed = {.length = 1};
+	uint8_t bytes[FRAME_MAX];
+	unsigned length;
+
+	frame.fragment = 1;
+	save_frame(&frame, "overlap4");
+	frame.fragment = 2;
+	save_frame(&frame, "later4");
+	frame = frame_of(true);
+	frame.ip6_fragment_header = true;
+	frame.fragment = 8;
+	save_frame(&frame, "overlap6");
+	frame.fragment = 16;
+	save_frame(&frame, "later6");
+	frame = frame_of(true);
+	frame.ip6_extensions = 3;
+	length = frame_write(&frame, bytes);
+	bytes[frame_ip_offset(&frame) + 40] = 51; /* the second of the three */
+	bytes[frame_ip_offset(&frame) + 49] = 2;  /* 16 bytes: it has the third within */
+	bytes[frame_ip_offset(&frame) + 48] = 6;
+	add(&seed, bytes, length);
+	save(&seed, "frame", "authenticated6");
+}
+
 static void frames(void)
 {
 	for (int ip6 = 0; ip6 <= 1; ip6++) {
@@ -236,6 +264,17 @@ static void gate_refusals(void)
 	add_u8(&seed, 2);
 	add_call(&seed, 21, 1);
 	save(&seed, "gate", "faults");
+	seed.length = 0;
+	for (unsigned update = 1; update < 4; update++) { /* all units go while a judge is at work */
+		add_u8(&seed, FAULT);
+		add_u16(&seed, 0x80 | update << 8);
+		add_order(&seed, 0, update, update, 2);
+		add_u8(&seed, STOCK);
+		add_u8(&seed, 0);
+		add_u8(&seed, 5);
+	}
+	add_call(&seed, 9, 1);
+	save(&seed, "gate", "meanwhile");
 }
 
 static void gate_lists_and_answers(void)
@@ -324,6 +363,63 @@ static void add_text(struct seed *seed, unsigned step, const char *text)
 	add(seed, text, strlen(text));
 }
 
+/* Every text and every number as long and as large as it may be. */
+static const char *longest_question(void)
+{
+	static char text[1024];
+	char slug[64], key[129];
+
+	memset(slug, 's', sizeof(slug) - 1);
+	slug[sizeof(slug) - 1] = '\0';
+	memset(key, 'k', sizeof(key) - 1);
+	key[sizeof(key) - 1] = '\0';
+	snprintf(text, sizeof(text),
+		"{\"op\":\"sale_put\",\"sale\":{\"id\":4294967295,\"slug\":\"%s\",\"opens_ns\":0,"
+		"\"ends_ns\":9223372036854775807,\"per_buyer\":100,\"hold_seconds\":4294967295,\"pace_per_second\":1000000000,"
+		"\"order_mode\":\"confirm\",\"token_multiplier\":1000000,\"paused\":true,\"ended\":true},"
+		"\"stock\":9223372036854775807,\"key\":\"%s\"}",
+		slug, key);
+	return text;
+}
+
+/* One field of a good question at a time, one above its limit. */
+static void writer_limits(void)
+{
+	static const char *const fields[][2] = {
+		{"\"id\":3", "\"id\":4294967296"},
+		{"\"opens_ns\":1", "\"opens_ns\":-1"},
+		{"\"per_buyer\":1", "\"per_buyer\":101"},
+		{"\"hold_seconds\":9", "\"hold_seconds\":4294967296"},
+		{"\"pace_per_second\":0", "\"pace_per_second\":1000000001"},
+		{"\"token_multiplier\":0", "\"token_multiplier\":1000001"},
+	};
+	struct seed seed = {.length = 0};
+	char text[1024], word[300];
+
+	for (unsigned bad = 0; bad < 6; bad++) {
+		int n = snprintf(text, sizeof(text),
+			"{\"op\":\"sale_put\",\"sale\":{\"slug\":\"drop-3\",\"ends_ns\":2,\"order_mode\":\"confirm\","
+			"\"paused\":false,\"ended\":false");
+
+		for (unsigned i = 0; i < 6; i++)
+			n += snprintf(text + n, sizeof(text) - (size_t)n, ",%s", fields[i][i == bad]);
+		snprintf(text + n, sizeof(text) - (size_t)n, "}}");
+		add_text(&seed, W_TEXT, text);
+	}
+	memset(word, 'w', sizeof(word));
+	snprintf(text, sizeof(text), "{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"%.129s\"}", word);
+	add_text(&seed, W_TEXT, text);
+	snprintf(text, sizeof(text),
+		"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"k\",\"reason\":\"%.257s\"}", word);
+	add_text(&seed, W_TEXT, text);
+	snprintf(text, sizeof(text), "{\"op\":\"orders_list\",\"sale\":0,\"state\":\"%.16s\",\"after\":0,\"limit\":1}",
+		word);
+	add_text(&seed, W_TEXT, text);
+	snprintf(text, sizeof(text), "{\"op\":\"order_get\",\"id\":\"%.17s\"}", word);
+	add_text(&seed, W_TEXT, text);
+	save(&seed, "writer", "limits");
+}
+
 static void writer_steps(void)
 {
 	struct wire_admit record = {.serial = 7, .buyer = 7, .sale = 1, .quantity = 1, .hold_seconds = 900};
@@ -351,6 +447,17 @@ static void writer_steps(void)
 	add(&seed, &record, sizeof(record)); /* what is behind the records is the next step */
 	save(&seed, "writer", "orders");
 	seed.length = 0;
+	for (unsigned i = 0; i < 4; i++) { /* three buyers take all, the fourth comes too late */
+		add_u8(&seed, W_ADMIT);
+		add_u8(&seed, 0);
+		add_u8(&seed, i + 1);
+		add_u8(&seed, 0x40 | i);
+	}
+	save(&seed, "writer", "sold_out");
+	seed.length = 0;
+	add_text(&seed, W_TEXT, longest_question());
+	save(&seed, "writer", "longest");
+	seed.length = 0;
 	add_text(&seed, W_TEXT,
 		"{\"op\":\"sale_put\",\"sale\":{\"id\":3,\"slug\":\"drop-3\",\"opens_ns\":1,\"ends_ns\":2,"
 		"\"per_buyer\":1,\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,"
@@ -366,7 +473,7 @@ static void writer_steps(void)
 	add(&seed, &header, sizeof(header));
 	add(&seed, "{\"op\":\"sales_list\"}", 19);
 	add_u8(&seed, W_FRAME);
-	add_u8(&seed, WIRE_ADMIT);
+	add_u8(&seed, WIRE_QUERY);
 	add_u8(&seed, 0xff); /* says that it is 4 GiB long */
 	add_u8(&seed, 4);
 	add(&seed, "abcd", 4);
@@ -385,6 +492,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	frames();
+	rare_frames();
 	requests();
 	gate_orders();
 	gate_shapes();
@@ -393,5 +501,6 @@ int main(int argc, char **argv)
 	gate_segments();
 	list_steps();
 	writer_steps();
+	writer_limits();
 	return 0;
 }

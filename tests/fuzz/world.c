@@ -551,6 +551,7 @@ void world_frame(const uint8_t *bytes, uint32_t length, bool at_end, struct worl
 void world_call(struct sluice_call *call)
 {
 	const struct sluice_admission *known;
+	struct sluice_token token;
 	struct before before;
 	bool admitted;
 
@@ -563,5 +564,8 @@ void world_call(struct sluice_call *call)
 	if (call->reason == SLUICE_REASON_ADMITTED_AGAIN) {
 		known = find_admitted(call->serial);
 		CHECK(known && !memcmp(known, &call->admission, sizeof(*known)), "another admission than before");
+		CHECK(!sluice_token_decode(call->token, &token) && token.buyer == known->buyer &&
+				token.sale == known->sale,
+			"somebody else's admission");
 	}
 }

@@ -88,6 +88,16 @@ struct shim_map *shim_map_register(const char *name, const void *identity, uint3
 	return map;
 }
 
+struct shim_map *shim_map_known(const void *identity)
+{
+	unsigned i = 0;
+
+	while (i < map_count && maps[i].identity != identity)
+		i++;
+	CHECK(i < map_count, "a map that nobody has used by its name");
+	return &maps[i];
+}
+
 struct shim_map *shim_map_find(const char *name)
 {
 	unsigned i = 0;
@@ -216,6 +226,8 @@ long shim_map_update(struct shim_map *map, const void *key, const void *value, u
 {
 	void *old;
 
+	if (shim.meanwhile_update && !--shim.meanwhile_update)
+		shim.meanwhile();
 	if (shim.failing_update && !--shim.failing_update)
 		return shim.update_error;
 	if (flags > BPF_EXIST)

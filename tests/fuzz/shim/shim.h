@@ -33,6 +33,9 @@ struct shim_state {
 	unsigned head_room, tail_room;
 	unsigned failing_update; /* the n-th map update from now fails with update_error; 0 = none */
 	int update_error;
+	unsigned meanwhile_update; /* at the n-th map update from now another CPU comes in between; 0 = none */
+	void (*meanwhile)(void);
+	bool has_short_errors; /* maps return errors as before Linux 6.4 */
 	/* seen */
 	unsigned sockets_held;
 	unsigned records_held;
@@ -46,8 +49,9 @@ struct shim_map;
 /* `name` may begin with '&'. The same identity gives the same map. */
 struct shim_map *shim_map_register(const char *name, const void *identity, uint32_t type, uint32_t max_entries,
 	uint32_t key_size, uint32_t value_size);
-struct shim_map *shim_map_find(const char *name); /* ends the process if nobody registered it */
-struct shim_map *shim_map_at(unsigned index);     /* NULL beyond the last */
+struct shim_map *shim_map_known(const void *identity); /* both end the process if nobody registered it */
+struct shim_map *shim_map_find(const char *name);
+struct shim_map *shim_map_at(unsigned index); /* NULL beyond the last */
 unsigned shim_map_index(const struct shim_map *map);
 uint32_t shim_map_key_size(const struct shim_map *map);
 uint32_t shim_map_value_size(const struct shim_map *map);

@@ -19,6 +19,17 @@
 
 #define SHIM_UINT(map, member) ((__u32)(sizeof(*(map)->member) / sizeof(int)))
 
+/* A map that a function got as `void *` is known by its address alone, so it must have been used by its name before. */
+struct shim_untyped {
+	int (*type)[1];
+	int (*max_entries)[1];
+	char *key;
+	char *value;
+};
+#define SHIM_IS_UNTYPED(map) __builtin_types_compatible_p(__typeof__(map), void *)
+#define SHIM_TYPED(map) \
+	((__typeof__(__builtin_choose_expr(SHIM_IS_UNTYPED(map), (struct shim_untyped *)0, (map))))(map))
+
 #define SHIM_RING(map) \
 	({ \
 		static struct shim_map *shim_known_; \
@@ -31,30 +42,37 @@
 #define SHIM_MAP(map) \
 	({ \
 		static struct shim_map *shim_known_; \
-		if (!shim_known_) \
-			shim_known_ = shim_map_register(#map, (map), SHIM_UINT(map, type), \
-				SHIM_UINT(map, max_entries), sizeof(*(map)->key), sizeof(*(map)->value)); \
+		if (SHIM_IS_UNTYPED(map)) \
+			shim_known_ = shim_map_known(map); \
+		else if (!shim_known_) \
+			shim_known_ = shim_map_register(#map, (map), SHIM_UINT(SHIM_TYPED(map), type), \
+				SHIM_UINT(SHIM_TYPED(map), max_entries), sizeof(*SHIM_TYPED(map)->key), \
+				sizeof(*SHIM_TYPED(map)->value)); \
 		shim_known_; \
 	})
 
 /* The verifier asks for as many readable bytes as the map's key and value have. */
-#define SHIM_FITS(map, key_at) _Static_assert(sizeof(*(key_at)) >= sizeof(*(map)->key), "the key is too short")
+#define SHIM_FITS(map, at, member) \
+	_Static_assert(sizeof(*(at)) >= sizeof(*SHIM_TYPED(map)->member), "the " #member " is too short")
 
 #define bpf_map_lookup_elem(map, key_at) \
 	({ \
-		SHIM_FITS(map, key_at); \
+		SHIM_FITS(map, key_at, key); \
 		shim_map_lookup(SHIM_MAP(map), (key_at)); \
 	})
+/* Before Linux 6.4 a map's error is an int in a register whose upper half is zero. */
 #define bpf_map_update_elem(map, key_at, value_at, flags) \
 	({ \
-		SHIM_FITS(map, key_at); \
-		_Static_assert(sizeof(*(value_at)) >= sizeof(*(map)->value), "the value is too short"); \
-		shim_map_update(SHIM_MAP(map), (key_at), (value_at), (flags)); \
+		SHIM_FITS(map, key_at, key); \
+		SHIM_FITS(map, value_at, value); \
+		long shim_error_ = shim_map_update(SHIM_MAP(map), (key_at), (value_at), (flags)); \
+		shim.has_short_errors ? (long)(__u32)shim_error_ : shim_error_; \
 	})
 #define bpf_map_delete_elem(map, key_at) \
 	({ \
-		SHIM_FITS(map, key_at); \
-		shim_map_delete(SHIM_MAP(map), (key_at)); \
+		SHIM_FITS(map, key_at, key); \
+		long shim_error_ = shim_map_delete(SHIM_MAP(map), (key_at)); \
+		shim.has_short_errors ? (long)(__u32)shim_error_ : shim_error_; \
 	})
 
 #define bpf_ringbuf_reserve(map, size, flags) shim_ring_reserve(SHIM_RING(map), (size), (flags))
