@@ -110,7 +110,7 @@ def main():
         for target in result["targets"]:
             limit = f'at least {target["at_least"]}' if "at_least" in target else f'at most {target["at_most"]}'
             print(f'  target: {target["text"]}: {limit}; is {target["is"]:.2f} ({target["min"]:.2f}..{target["max"]:.2f}): {"met" if target["met"] else "MISSED"}')
-        for note in result["skipped"]:
+        for note in dict.fromkeys(result["skipped"]):
             print(f"  left out: {note}")
     path = options.out / "peers.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
