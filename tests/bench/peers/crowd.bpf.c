@@ -234,6 +234,8 @@ int reply(struct xdp_md *ctx)
 	if ((void *)(h + 1) > end || h->eth.h_proto != bpf_htons(ETH_P_IP) || h->ip.protocol != IPPROTO_TCP ||
 		h->ip.ihl != 5 || h->tcp.source != config.port)
 		return XDP_PASS;
+	if (bpf_ntohl(h->ip.daddr) - config.first_source >= config.sources)
+		return XDP_PASS; /* for a client with a kernel, beside the crowd */
 	flags = ((__u8 *)&h->tcp)[13];
 	header = h->tcp.doff * 4;
 	length = (bpf_ntohs(h->ip.tot_len) - sizeof(h->ip) - header) & 0xffff;

@@ -17,13 +17,14 @@ import time
 from lab import (PORT, SERVER, TOOLS, Link, Meter, cpu, on_cpu, pin, run, signed_targets, spread, wait_until, world)
 
 TITLE = "Buyers under a flood"
-ROUNDS = 1
+ROUNDS = 3
 RATE, BUYERS, PATIENCE_MS = 200, 200, 5000
 BUYERS_FROM = "10.72.200.1"
 CALM_S = 1.0
 CLIENT_NAPI_PRIORITY = 2  # buyers.c has 3
 HEAD_START_S = 0.4  # of the flood
 SPOOFED = 65536
+OPEN = 512  # conversations of the crowd at a time
 SEED = 20261122
 FLOODS = ("alone", "spoofed SYNs", "forged tokens", "honest retries")
 ROOM = {"gate.max_admissions": 262144, "gate.max_sources": 262144}
@@ -80,7 +81,7 @@ class Shop:
         else:
             argv = [TOOLS / "crowd", "--object", TOOLS / "crowd.bpf.o", "--device", link.device, "--mac", link.mac, "--to", f"{SERVER}:{PORT}",
                     "--from", link.sources[0], "--sources", link.sources[1], "--targets",
-                    self.dir / ("forged" if kind == "forged tokens" else "late"), "--open", 128, "--seconds", seconds, "--expect", 0, "--fire"]
+                    self.dir / ("forged" if kind == "forged tokens" else "late"), "--open", OPEN, "--seconds", seconds, "--expect", 0, "--fire"]
         return self.site.crowd.start(on_cpu(cpu.clients, argv), self.dir / "flood.log")
 
     def measure(self, kind, seconds):
@@ -107,7 +108,6 @@ class Shop:
                 "received_per_second": (self.received() - before) / (seconds + 1)}
         seen["success"] = seen["good"] / seen["asked"]
         self.rounds[kind].append(seen)
-        print(self.name, kind, seen, (self.dir / "flood.log").read_text()[-300:] if flood else "")
         self.settle()
 
     def received(self):
