@@ -81,7 +81,7 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 		reason = pkt->kind == SLUICE_SERVICE_SALE ? gate_judge(ctx, pkt) : SLUICE_REASON_TCP_FIRST;
 	action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
 	if (action != SLUICE_ACTION_DROP)
-		handshake_note(pkt, action == SLUICE_ACTION_ANSWER);
+		handshake_note(pkt, action == SLUICE_ACTION_ANSWER && !(pkt->control & SLUICE_CONTROL_SHADOW_ALL));
 	if (!pkt->allowed) /* found anew: this packet may have made the bucket, or another has taken its place */
 		rate_note_verdict(rate_of_source(&pkt->source), reason);
 	return reason;
@@ -102,6 +102,7 @@ static __always_inline int gate_syn(struct xdp_md *ctx, struct packet *pkt)
 static __always_inline int gate_segment(struct xdp_md *ctx, struct packet *pkt)
 {
 	__u8 flags = pkt->flags;
+	int past = PAST_UNKNOWN;
 
 	if (!(flags & (TCP_SYN | TCP_ACK | TCP_RST)))
 		return SLUICE_REASON_TCP_FLAGS;
@@ -109,14 +110,17 @@ static __always_inline int gate_segment(struct xdp_md *ctx, struct packet *pkt)
 		return gate_syn(ctx, pkt);
 	if (pkt->payload_len && !(flags & (TCP_SYN | TCP_RST)) && handshake_cookie_valid(ctx, pkt))
 		return gate_first_segment(ctx, pkt);
-	if (handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+	/* What was answered from here has no socket: cheaper known than looked for. (Of a bare ACK, that it has none is all that matters.) */
+	if ((pkt->payload_len || (flags & TCP_FIN)) && !(flags & (TCP_SYN | TCP_RST)))
+		past = handshake_past_of(pkt);
+	if (past != PAST_ANSWERED && handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
 		return SLUICE_REASON_SOCKET;
 	if (flags & TCP_RST)
 		return SLUICE_REASON_RST_STRAY;
 	if (flags & TCP_SYN)
 		return SLUICE_REASON_TCP_FLAGS; /* SYN-ACK that nobody asked for */
 	if (pkt->payload_len || (flags & TCP_FIN))
-		return handshake_leftover(ctx, pkt);
+		return handshake_leftover(ctx, pkt, past);
 	return SLUICE_REASON_BARE_ACK;
 }
 

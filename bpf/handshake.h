@@ -155,11 +155,15 @@ __noinline int handshake_note(const struct packet *pkt, __u32 answered)
 
 enum handshake_past { PAST_UNKNOWN, PAST_PASSED, PAST_ANSWERED };
 
-static __always_inline enum handshake_past handshake_past_of(const struct packet *pkt)
+/* What became of the first segment of this connection, as far as it is remembered. */
+__noinline int handshake_past_of(const struct packet *pkt)
 {
-	__u64 hash, *word = handshake_recent(pkt, &hash), noted;
+	__u64 hash, *word, noted;
 	__u32 age;
 
+	if (!pkt)
+		return PAST_UNKNOWN;
+	word = handshake_recent(pkt, &hash);
 	if (!word)
 		return PAST_UNKNOWN;
 	noted = *(volatile __u64 *)word;
@@ -178,14 +182,12 @@ static __always_inline enum handshake_past handshake_past_of(const struct packet
  * bare ACK, this cannot loop. So does a client that connected, said nothing and closes: its FIN has a valid cookie. Nothing else
  * is acknowledged: an ACK is cumulative, and what stands before this segment may never have arrived.
  */
-__noinline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt)
+__noinline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt, __u32 past)
 {
 	struct reply reply = {.flags = TCP_ACK};
-	enum handshake_past past;
 
 	if (!pkt)
 		return SLUICE_REASON_ANSWER_FAILED;
-	past = handshake_past_of(pkt);
 	if (past == PAST_PASSED)
 		return SLUICE_REASON_FOLLOWS;
 	if (past == PAST_UNKNOWN && (pkt->payload_len || !handshake_cookie_valid(ctx, pkt)))
