@@ -126,9 +126,6 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 	if (given) {
 		size_t length = strlen(given);
 
-		for (size_t i = 0; i < length; i++)
-			if (given[i] < ' ' || given[i] > '~')
-				return false;
 		snprintf(key, size, "api:%u:%s", sale->id, given);
 		return length && length <= KEY_HEADER_MAX && is_plain(given);
 	}
