@@ -447,11 +447,11 @@ static void writer_steps(void)
 	add(&seed, &record, sizeof(record)); /* what is behind the records is the next step */
 	save(&seed, "writer", "orders");
 	seed.length = 0;
-	for (unsigned i = 0; i < 4; i++) { /* three buyers take all, the fourth comes too late */
+	for (unsigned i = 0; i < 4; i++) { /* three buyers take all six units, the fourth comes too late for one */
 		add_u8(&seed, W_ADMIT);
 		add_u8(&seed, 0);
 		add_u8(&seed, i + 1);
-		add_u8(&seed, 0x40 | i);
+		add_u8(&seed, (i < 3 ? 0x40 : 0x20) | i);
 	}
 	save(&seed, "writer", "sold_out");
 	seed.length = 0;
@@ -478,6 +478,14 @@ static void writer_steps(void)
 	add_u8(&seed, 4);
 	add(&seed, "abcd", 4);
 	save(&seed, "writer", "bytes");
+	seed.length = 0;
+	add_u8(&seed, W_FRAME);
+	add_u8(&seed, WIRE_ADMIT);
+	add_u8(&seed, 0);
+	add_u8(&seed, sizeof(record) + 1); /* a record and a byte */
+	add(&seed, &record, sizeof(record));
+	add_u8(&seed, 0);
+	save(&seed, "writer", "not_whole_records");
 }
 
 int main(int argc, char **argv)

@@ -356,7 +356,7 @@ static void check_yes(const struct sluice_admission *admission, uint64_t units_b
 
 /* --- runs ---------------------------------------------------------------------------------------------------------------------------- */
 struct before {
-	uint64_t free_units[SALES], rates, recent;
+	uint64_t free_units[SALES], pace_tat[SALES], rates, recent;
 	unsigned records;
 };
 
@@ -364,9 +364,26 @@ static void look_before(struct before *before)
 {
 	for (unsigned i = 0; i < SALES; i++)
 		before->free_units[i] = stock_of(sale_ids[i])->free;
+	for (unsigned i = 0; i < SALES; i++)
+		before->pace_tat[i] = stock_of(sale_ids[i])->pace_tat;
 	before->rates = shim_map_digest(SHIM_MAP(&rates));
 	before->recent = shim_map_digest(SHIM_MAP(&recent));
 	shim.cookie_was_good = false;
+}
+
+/* Only an order that was taken costs its sale's pace, and no more than its units. */
+static void check_pace(const struct before *before, const struct sluice_admission *admission)
+{
+	for (unsigned i = 0; i < SALES; i++) {
+		uint64_t tat = stock_of(sale_ids[i])->pace_tat, most = before->pace_tat[i];
+
+		if (most < shim.now_ns)
+			most = shim.now_ns;
+		if (admission && admission->sale == sale_ids[i])
+			most += admission->quantity * world_sale(sale_ids[i])->pace.interval_ns;
+		CHECK(tat <= most, "the pace of sale %u is %llu ns ahead of what was taken", sale_ids[i],
+			(unsigned long long)(tat - most));
+	}
 }
 
 /* `admission` is what was admitted by this run, or NULL. */
@@ -382,6 +399,7 @@ static void look_after(const struct before *before, const struct sluice_admissio
 		books.admitted[books.admitted_count++] = *admission;
 		check_yes(admission, before->free_units[i]);
 	}
+	check_pace(before, admission);
 	check_books();
 }
 
