@@ -100,7 +100,8 @@ def routes(world):
                   ("GET", "/v1/limits"), ("PATCH", "/v1/limits"), ("GET", "/v1/lists/deny"), ("PUT", "/v1/lists/deny/10.0.0.0/8"),
                   ("DELETE", "/v1/lists/allow/10.0.0.0%2F8"), ("POST", "/v1/tokens/inspect"), ("POST", "/v1/tokens/revoke"),
                   ("POST", f"{sale.path}/tokens/revoke"), ("POST", "/v1/keys/rotate"), ("GET", "/v1/orders"), ("GET", f"/v1/orders/{order}"),
-                  ("GET", "/v1/stats"), ("GET", "/metrics"), ("GET", "/no/such/route"), ("BREW", "/v1/status"), ("HEAD", "/v1/status")]
+                  ("GET", "/v1/stats"), ("GET", "/metrics"), ("GET", "/v1/explain?ip=192.0.2.1"), ("GET", "/v1/events"), ("GET", "/v1/top"),
+                  ("GET", "/v1/openapi.json"), ("GET", "/no/such/route"), ("BREW", "/v1/status"), ("HEAD", "/v1/status")]
 
 
 def test_without_the_secret_every_route_says_the_same(world):
@@ -228,7 +229,7 @@ WRONG = {
            "2026-01-01T00:00:00Z\n", "-2026-01-01T00:00:00Z", "2026-02-30T00:00:00Z"],
     BOOLEAN: [None, 1, 0, "true", "", [], {}],
     RATE: [None, True, "1", [], {}, -1, -0.001, 1e300, 2 ** 63 - 1],
-    OBJECT: [None, True, 1, "x", []],
+    OBJECT: [None, 1, "x", []],
 }
 
 
@@ -274,7 +275,14 @@ def test_wrong_types_and_values_in_every_field_of_every_route(world):
 
 def test_wrong_types_in_the_limits(world):
     before = world.ask("GET", "/v1/limits")
-    for name in before:
+    for name in [name for name, limit in before.items() if isinstance(limit, dict)]:
+        for value in (*WRONG[OBJECT], True, {"nonsense": 1}):
+            assert_refused(world.control("PATCH", "/v1/limits", {name: value}), 400, 422)
+        for value in WRONG[BOOLEAN]:
+            assert_refused(world.control("PATCH", "/v1/limits", {name: {"shadow": value}}), 400, 422)
+    for value in WRONG[BOOLEAN]:
+        assert_refused(world.control("PATCH", "/v1/limits", {"source": {"rate": 7, "burst": 7}, "shadow": value}), 400, 422)
+    for name in [name for name, limit in before.items() if isinstance(limit, dict) and "rate" in limit]:
         for value in WRONG[OBJECT]:
             assert_refused(world.control("PATCH", "/v1/limits", {name: value}), 400, 422)
         for value in WRONG[RATE]:
@@ -333,6 +341,12 @@ def test_queries_that_cannot_be(world):
             reply = world.control("GET", f"{path}?{query}")
             assert reply.status in (200, 400, 404, 422), (path, query, reply)
             assert reply.status == 200 or assert_refused(reply)
+    for query in ("", "ip=", "ip=x", "ip=%00", "ip=1.2.3.4%00", "ip=1.2.3.4/33", "ip=" + "1" * 3000, "ip=::g", "ip=%ff"):
+        assert_refused(world.control("GET", f"/v1/explain?{query}"), 400, 422)
+    for query in ("limit=0", "limit=101", "limit=x", "limit=%00", "interval_ms=0", "interval_ms=-1", "interval_ms=99999999999999999999", "interval_ms=1e3"):
+        assert_refused(world.control("GET", f"/v1/top?{query}"), 400, 422)
+    for query in ("reason=none-such", "action=none-such", "source=x", "sample=x", "reason=%00", "nonsense=1"):
+        assert_refused(world.control("GET", f"/v1/events?{query}"), 400, 422)
     for path, query in (("/v1/orders", "limit=-1"), ("/v1/orders", "limit=abc"), ("/v1/orders", "state=none"), ("/v1/lists/deny", "limit=abc")):
         assert_refused(world.control("GET", f"{path}?{query}"), 400, 422)
 
@@ -389,6 +403,9 @@ def test_a_thousand_connections_that_stay_lock_nobody_out(world, kind, said):
     data = {"nothing": b"", "half_a_head": b"GET /v1/status HTTP/1.1\r\nX: ",
             "half_a_body": request("POST", f"{sale.path}/stock", ("Content-Length", "100"), auth=secret(world)) + b'{"delta":1'}[said]
     with Buyers(world) as buyers, Operator(world) as operator, contextlib.ExitStack() as stack:
+        watcher = stack.enter_context(ControlConnection(world, kind))
+        watcher.send(request("GET", "/v1/events", auth=secret(world)))
+        assert b" 200 " in watcher.sock.recv(100)
         idle = []
         for n in range(1000):
             idle.append(stack.enter_context(ControlConnection(world, kind)))
@@ -400,6 +417,7 @@ def test_a_thousand_connections_that_stay_lock_nobody_out(world, kind, said):
                 assert fds(world.daemon) < 2 * PLACES + 100 and status_of(world.daemon, "Threads") < 2 * PLACES + 50
         assert metric(world, "sluice_http_connections", listener="control") <= 2 * PLACES
         wait_until(lambda: len(ended(idle)) >= 1000 - PLACES, "all but the last have been told to go")
+        assert not ended([watcher]), "a stream is at work for as long as it lasts"
     assert crowded(world) - before >= 1000 - PLACES
     sale.assert_books(put_in=3)
 

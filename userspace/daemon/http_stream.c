@@ -65,6 +65,7 @@ enum MHD_Result http_send_stream(struct http_request *request, const char *type,
 		return MHD_NO;
 	}
 	notice_death(request->connection);
+	request->is_stream = true;
 	if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type) == MHD_NO ||
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") == MHD_NO ||
 		MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_NO)
