@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""Merges DIR/gate.json and, if it is there, DIR/writer.json into DIR/report.json, and prints the table.
+"""Merges DIR/gate.json and, if they are there, DIR/growth.json and DIR/writer.json into DIR/report.json, prints the tables, and draws the growth.
 
 Called by scripts/bench.sh. Exit code 1 if gate.json cannot be read.
 """
 import json
 import os
+import runpy
 import sys
 
 
@@ -80,6 +81,25 @@ def print_writer(writer):
               f'(p99 {row["batch_us"]["p99"]:.0f})')
 
 
+def print_growth(growth):
+    print("\nhow cost grows, ns per packet (median)")
+    for series in growth["series"]:
+        points = "  ".join(f'{point["x"]:,}: {point["median_ns"]:.0f}' for point in series["points"])
+        print(f'  {series["text"]:<62} {points}')
+    print("\nCPUs: ns per packet of one lane alone, and while all run the same path")
+    for row in growth["cpus"]:
+        print(f'  {row["text"]:<44} alone {row["alone_ns"]:6.0f}   {row["cpus"]} together {row["together_ns"]:6.0f}   {row["speedup"]:.2f} times the throughput')
+
+
+def plot_growth(growth, directory):
+    plots = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench-plot.py"))
+    plots["plot_lines"](os.path.join(directory, "growth.svg"), "How cost grows", "sales, entries, sources", "ns per packet",
+                        {series["id"]: [(point["x"], max(point["median_ns"], 1)) for point in series["points"]]
+                         for series in growth["series"]}, logx=True, logy=True)
+    plots["plot_bars"](os.path.join(directory, "growth-cpus.svg"), "Throughput of all CPUs over that of one", "times",
+                       [(row["text"], row["speedup"], None, None) for row in growth["cpus"]])
+
+
 def main():
     directory = sys.argv[1]
     try:
@@ -87,6 +107,10 @@ def main():
     except (OSError, ValueError) as error:
         print(f"bench: the gate's bench left no figures: {error}", file=sys.stderr)
         return 1
+    try:
+        report["growth"] = load(os.path.join(directory, "growth.json"))
+    except (OSError, ValueError):
+        pass  # not built, or it said why it failed
     try:
         report["writer"] = load(os.path.join(directory, "writer.json"))
     except (OSError, ValueError):
@@ -103,6 +127,9 @@ def main():
     print_cost(report["gate"])
     if "writer" in report:
         print_writer(report["writer"])
+    if "growth" in report:
+        print_growth(report["growth"])
+        plot_growth(report["growth"], directory)
     print(f"\nreport: {path}")
     return 0
 
