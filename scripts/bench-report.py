@@ -56,7 +56,7 @@ def print_steps(gate):
 def print_operations(gate):
     print("\nsingle operations, ns")
     print(f'  {"":<54} {"hot":>6} {"many":>6}')
-    for row in gate["operations"]:
+    for row in gate.get("operations", []):
         print(f'  {row["text"]:<54} {row["hot"]["median_ns"]:6.0f} {row["many"]["median_ns"]:6.0f}')
 
 
