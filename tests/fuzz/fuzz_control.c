@@ -33,6 +33,8 @@
 #define SEPARATOR "\n--\n"
 #define WALL_NS 1800000000000000000ULL /* 2027-01-15T08:00:00Z */
 #define MONO_NS 1000000000000ULL
+#define SECRET "5ec2e7b9f0a4418d9c3763d20fe1a85b5ec2e7b9f0a4418d9c3763d20fe1a85b"
+_Static_assert(sizeof(SECRET) == DAEMON_SECRET_HEX + 1, "a secret as the daemon makes it");
 
 uint64_t __wrap_time_wall_ns(void);
 uint64_t __wrap_time_mono_ns(void);
@@ -355,7 +357,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	/* The same in every process, so that an input means the same. */
 	side.keys = (struct token_keys){
 		.slot[1] = {.k0 = 1, .k1 = 2, .id = 1, .valid = 1}, .current = 1, .buyer = {3, 4}, .serial = {5, 6}};
-	memset(d->secret, 'c', DAEMON_SECRET_HEX);
+	memcpy(d->secret, SECRET, sizeof(SECRET));
 	make_sockets(directory);
 	CHECK(!start_servers(d, &side.servers, error, sizeof(error)), "%s", error);
 	return 0;
@@ -409,6 +411,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	const char *at = (const char *)bytes, *end = at + size;
 
+	/* Who says it himself may hear it: an error quotes what was wrong. The fuzzer knows it from our own comparisons. */
+	if (memmem(bytes, size, SECRET, DAEMON_SECRET_HEX / 2))
+		return -1;
 	begin_anew(&side.daemon);
 	for (unsigned i = 0; at < end && i < REQUESTS_MAX; i++) {
 		const char *stop = memmem(at, (size_t)(end - at), SEPARATOR, strlen(SEPARATOR));

@@ -369,6 +369,7 @@ static void look_before(struct before *before)
 	before->rates = shim_map_digest(SHIM_MAP(&rates));
 	before->recent = shim_map_digest(SHIM_MAP(&recent));
 	shim.cookie_was_good = false;
+	shim.updates_failed = 0;
 }
 
 /* Only an order that was taken costs its sale's pace, and no more than its units. */
@@ -387,8 +388,10 @@ static void check_pace(const struct before *before, const struct sluice_admissio
 }
 
 /* `admission` is what was admitted by this run, or NULL. */
-static void look_after(const struct before *before, const struct sluice_admission *admission)
+static void look_after(const struct before *before, int reason, const struct sluice_admission *admission)
 {
+	/* There is one CPU: nothing can be contended unless a map was made to say so. */
+	CHECK(reason != SLUICE_REASON_CONTENDED || shim.updates_failed, "contended");
 	CHECK(!shim.sockets_held, "a socket is held");
 	CHECK(!shim.records_held, "a slot of the ring is held");
 	if (admission) {
@@ -555,7 +558,7 @@ void world_frame(const uint8_t *bytes, uint32_t length, bool at_end, struct worl
 	admitted = run->reason == SLUICE_REASON_ADMITTED;
 	if (admitted)
 		admission = *admitted_now();
-	look_after(&before, admitted ? &admission : NULL);
+	look_after(&before, run->reason, admitted ? &admission : NULL);
 	check_verdict(bytes, length, run);
 	if (!shim.cookie_was_good) {
 		CHECK(before.rates == shim_map_digest(SHIM_MAP(&rates)),
@@ -578,7 +581,7 @@ void world_call(struct sluice_call *call)
 	CHECK(call->reason > SLUICE_REASON_NONE && call->reason < SLUICE_REASON_COUNT, "reason %u", call->reason);
 	CHECK(call->retry_after_s <= SLUICE_RETRY_MAX_S, "Retry-After %u", call->retry_after_s);
 	admitted = call->reason == SLUICE_REASON_ADMITTED;
-	look_after(&before, admitted ? &call->admission : NULL);
+	look_after(&before, (int)call->reason, admitted ? &call->admission : NULL);
 	if (call->reason == SLUICE_REASON_ADMITTED_AGAIN) {
 		known = find_admitted(call->serial);
 		CHECK(known && !memcmp(known, &call->admission, sizeof(*known)), "another admission than before");

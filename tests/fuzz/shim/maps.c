@@ -228,8 +228,10 @@ long shim_map_update(struct shim_map *map, const void *key, const void *value, u
 
 	if (shim.meanwhile_update && !--shim.meanwhile_update)
 		shim.meanwhile();
-	if (shim.failing_update && !--shim.failing_update)
+	if (shim.failing_update && !--shim.failing_update) {
+		shim.updates_failed++;
 		return shim.update_error;
+	}
 	if (flags > BPF_EXIST)
 		return -EINVAL;
 	old = shim_map_lookup(map, key);

@@ -39,7 +39,8 @@ struct shim_state {
 	/* seen */
 	unsigned sockets_held;
 	unsigned records_held;
-	bool cookie_was_good; /* a check of a cookie has succeeded; the target clears it */
+	unsigned updates_failed; /* as the target wanted it; the target clears it */
+	bool cookie_was_good;    /* a check of a cookie has succeeded; the target clears it */
 };
 extern struct shim_state shim;
 
