@@ -28,6 +28,7 @@ enum event {
 	EVENT_CLAIM,
 	EVENT_KEY,
 	EVENT_ANSWER,
+	EVENT_WATCH,
 	EVENT_COUNT
 };
 
@@ -338,6 +339,24 @@ static void event_answer(struct input *input)
 		sizes >> 9 & 1 ? 2 * (sizes >> 10) % (length - 4) : 0);
 }
 
+static void event_watch(struct input *input)
+{
+	uint8_t choice = input_u8(input), reason = input_u8(input);
+	struct sluice_addr source = source_of(choice & 7);
+	struct sluice_watch watch = {
+		.reasons = choice & 8 ? 1ULL << (reason & 63)
+			: reason      ? ~0ULL
+				      : 0,
+		.until_mono = shim.now_ns + (choice & 16 ? 0 : NS_PER_S),
+		.threshold = choice & 32 ? 0 : ~0u,
+	};
+
+	if (choice & 64)
+		watch.addr = watch.mask = source;
+	world_watch(&watch);
+	shim_map_limit(shim_map_find("events"), choice & 128 ? 64 : 0); /* room for one, or for all */
+}
+
 static void run_event(enum event event, struct input *input)
 {
 	switch (event) {
@@ -371,6 +390,8 @@ static void run_event(enum event event, struct input *input)
 		return event_key(input);
 	case EVENT_ANSWER:
 		return event_answer(input);
+	case EVENT_WATCH:
+		return event_watch(input);
 	case EVENT_COUNT:
 		break;
 	}

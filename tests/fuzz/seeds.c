@@ -162,7 +162,7 @@ static void requests(void)
 }
 
 /* --- gate: the events of fuzz_gate.c ---------------------------------------------------------------------------------------------------- */
-enum { RAW, BUILT, CALL, TIME, SALE, LIMIT, CONTROL, STOCK, LIST, SETTLE, FAULT, CLAIM, KEY, ANSWER };
+enum { RAW, BUILT, CALL, TIME, SALE, LIMIT, CONTROL, STOCK, LIST, SETTLE, FAULT, CLAIM, KEY, ANSWER, WATCH };
 enum { SCENE_NONE = 0, SCENE_LISTEN = 1, SCENE_SOCKET = 3, SCENE_GOOD = 8, SCENE_BAD = 16 };
 enum { HOW_HANDSHAKE = 8, HOW_PAYLOAD = 32, HOW_AGAIN = 64 };
 enum { PAY_ORDER = 0, PAY_CUT = 1, PAY_OTHER = 2 };
@@ -298,6 +298,28 @@ static void gate_lists_and_answers(void)
 	add_three(&seed, CONTROL, 3, 0, 0); /* cannot grow */
 	add_order(&seed, 1, 0, 2, 1);
 	save(&seed, "gate", "answers");
+}
+
+static void gate_watched(void)
+{
+	struct seed seed = {.length = 0};
+
+	for (unsigned choice = 0; choice < 256; choice += 32) {
+		add_u8(&seed, WATCH);
+		add_u8(&seed, choice);
+		add_u8(&seed, 1);
+		add_order(&seed, choice >> 5 & 1, 0, choice >> 5, 1);
+		add_call(&seed, choice >> 5, 1);
+	}
+	save(&seed, "gate", "watched");
+	seed.length = 0;
+	for (unsigned flag = 0; flag < 16; flag++) { /* each part of shadow mode, over rates that refuse at once */
+		add_three(&seed, CONTROL, 0, 1 | (1u << flag & 0xff), 1u << flag >> 8);
+		add_three(&seed, LIMIT, flag, 62, 0);
+		add_order(&seed, flag & 1, 0, flag, 1);
+		add_order(&seed, flag & 1, 0, flag, 1);
+	}
+	save(&seed, "gate", "shadow");
 }
 
 /* Segments that are no order: leftovers, resets, strange flags, each with and without a socket. */
@@ -506,6 +528,7 @@ int main(int argc, char **argv)
 	gate_shapes();
 	gate_refusals();
 	gate_lists_and_answers();
+	gate_watched();
 	gate_segments();
 	list_steps();
 	writer_steps();

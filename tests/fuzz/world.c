@@ -208,6 +208,15 @@ void world_list(enum sluice_list list, struct sluice_addr addr, unsigned prefix_
 	bpf_map_update_elem(&lists, &key, &entry, BPF_ANY);
 }
 
+void world_watch(const struct sluice_watch *wanted)
+{
+	struct sluice_control *ctl = control_get();
+	__u32 zero = 0;
+
+	bpf_map_update_elem(&watch, &zero, wanted, BPF_ANY);
+	ctl->flags = wanted->reasons ? ctl->flags | SLUICE_CONTROL_WATCH : ctl->flags & ~SLUICE_CONTROL_WATCH;
+}
+
 static __u32 sum_words(const __u8 *bytes, unsigned length)
 {
 	__u32 sum = 0;
@@ -387,6 +396,32 @@ static void check_pace(const struct before *before, const struct sluice_admissio
 	}
 }
 
+/* What a watcher was shown of this run: once, if at all, what was asked for, and no byte that nobody wrote. The reason may have become
+ * another one behind that: for want of room for the answer, or in shadow mode.
+ */
+static void check_shown(int reason, unsigned door)
+{
+	const struct sluice_watch *asked = shim_map_lookup(SHIM_MAP(&watch), &(__u32){0});
+	struct sluice_event event;
+	unsigned count = 0;
+
+	while (shim_ring_take(SHIM_RING(&events), &event, sizeof(event))) {
+		CHECK(!count++, "shown twice");
+		CHECK(control_get()->flags & SLUICE_CONTROL_WATCH, "nobody watches");
+		CHECK(asked->reasons >> event.reason & 1 && event.mono <= asked->until_mono,
+			"reason %u was not asked for", event.reason);
+		CHECK((event.source.hi & asked->mask.hi) == asked->addr.hi &&
+				(event.source.lo & asked->mask.lo) == asked->addr.lo,
+			"another source");
+		CHECK(event.reason == reason || reason == SLUICE_REASON_SHADOWED ||
+				reason == SLUICE_REASON_ANSWER_FAILED,
+			"shown as %u", event.reason);
+		CHECK(event.mono == shim.now_ns && event.door == door && event.service <= SLUICE_MAX_SERVICES &&
+				event.shadow <= 1 && !event.pad,
+			"an event of other words");
+	}
+}
+
 /* `admission` is what was admitted by this run, or NULL. */
 static void look_after(const struct before *before, int reason, const struct sluice_admission *admission)
 {
@@ -560,6 +595,7 @@ void world_frame(const uint8_t *bytes, uint32_t length, bool at_end, struct worl
 		admission = *admitted_now();
 	look_after(&before, run->reason, admitted ? &admission : NULL);
 	check_verdict(bytes, length, run);
+	check_shown(run->reason, SLUICE_DOOR_WIRE);
 	if (!shim.cookie_was_good) {
 		CHECK(before.rates == shim_map_digest(SHIM_MAP(&rates)),
 			"a rate for a source that no cookie has proved");
@@ -582,6 +618,7 @@ void world_call(struct sluice_call *call)
 	CHECK(call->retry_after_s <= SLUICE_RETRY_MAX_S, "Retry-After %u", call->retry_after_s);
 	admitted = call->reason == SLUICE_REASON_ADMITTED;
 	look_after(&before, (int)call->reason, admitted ? &call->admission : NULL);
+	check_shown((int)call->reason, SLUICE_DOOR_CALL);
 	if (call->reason == SLUICE_REASON_ADMITTED_AGAIN) {
 		known = find_admitted(call->serial);
 		CHECK(known && !memcmp(known, &call->admission, sizeof(*known)), "another admission than before");

@@ -50,6 +50,8 @@ void world_settle(unsigned count);
 void world_claim(const struct sluice_token *token, uint32_t state);
 /* A deny or allow entry of `prefix_len` (mapped form) around `addr`. */
 void world_list(enum sluice_list list, struct sluice_addr addr, unsigned prefix_len, uint64_t expires_wall);
+/* Somebody watches verdicts; reasons 0: nobody. */
+void world_watch(const struct sluice_watch *watch);
 /* Another template for the answer `code`, in the bank not in use, then switches: as the daemon does for an operator. */
 void world_answer(unsigned code, uint8_t fill, unsigned length, unsigned retry_at);
 
