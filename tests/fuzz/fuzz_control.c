@@ -45,7 +45,7 @@ static struct {
 	struct MHD_Daemon *mhd[LISTEN_COUNT];
 	char sockets[LISTEN_COUNT][SCRATCH_MAX + 16];
 	struct token_keys keys;
-	char revoked[SCRATCH_MAX + 16];
+	char revoked[SCRATCH_MAX + 16], answers[SCRATCH_MAX + 16];
 	uint64_t now_ns; /* since MONO_NS */
 	/* seen */
 	char answer[ANSWER_BYTES + 1];
@@ -341,6 +341,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	snprintf(d->config.daemon.state_dir, sizeof(d->config.daemon.state_dir), "%s", directory);
 	snprintf(d->config.daemon.cors_origin, sizeof(d->config.daemon.cors_origin), "https://shop.example");
 	snprintf(side.revoked, sizeof(side.revoked), "%s/revoked", directory);
+	snprintf(side.answers, sizeof(side.answers), "%s/answers.json", directory);
 	d->config.daemon.threads = 1;
 	d->config.daemon.max_connections = 64;
 	/* The daemon believes pins of its own version alone. */
@@ -388,6 +389,9 @@ static void begin_anew(struct daemon *d)
 		.rate_mask = mask,
 		.rate_seed = 0x5eed};
 	answers_write_defaults(d->maps.answers, d->config.daemon.cors_origin);
+	answers_stop();
+	unlink(side.answers);
+	answers_start(d);
 	orders_free(d->orders);
 	sales_free(d->sales);
 	issuer_free(d->issuer);

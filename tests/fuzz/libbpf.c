@@ -121,6 +121,41 @@ int bpf_map_lookup_batch(
 	return result(-ENOENT);
 }
 
+int bpf_map_update_batch(
+	int fd, const void *keys, const void *values, __u32 *count, const struct bpf_map_batch_opts *opts)
+{
+	struct shim_map *map = map_of(fd);
+	const char *key = keys, *value = values;
+	uint32_t done = 0;
+	long err = 0;
+
+	(void)opts;
+	for (; done < *count; done++, key += shim_map_key_size(map), value += shim_map_value_size(map)) {
+		err = shim_map_update(map, key, value, BPF_ANY);
+		if (err)
+			break;
+	}
+	*count = done;
+	return result(err);
+}
+
+int bpf_map_delete_batch(int fd, const void *keys, __u32 *count, const struct bpf_map_batch_opts *opts)
+{
+	struct shim_map *map = map_of(fd);
+	const char *key = keys;
+	uint32_t done = 0;
+	long err = 0;
+
+	(void)opts;
+	for (; done < *count; done++, key += shim_map_key_size(map)) {
+		err = shim_map_delete(map, key);
+		if (err)
+			break;
+	}
+	*count = done;
+	return result(err);
+}
+
 /* The last part of the path names the map. What the daemon maps into its memory is an array that is really shared with it. */
 int bpf_obj_get(const char *path)
 {

@@ -20,7 +20,7 @@ FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -W
 	-Wno-address-of-packed-member -Wno-pointer-arith -Wno-shadow
 
 FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
-FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers token reasons)
+FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check token reasons)
 FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
 # All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
 FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery writer_link), \
@@ -31,17 +31,19 @@ fuzz_parts_frame   := $(FUZZ_SHIM)
 fuzz_parts_request := $(FUZZ_SHIM)
 fuzz_parts_token   := $(FUZZ_WORLD)
 fuzz_parts_gate    := $(FUZZ_WORLD)
-fuzz_parts_lists   := $(FUZZ_SHIM) tests/fuzz/libbpf userspace/common/lists
+fuzz_parts_lists   := $(FUZZ_SHIM) tests/fuzz/libbpf $(addprefix userspace/common/,lists lists_index addr)
 fuzz_parts_config  := userspace/common/config userspace/common/addr
 fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
 fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
-	$(filter-out $(addprefix userspace/common/,log answers token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
+	$(filter-out $(addprefix userspace/common/,log answers answers_check token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 
 fuzz_libs_config = $(call pkg,libconfig)
 fuzz_libs_http   = $(call pkg,jansson)
+fuzz_libs_token  = $(call pkg,jansson)
+fuzz_libs_gate   = $(call pkg,jansson)
 fuzz_libs_control = $(LIBS_DAEMON) -Wl,--wrap=time_wall_ns,--wrap=time_mono_ns
 fuzz_libs_writer = $(LIBS_WRITER) -Wl,--wrap=poll
 

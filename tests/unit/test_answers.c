@@ -293,6 +293,207 @@ static void reasons_and_answers_have_their_names(void **state)
 	}
 }
 
+/* --- the operator's own ---------------------------------------------------------------------------------------------------------- */
+static struct answer_custom own(const char *type, const char *body)
+{
+	return (struct answer_custom){.body = body, .content_type = type};
+}
+
+/* All lengths of a body, so that both parities and every number of digits of Content-Length occur. */
+static void an_own_body_is_sent_byte_for_byte(void **state)
+{
+	static const enum sluice_answer codes[] = {SLUICE_ANSWER_SOLD_OUT, SLUICE_ANSWER_RATE_LIMITED};
+	char body[SLUICE_ANSWER_MAX + 2] = "";
+
+	(void)state;
+	for (size_t c = 0; c < 2; c++) {
+		size_t most = 0;
+
+		for (size_t length = 0; length <= SLUICE_ANSWER_MAX; length++) {
+			struct answer_custom custom = own("text/plain", body);
+			struct sluice_answer_bytes answer;
+			struct response response;
+			size_t size;
+			int err;
+
+			memset(body, 'a' + (int)(length % 26), length);
+			body[length] = '\0';
+			custom.headers = 1;
+			custom.header[0].name = "X-Shop";
+			custom.header[0].value = "drop 11";
+			err = answer_render_custom(codes[c], "https://shop.example", &custom, &answer, &size);
+			if (err) {
+				assert_int_equal(err, -EMSGSIZE);
+				assert_true(size > SLUICE_ANSWER_MAX && size % 2 == 0);
+				continue;
+			}
+			most = length;
+			assert_int_equal(size, answer.len);
+			assert_true(answer.len % 2 == 0 && answer.len <= SLUICE_ANSWER_MAX);
+			assert_int_equal(answer.sum, checksum(answer.bytes, answer.len));
+			assert_int_equal(answer.short_sum, checksum(answer.short_bytes, answer.short_len));
+			assert_int_equal(answer.retry_at % 2, 0);
+			assert_int_equal(answer.retry_at != 0, codes[c] == SLUICE_ANSWER_RATE_LIMITED);
+			if (answer.retry_at)
+				assert_memory_equal(answer.bytes + answer.retry_at, "0000\r\n", 6);
+			response = parse(answer.bytes, answer.len);
+			assert_int_equal(response.status, answer_status(codes[c]));
+			assert_int_equal(atoi(header(&response, "Content-Length")), (int)length);
+			assert_int_equal(response.body_length, length);
+			assert_memory_equal(response.body, body, length);
+			assert_string_equal(header(&response, "Content-Type"), "text/plain");
+			assert_string_equal(header(&response, "X-Shop"), "drop 11");
+			assert_string_equal(header(&response, "Connection"), "close");
+			assert_string_equal(header(&response, "Cache-Control"), "no-store");
+			assert_string_equal(header(&response, "Access-Control-Allow-Origin"), "https://shop.example");
+		}
+		assert_in_range(most, 700, SLUICE_ANSWER_MAX);
+	}
+}
+
+static void no_custom_is_the_default(void **state)
+{
+	struct sluice_answer_bytes custom, plain;
+	size_t size;
+
+	(void)state;
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		assert_int_equal(answer_render((enum sluice_answer)code, "*", &plain), 0);
+		assert_int_equal(answer_render_custom((enum sluice_answer)code, "*", NULL, &custom, &size), 0);
+		assert_memory_equal(&custom, &plain, sizeof(plain));
+		assert_int_equal(size, plain.len);
+	}
+}
+
+static void what_could_break_an_answer_is_refused(void **state)
+{
+	static const struct {
+		const char *type, *body, *name, *value, *field;
+	} cases[] = {
+		{"text/plain\r\nX: y", "", NULL, NULL, "content_type"},
+		{"text", "", NULL, NULL, "content_type"},
+		{"", "", NULL, NULL, "content_type"},
+		{"/plain", "", NULL, NULL, "content_type"},
+		{"text/ plain", "", NULL, NULL, "content_type"},
+		{"text/pl\xc3\xa4in", "", NULL, NULL, "content_type"},
+		{"text/plain", "", "X-A", "a\r\nSet-Cookie: b", "headers"},
+		{"text/plain", "", "X-A", "a\nb", "headers"},
+		{"text/plain", "", "X-A", "", "headers"},
+		{"text/plain", "", "X-A", " a", "headers"},
+		{"text/plain", "", "X-A", "a\t", "headers"},
+		{"text/plain", "", "X-A\r\nX-B", "a", "headers"},
+		{"text/plain", "", "X-A:", "a", "headers"},
+		{"text/plain", "", "X-", "a", "headers"},
+		{"text/plain", "", "", "a", "headers"},
+		{"text/plain", "", "Content-Length", "5", "headers"},
+		{"text/plain", "", "transfer-encoding", "chunked", "headers"},
+		{"text/plain", "", "Connection", "keep-alive", "headers"},
+		{"text/plain", "", "Cache-Control", "public", "headers"},
+		{"text/plain", "", "Retry-After", "1", "headers"},
+		{"text/plain", "", "Set-Cookie", "a=b", "headers"},
+		{"text/plain", "", "Content-Type", "text/html", "headers"},
+		{"text/plain", "", "Content-Encoding", "gzip", "headers"},
+		{"text/plain", "", "Access-Control-Allow-Origin", "*", "headers"},
+		{"application/json", "", NULL, NULL, "body"},
+		{"application/json", "{", NULL, NULL, "body"},
+		{"application/json; charset=utf-8", "{\"a\":1,\"a\":2}", NULL, NULL, "body"},
+		{"application/vnd.shop+json", "nope", NULL, NULL, "body"},
+		{"application/problem+json", "[]", NULL, NULL, "body"},
+		{"application/problem+json", "{\"code\":\"paused\"}", NULL, NULL, "body"},
+		{"application/problem+json", "{\"status\":200}", NULL, NULL, "body"},
+		{"application/problem+json", "{\"status\":\"409\"}", NULL, NULL, "body"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct answer_custom custom = own(cases[i].type, cases[i].body);
+		struct sluice_answer_bytes answer;
+		const char *field = NULL;
+		char error[256] = "";
+		size_t size;
+
+		if (cases[i].name) {
+			custom.headers = 1;
+			custom.header[0].name = cases[i].name;
+			custom.header[0].value = cases[i].value;
+		}
+		assert_ptr_equal(answer_check(SLUICE_ANSWER_SOLD_OUT, &custom, &field, error, sizeof(error)), error);
+		assert_string_equal(field, cases[i].field);
+		assert_string_not_equal(error, "");
+		assert_int_equal(answer_render_custom(SLUICE_ANSWER_SOLD_OUT, "", &custom, &answer, &size), -EINVAL);
+	}
+}
+
+static void what_is_good_is_taken(void **state)
+{
+	static const struct {
+		const char *type, *body;
+	} cases[] = {
+		{"application/problem+json", "{}"},
+		{"application/problem+json",
+			"{\"code\":\"sold_out\",\"status\":409,\"detail\":\"Ausverkauft \xe2\x80\x93 danke!\"}"},
+		{"application/json", "\"sold out\""},
+		{"text/html; charset=utf-8", "<!doctype html>\r\n\r\n<p>Gone</p>"},
+		{"text/plain", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct answer_custom custom = own(cases[i].type, cases[i].body);
+		struct sluice_answer_bytes answer;
+		const char *field;
+		char error[256];
+		size_t size;
+
+		custom.headers = 2;
+		custom.header[0].name = "link";
+		custom.header[0].value = "<https://shop.example/>; rel=\"help\"";
+		custom.header[1].name = "X-A";
+		custom.header[1].value = "b";
+		assert_null(answer_check(SLUICE_ANSWER_SOLD_OUT, &custom, &field, error, sizeof(error)));
+		assert_int_equal(answer_render_custom(SLUICE_ANSWER_SOLD_OUT, "", &custom, &answer, &size), 0);
+		custom.header[1].name = "LINK";
+		assert_non_null(answer_check(SLUICE_ANSWER_SOLD_OUT, &custom, &field, error, sizeof(error)));
+		custom.headers = ANSWER_HEADERS_MAX + 1;
+		assert_non_null(answer_check(SLUICE_ANSWER_SOLD_OUT, &custom, &field, error, sizeof(error)));
+	}
+}
+
+static void origins_are_as_browsers_send_them(void **state)
+{
+	static const char *const good[] = {"", "*", "https://shop.example", "http://localhost:3000",
+		"http://[2001:db8::1]:8443", "http://192.0.2.1", "app-1+x.y://host_1"};
+	static const char *const bad[] = {"null", "shop.example", "https://", "https://shop.example/",
+		"https://shop.example/x", "HTTPS://shop.example", "https://Shop.example",
+		"https://shop.example:", "https://shop.example:x", "https://shop.example:123456", "https://a b",
+		"https://a\r\nX: y", "://a", "https://[::1", "https://[]", "https://user@shop.example",
+		"https://a,https://b", "1http://a", "https://a.example?x", "**"};
+	char longest[ANSWER_ORIGIN_SIZE + 8] = "https://";
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		assert_true(answer_origin_is_valid(good[i]));
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_false(answer_origin_is_valid(bad[i]));
+	memset(longest + 8, 'a', ANSWER_ORIGIN_SIZE - 9);
+	assert_true(answer_origin_is_valid(longest));
+	longest[ANSWER_ORIGIN_SIZE - 1] = 'a';
+	assert_false(answer_origin_is_valid(longest));
+}
+
+static void codes_are_found_by_name(void **state)
+{
+	(void)state;
+	assert_int_equal(answer_of_code("sold_out"), SLUICE_ANSWER_SOLD_OUT);
+	assert_int_equal(answer_of_code("none"), SLUICE_ANSWER_NONE);
+	assert_int_equal(answer_of_code(""), SLUICE_ANSWER_NONE);
+	assert_int_equal(answer_of_code("SOLD_OUT"), SLUICE_ANSWER_NONE);
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		assert_int_equal(answer_of_code(answer_code(code)), code);
+		assert_int_equal(answer_has_retry((enum sluice_answer)code), texts[code].retry);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +506,12 @@ int main(void)
 		cmocka_unit_test(default_answers_are_short),
 		cmocka_unit_test(what_cannot_be_an_answer_is_refused),
 		cmocka_unit_test(reasons_and_answers_have_their_names),
+		cmocka_unit_test(an_own_body_is_sent_byte_for_byte),
+		cmocka_unit_test(no_custom_is_the_default),
+		cmocka_unit_test(what_could_break_an_answer_is_refused),
+		cmocka_unit_test(what_is_good_is_taken),
+		cmocka_unit_test(origins_are_as_browsers_send_them),
+		cmocka_unit_test(codes_are_found_by_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -382,16 +382,341 @@ static void opening_repairs_an_index_that_a_crash_left(void **state)
 	assert_true(index_is_empty(place));
 }
 
-static void a_million_entries_open_within_two_seconds(void **state)
+/* --- many entries at once ------------------------------------------------------------------------------------------------ */
+static struct sluice_list_key key_of(enum sluice_list list, const char *prefix)
+{
+	struct sluice_list_key key = {.list = (__u8)list};
+	unsigned len;
+
+	assert_int_equal(prefix_parse(prefix, &key.addr, &len), 0);
+	key.prefix_len = (__u8)len;
+	return key;
+}
+
+static int put_many(struct place *place, const char *const *prefixes, unsigned count, const char *label,
+	uint64_t expires, unsigned flags, struct lists_result *result)
+{
+	struct sluice_list_key keys[64];
+	struct sluice_list_entry entries[64];
+
+	assert_in_range(count, 0, 64);
+	memset(entries, 0, sizeof(entries));
+	for (unsigned i = 0; i < count; i++) {
+		keys[i] = key_of(SLUICE_LIST_DENY, prefixes[i]);
+		entries[i].expires_wall = expires;
+		lists_make_text(entries[i].text, label, "");
+	}
+	return lists_put_many(place->lists, keys, entries, count, 1000, flags, result);
+}
+
+static struct sluice_list_entry entry_of(struct place *place, const char *prefix)
+{
+	struct sluice_list_key key = key_of(SLUICE_LIST_DENY, prefix);
+	struct sluice_list_entry entry;
+
+	assert_int_equal(bpf_map_lookup_elem(place->lists_fd, &key, &entry), 0);
+	return entry;
+}
+
+static void a_label_keeps_its_entries_unless_told_to_overwrite(void **state)
+{
+	static const char *const first[] = {"192.0.2.0/24", "198.51.100.0/24"};
+	static const char *const second[] = {"198.51.100.0/24", "203.0.113.0/24"};
+	struct place *place = need_place(state);
+	struct sluice_list_key key = key_of(SLUICE_LIST_DENY, first[1]);
+	struct sluice_list_entry entry;
+	struct lists_result result;
+
+	assert_int_equal(put_many(place, first, 2, "one", 0, 0, &result), 0);
+	assert_true(result.added == 2 && result.needed == 2 && result.room == SMALL - 2);
+	entry = entry_of(place, first[1]);
+	entry.hits = 9;
+	assert_int_equal(bpf_map_update_elem(place->lists_fd, &key, &entry, BPF_EXIST), 0);
+
+	assert_int_equal(put_many(place, second, 2, "two", 0, 0, &result), 0);
+	assert_true(result.added == 1 && result.kept == 1 && result.replaced == 0);
+	assert_string_equal(entry_of(place, second[0]).text, "one");
+
+	assert_int_equal(put_many(place, second, 2, "two", 5000, LISTS_OVERWRITE, &result), 0);
+	assert_true(result.replaced == 1 && result.refreshed == 1 && result.added == 0 && result.needed == 0);
+	entry = entry_of(place, second[0]);
+	assert_string_equal(entry.text, "two");
+	assert_true(entry.hits == 9 && entry.expires_wall == 5000);
+
+	/* The label takes back what it has, and only that. */
+	assert_int_equal(lists_remove_label(place->lists, SLUICE_LIST_ALLOW, "two"), 0);
+	assert_int_equal(lists_remove_label(place->lists, SLUICE_LIST_DENY, "tw"), 0);
+	assert_int_equal(lists_remove_label(place->lists, SLUICE_LIST_DENY, "two"), 2);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 1);
+	assert_string_equal(entry_of(place, first[0]).text, "one");
+	assert_int_equal(lists_remove_label(place->lists, SLUICE_LIST_DENY, "one"), 1);
+	assert_true(index_is_empty(place));
+}
+
+static void a_prefix_that_comes_twice_is_put_once(void **state)
+{
+	static const char *const prefixes[] = {"192.0.2.1", "10.0.0.0/8", "192.0.2.1", "192.0.2.1"};
+	struct place *place = need_place(state);
+	struct sluice_list_key keys[4];
+	struct sluice_list_entry entries[4];
+	struct lists_result result;
+
+	memset(entries, 0, sizeof(entries));
+	for (unsigned i = 0; i < 4; i++) {
+		keys[i] = key_of(SLUICE_LIST_DENY, prefixes[i]);
+		snprintf(entries[i].text, sizeof(entries[i].text), "line %u", i);
+	}
+	assert_int_equal(lists_put_many(place->lists, keys, entries, 4, 1000, 0, &result), 0);
+	assert_true(result.added == 2 && result.duplicates == 2);
+	assert_string_equal(entry_of(place, "192.0.2.1").text, "line 3");
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 2);
+	assert_int_equal(drop(place, SLUICE_LIST_DENY, "192.0.2.1"), 0);
+	assert_int_equal(drop(place, SLUICE_LIST_DENY, "10.0.0.0/8"), 0);
+	assert_true(index_is_empty(place));
+}
+
+static void a_dry_run_counts_and_changes_nothing(void **state)
+{
+	static const char *const prefixes[] = {"192.0.2.0/24", "198.51.100.0/24"};
+	struct place *place = need_place(state);
+	struct lists_result result;
+
+	assert_int_equal(put(place, SLUICE_LIST_DENY, prefixes[0], 0), 0);
+	assert_int_equal(put_many(place, prefixes, 2, "dry", 0, LISTS_OVERWRITE | LISTS_DRY_RUN, &result), 0);
+	assert_true(result.added == 1 && result.replaced == 1 && result.room == SMALL - 1);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 1);
+	assert_string_equal(entry_of(place, prefixes[0]).text, prefixes[0]);
+	assert_false(DENY_BIT(place, "198.51.100.1", 120));
+}
+
+/* Fills `count` /32 of 10.0.0.0/8 from `first` on. */
+static int put_hosts(struct place *place, uint32_t first, unsigned count, uint64_t expires, uint64_t wall_ns,
+	struct lists_result *result)
+{
+	struct sluice_list_key *keys = calloc(count, sizeof(*keys));
+	struct sluice_list_entry *entries = calloc(count, sizeof(*entries));
+	int err;
+
+	assert_true(keys && entries);
+	for (unsigned i = 0; i < count; i++) {
+		keys[i] = (struct sluice_list_key){
+			.addr.lo = 0xffff0a000000ULL + first + i, .list = SLUICE_LIST_DENY, .prefix_len = 128};
+		entries[i].expires_wall = expires;
+		strcpy(entries[i].text, "hosts");
+	}
+	err = lists_put_many(place->lists, keys, entries, count, wall_ns, 0, result);
+	free(keys);
+	free(entries);
+	return err;
+}
+
+static void what_does_not_fit_whole_is_refused_whole(void **state)
 {
 	struct place *place = need_place(state);
+	struct lists_result result;
+
+	assert_int_equal(put_hosts(place, 0, SMALL - 10, 0, 1000, &result), 0);
+	assert_int_equal(put_hosts(place, 100000, 11, 0, 1000, &result), -E2BIG);
+	assert_true(result.needed == 11 && result.room == 10);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), SMALL - 10);
+	assert_false(DENY_BIT(place, "10.1.134.160", 128));
+	/* What is there already needs no room. */
+	assert_int_equal(put_hosts(place, SMALL - 100, 100, 0, 1000, &result), 0);
+	assert_true(result.refreshed == 90 && result.added == 10 && result.room == 0);
+}
+
+static void expired_entries_make_room_when_it_is_short(void **state)
+{
+	struct place *place = need_place(state);
+	struct lists_result result;
+
+	assert_int_equal(put_hosts(place, 0, SMALL / 2, 5000, 1000, &result), 0);
+	assert_int_equal(put_hosts(place, SMALL / 2, SMALL / 2, 9000, 1000, &result), 0);
+	assert_int_equal(put_hosts(place, SMALL, 1, 0, 4999, &result), -E2BIG);
+	assert_int_equal(put_hosts(place, SMALL, SMALL / 2, 0, 5000, &result), 0);
+	assert_int_equal(result.added, SMALL / 2);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), SMALL);
+	assert_int_equal(put_hosts(place, 2 * SMALL, 1, 0, 5000, &result), -E2BIG);
+	/* An expired entry that comes again is a new one, in the same place. */
+	assert_int_equal(put_hosts(place, SMALL / 2, SMALL / 2, 0, 9000, &result), 0);
+	assert_true(result.added == SMALL / 2 && result.needed == 0);
+	assert_int_equal(lists_remove_label(place->lists, SLUICE_LIST_DENY, "hosts"), SMALL);
+	assert_true(index_is_empty(place));
+}
+
+static void a_bad_key_among_good_ones_stops_them_all(void **state)
+{
+	struct place *place = need_place(state);
+	struct sluice_list_key keys[2] = {
+		key_of(SLUICE_LIST_DENY, "192.0.2.0/24"), key_of(SLUICE_LIST_DENY, "10.0.0.0/8")};
+	struct sluice_list_entry entries[2];
+	struct lists_result result;
+
+	memset(entries, 0, sizeof(entries));
+	keys[1].addr.lo |= 1;
+	assert_int_equal(lists_put_many(place->lists, keys, entries, 2, 1000, 0, &result), -EINVAL);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 0);
+	assert_true(index_is_empty(place));
+	assert_int_equal(lists_put_many(place->lists, keys, entries, 0, 1000, 0, &result), 0);
+}
+
+static void label_and_reason_share_the_text(void **state)
+{
+	static const struct {
+		const char *label, *reason, *label_read, *reason_read;
+	} cases[] = {
+		{"feed", "", "feed", "feed"}, {"", "scanner", "scanner", "scanner"}, {"", "", "", ""},
+		{"feed", "feed", "feed", "feed"}, {"feed", "port scan", "feed", "port scan"},
+		{"feed", "a reason far longer than what is left", "feed", "a reason far longer than w"},
+		{"1234567890123456789012345678901", "no room", "1234567890123456789012345678901",
+			"1234567890123456789012345678901"},
+		{"12345678901234567890123456789", "x", "12345678901234567890123456789", "x"},
+		{"123456789012345678901234567890", "x", "123456789012345678901234567890",
+			"123456789012345678901234567890"},
+		{"1234567890123456789012345678901234567890", "", "1234567890123456789012345678901",
+			"1234567890123456789012345678901"},
+		{"123456789012345678901234567890\xc3\xa4", "", "123456789012345678901234567890",
+			"123456789012345678901234567890"}, /* no half of a character */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char label[LISTS_TEXT_SIZE], reason[LISTS_TEXT_SIZE];
+		struct sluice_list_entry entry = {0};
+
+		lists_make_text(entry.text, cases[i].label, cases[i].reason);
+		lists_read_text(&entry, label, reason);
+		assert_string_equal(label, cases[i].label_read);
+		assert_string_equal(reason, cases[i].reason_read);
+		assert_true(lists_has_label(&entry, cases[i].label_read));
+		assert_false(lists_has_label(&entry, "another"));
+	}
+}
+
+struct pages {
+	struct place *place;
+	unsigned taken;
+	unsigned visits[2000]; /* by the last bits of the address */
+	unsigned refuse;       /* every so manieth is not taken; 0 = none */
+};
+
+static int page_visit(const struct sluice_list_key *key, const struct sluice_list_entry *entry, void *arg)
+{
+	struct pages *pages = arg;
+
+	(void)entry;
+	if (pages->refuse && key->addr.lo % pages->refuse == 0)
+		return 0;
+	pages->visits[key->addr.lo & 0xffff]++;
+	pages->taken++;
+	return 1;
+}
+
+static void pages_have_every_entry_once_whatever_their_size(void **state)
+{
+	static const struct {
+		unsigned limit, look, refuse;
+	} cases[] = {{1, 1000, 0}, {2, 1000, 0}, {7, 1000, 0}, {100, 50, 0}, {1000, 100000, 0}, {3, 1000, 3},
+		{5000, 100000, 2}};
+	struct place *place = need_place(state);
+	struct lists_result result;
+
+	assert_int_equal(put_hosts(place, 0, 2000, 0, 1000, &result), 0);
+	assert_int_equal(put(place, SLUICE_LIST_ALLOW, "10.0.0.1", 0), 0);
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		struct pages pages = {.place = place, .refuse = cases[c].refuse};
+		struct lists_cursor cursor = {0};
+		bool end = false;
+
+		while (!end) {
+			unsigned before = pages.taken;
+			int taken = lists_page(place->lists_fd, SLUICE_LIST_DENY, &cursor, cases[c].limit,
+				cases[c].look, page_visit, &pages, &end);
+
+			assert_in_range(taken, 0, cases[c].limit);
+			assert_int_equal(pages.taken - before, taken);
+		}
+		for (unsigned i = 0; i < 2000; i++)
+			assert_int_equal(
+				pages.visits[i], !cases[c].refuse || (0xffff0a000000ULL + i) % cases[c].refuse != 0);
+	}
+}
+
+/* A key as a place would send the reader back to the beginning when it is removed. */
+static void a_page_goes_on_where_entries_were_removed(void **state)
+{
+	struct place *place = need_place(state);
+	struct pages pages = {.place = place};
+	struct lists_cursor cursor = {0};
+	struct lists_result result;
+	bool end = false;
+
+	assert_int_equal(put_hosts(place, 0, 2000, 0, 1000, &result), 0);
+	while (!end) {
+		assert_return_code(
+			lists_page(place->lists_fd, SLUICE_LIST_DENY, &cursor, 100, 1000, page_visit, &pages, &end), 0);
+		for (unsigned i = 0; i < 2000; i++) {
+			struct sluice_addr addr = {.lo = 0xffff0a000000ULL + i};
+
+			if (pages.visits[i])
+				lists_remove(place->lists, SLUICE_LIST_DENY, &addr, 128);
+		}
+	}
+	for (unsigned i = 0; i < 2000; i++)
+		assert_int_equal(pages.visits[i], 1);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 0);
+	assert_true(index_is_empty(place));
+}
+
+static void a_wild_cursor_ends_the_list(void **state)
+{
+	struct place *place = need_place(state);
+	struct lists_cursor cursor = {.bucket = UINT32_MAX, .skip = 20000, .started = true};
+	struct pages pages = {.place = place};
+	struct lists_result result;
+	bool end = false;
+
+	assert_int_equal(put_hosts(place, 0, 10, 0, 1000, &result), 0);
+	assert_int_equal(
+		lists_page(place->lists_fd, SLUICE_LIST_DENY, &cursor, 100, 1000, page_visit, &pages, &end), 0);
+	assert_true(end && pages.taken == 0);
+}
+
+static void wide_prefixes_are_told(void **state)
+{
+	static const struct {
+		const char *prefix;
+		bool wide;
+	} cases[] = {{"0.0.0.0/0", true}, {"10.0.0.0/7", true}, {"10.0.0.0/8", false}, {"2000::/3", true},
+		{"2000::/15", true}, {"2001::/16", false}, {"192.0.2.1", false}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sluice_list_key key = key_of(SLUICE_LIST_DENY, cases[i].prefix);
+
+		assert_int_equal(lists_is_wide(&key.addr, key.prefix_len), cases[i].wide);
+	}
+}
+
+static void a_million_entries_open_within_two_seconds(void **state)
+{
+	enum { BATCH = 16384 };
+	static struct sluice_list_key keys[BATCH];
+	static struct sluice_list_entry entries[BATCH];
+	struct place *place = need_place(state);
+	struct lists_result result;
 	uint64_t started;
 
-	for (uint32_t i = 0; i < 1048576; i++) {
-		struct sluice_addr addr = {.lo = 0xffff00000000ULL | i * 2654435761u};
-
-		assert_int_equal(lists_put(place->lists, SLUICE_LIST_DENY, &addr, 128, 0, "million"), 0);
+	started = time_mono_ns();
+	for (uint32_t i = 0; i < 1048576; i += BATCH) {
+		for (uint32_t j = 0; j < BATCH; j++)
+			keys[j] = (struct sluice_list_key){.addr.lo = 0xffff00000000ULL | (i + j) * 2654435761u,
+				.list = SLUICE_LIST_DENY,
+				.prefix_len = 128};
+		assert_int_equal(lists_put_many(place->lists, keys, entries, BATCH, 1000, 0, &result), 0);
+		assert_int_equal(result.added, BATCH);
 	}
+	print_message("put 1048576 entries in %llu ms\n", (unsigned long long)((time_mono_ns() - started) / 1000000));
 	lists_close(place->lists);
 	started = time_mono_ns();
 	place->lists = lists_open(place->lists_fd, place->index_fd);
@@ -416,6 +741,19 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			random_changes_keep_index_and_entries_in_step, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(opening_repairs_an_index_that_a_crash_left, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			a_label_keeps_its_entries_unless_told_to_overwrite, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_prefix_that_comes_twice_is_put_once, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_dry_run_counts_and_changes_nothing, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(what_does_not_fit_whole_is_refused_whole, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(expired_entries_make_room_when_it_is_short, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_bad_key_among_good_ones_stops_them_all, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			pages_have_every_entry_once_whatever_their_size, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_page_goes_on_where_entries_were_removed, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_wild_cursor_ends_the_list, make_place, remove_place),
+		cmocka_unit_test(label_and_reason_share_the_text),
+		cmocka_unit_test(wide_prefixes_are_told),
 		cmocka_unit_test_setup_teardown(
 			a_million_entries_open_within_two_seconds, make_large_place, remove_place),
 	};

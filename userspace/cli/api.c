@@ -46,6 +46,8 @@ static const struct {
 	{"writer_away", 0, "\"sluice status\" tells whether sluice-writer is connected"},
 	{"no_order", 0, "an order id is 16 hex digits: see \"sluice order list --all\""},
 	{"no_entry", 0, "a prefix must be given as it is listed: see \"list\""},
+	{"too_wide", 0, "--force imports it all the same"},
+	{"no_answer", 0, "\"sluice answer list\" shows the codes"},
 	{"list_full", 0, "gate.max_prefixes in the config file sets the room for entries"},
 	{"too_many_sales", 0, "a node holds 1,024 sales"},
 	{NULL, 401, "the secret is in control.secret in the daemon's state directory: give it with --secret-file"},
@@ -389,16 +391,24 @@ static int say_refusal(struct cli_api *api, const char *about, long status, cons
 	return cli_api_exit_code(status);
 }
 
-static CURLcode perform(struct cli_api *api, const char *method, const char *path, const json_t *body)
+/* A request's body; `text` NULL for none. */
+struct body {
+	const char *type, *text;
+	size_t length;
+};
+
+static CURLcode perform(struct cli_api *api, const char *method, const char *path, const struct body *body)
 {
-	char *text = body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
-	struct curl_slist type = {.data = (char *)"Content-Type: application/json", .next = api->headers};
+	char type_line[96];
+	struct curl_slist type = {.data = type_line, .next = api->headers};
 	size_t size = strlen(api->base) + strlen(path) + 1;
+	const char *text = body->text;
 	char *url = malloc(size);
 	CURLcode result;
 
-	if (!url || (body && !text))
+	if (!url)
 		out_of_memory();
+	snprintf(type_line, sizeof(type_line), "Content-Type: %s", text ? body->type : "");
 	snprintf(url, size, "%s%s", api->base, path);
 	api->length = 0;
 	api->too_long = false;
@@ -408,19 +418,18 @@ static CURLcode perform(struct cli_api *api, const char *method, const char *pat
 		curl_easy_setopt(api->curl, CURLOPT_HTTPGET, 1L);
 	} else {
 		curl_easy_setopt(api->curl, CURLOPT_POST, 1L);
-		curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)(text ? strlen(text) : 0));
+		curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)body->length);
 		curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, text ? text : "");
 	}
 	curl_easy_setopt(api->curl, CURLOPT_CUSTOMREQUEST, method);
 	result = curl_easy_perform(api->curl);
 	curl_easy_setopt(api->curl, CURLOPT_HTTPHEADER, NULL); /* `type` is on this stack */
 	curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, NULL);
-	free(text);
 	free(url);
 	return result;
 }
 
-static int ask(struct cli_api *api, const char *about, const char *method, const char *path, const json_t *body,
+static int ask(struct cli_api *api, const char *about, const char *method, const char *path, const struct body *body,
 	json_t **answer)
 {
 	CURLcode result = perform(api, method, path, body);
@@ -453,14 +462,28 @@ static int ask(struct cli_api *api, const char *about, const char *method, const
 
 int cli_api_ask(struct cli_api *api, const char *about, const char *method, char *path, json_t *body, json_t **answer)
 {
+	char *text = body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+	int code;
+
+	if (body && !text)
+		out_of_memory();
+	code = cli_api_send(api, about, method, path, "application/json", text, text ? strlen(text) : 0, answer);
+	json_decref(body);
+	free(text);
+	return code;
+}
+
+int cli_api_send(struct cli_api *api, const char *about, const char *method, char *path, const char *type,
+	const char *text, size_t length, json_t **answer)
+{
+	struct body body = {type, text, length};
 	json_t *got;
-	int code = ask(api, about, method, path, body, &got);
+	int code = ask(api, about, method, path, &body, &got);
 
 	if (answer)
 		*answer = got;
 	else
 		json_decref(got);
-	json_decref(body);
 	free(path);
 	return code;
 }
@@ -604,7 +627,7 @@ int cli_api_stream(struct cli_api *api, char *path, const struct cli_api_stream 
 	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, stream->seconds * 1000L);
 	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
 	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_TIME, SILENCE_TIMEOUT_S);
-	result = perform(api, "GET", path, NULL);
+	result = perform(api, "GET", path, &(struct body){0});
 	curl_easy_getinfo(api->curl, CURLINFO_TOTAL_TIME, &took);
 	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, api);

@@ -27,6 +27,10 @@ char *cli_api_path(const char *format, ...) __attribute__((format(printf, 1, 2))
  */
 int cli_api_ask(struct cli_api *api, const char *about, const char *method, char *path, json_t *body, json_t **answer);
 
+/* The same with a body of text of `type`, which stays the caller's. */
+int cli_api_send(struct cli_api *api, const char *about, const char *method, char *path, const char *type,
+	const char *text, size_t length, json_t **answer);
+
 /* Names the change that the next requests make (header Idempotency-Key): sent twice, it is made once. 1 to CLI_API_KEY_MAX printable
  * characters.
  */

@@ -16,6 +16,7 @@ const struct cli_noun *const cli_nouns[] = {
 	&cli_noun_limit,
 	&cli_noun_deny,
 	&cli_noun_allow,
+	&cli_noun_answer,
 	&cli_noun_token,
 	&cli_noun_key,
 	&cli_noun_order,

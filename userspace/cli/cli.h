@@ -88,6 +88,7 @@ extern const struct cli_noun cli_noun_stock;
 extern const struct cli_noun cli_noun_limit;
 extern const struct cli_noun cli_noun_deny;
 extern const struct cli_noun cli_noun_allow;
+extern const struct cli_noun cli_noun_answer;
 extern const struct cli_noun cli_noun_token;
 extern const struct cli_noun cli_noun_key;
 extern const struct cli_noun cli_noun_order;

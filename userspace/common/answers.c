@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define RETRY_DIGITS 4
+#define ROOM_FOR_COUNTING 8192 /* more than all headers that answer_check lets through */
 #define LENGTH_FORMAT "Content-Length: %zu\r\n\r\n"
 
 static const struct {
@@ -77,39 +78,74 @@ static bool is_header_token(const char *text)
 	return true;
 }
 
-static bool render_full(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+/* Status line and the headers that are the gate's in every answer. */
+static void render_head(enum sluice_answer code, const char *content_type, const char *cors_origin, struct text *head,
+	struct sluice_answer_bytes *out)
 {
 	static const char retry_name[] = "Retry-After:";
+
+	text_add(head, "HTTP/1.1 %d %s\r\n", texts[code].status, texts[code].title);
+	if (texts[code].retry) {
+		/* Where one blank would put the digits on an odd offset, two. */
+		bool odd = (head->used + sizeof(retry_name) - 1) % 2 == 0;
+
+		text_add(head, "%s%s", retry_name, odd ? "  " : " ");
+		out->retry_at = (__u16)head->used;
+		text_add(head, "%0*d\r\n", RETRY_DIGITS, 0);
+	}
+	text_add(head, "Content-Type: %s\r\n", content_type);
+	text_add(head, "Connection: close\r\nCache-Control: no-store\r\n");
+	if (*cors_origin)
+		text_add(head, "Access-Control-Allow-Origin: %s\r\n", cors_origin);
+}
+
+/* Returns the length of both, however long. */
+static size_t put_together(const struct text *head, const struct text *body, struct sluice_answer_bytes *out)
+{
+	size_t size = head->used + body->used;
+
+	if (head->full || body->full || size > SLUICE_ANSWER_MAX)
+		return size;
+	memcpy(out->bytes, head->at, head->used);
+	memcpy(out->bytes + head->used, body->at, body->used);
+	out->len = (__u16)size;
+	out->sum = ones_sum(out->bytes, out->len);
+	return size;
+}
+
+static bool render_full(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+{
 	char body[SLUICE_ANSWER_MAX + 1] = "", head[SLUICE_ANSWER_MAX + 1] = "";
 	struct text head_text = {.at = head, .size = sizeof(head)};
 	struct text body_text = {.at = body, .size = sizeof(body)};
 
 	text_add(&body_text, "{\"title\":\"%s\",\"status\":%d,\"code\":\"%s\",\"detail\":\"%s\"}", texts[code].title,
 		texts[code].status, texts[code].code, texts[code].detail);
-	text_add(&head_text, "HTTP/1.1 %d %s\r\n", texts[code].status, texts[code].title);
-	if (texts[code].retry) {
-		bool odd =
-			(head_text.used + sizeof(retry_name) - 1) % 2 == 0; /* where one blank would put the digits */
-
-		text_add(&head_text, "%s%s", retry_name, odd ? "  " : " ");
-		out->retry_at = (__u16)head_text.used;
-		text_add(&head_text, "%0*d\r\n", RETRY_DIGITS, 0);
-	}
-	text_add(&head_text, "Content-Type: application/problem+json\r\n");
-	text_add(&head_text, "Connection: close\r\nCache-Control: no-store\r\n");
-	if (*cors_origin)
-		text_add(&head_text, "Access-Control-Allow-Origin: %s\r\n", cors_origin);
+	render_head(code, ANSWER_TYPE_DEFAULT, cors_origin, &head_text, out);
 	/* One blank makes it even; two where the first one takes Content-Length from 99 to 100. */
 	while ((head_text.used + (size_t)snprintf(NULL, 0, LENGTH_FORMAT, body_text.used) + body_text.used) % 2)
 		text_add(&body_text, " ");
 	text_add(&head_text, LENGTH_FORMAT, body_text.used);
-	if (head_text.full || body_text.full || head_text.used + body_text.used > SLUICE_ANSWER_MAX)
-		return false;
-	memcpy(out->bytes, head, head_text.used);
-	memcpy(out->bytes + head_text.used, body, body_text.used);
-	out->len = (__u16)(head_text.used + body_text.used);
-	out->sum = ones_sum(out->bytes, out->len);
-	return true;
+	put_together(&head_text, &body_text, out);
+	return out->len > 0;
+}
+
+/* Nothing of an operator's body is ours to change, so the blank that makes it even stands in the header. */
+static size_t render_operators(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
+	struct sluice_answer_bytes *out)
+{
+	char head[ROOM_FOR_COUNTING] = "";
+	struct text head_text = {.at = head, .size = sizeof(head)};
+	size_t length = strlen(custom->body);
+	struct text body_text = {.at = (char *)(uintptr_t)custom->body, .used = length, .size = length + 1};
+	bool odd;
+
+	render_head(code, custom->content_type, cors_origin, &head_text, out);
+	for (unsigned i = 0; i < custom->headers; i++)
+		text_add(&head_text, "%s: %s\r\n", custom->header[i].name, custom->header[i].value);
+	odd = (head_text.used + (size_t)snprintf(NULL, 0, LENGTH_FORMAT, length) + length) % 2;
+	text_add(&head_text, "Content-Length: %s%zu\r\n\r\n", odd ? " " : "", length);
+	return put_together(&head_text, &body_text, out);
 }
 
 static bool render_short(enum sluice_answer code, struct sluice_answer_bytes *out)
@@ -135,6 +171,40 @@ int answer_render(enum sluice_answer code, const char *cors_origin, struct sluic
 	if (!render_full(code, cors_origin, out) || !render_short(code, out))
 		return -EMSGSIZE;
 	return 0;
+}
+
+int answer_render_custom(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
+	struct sluice_answer_bytes *out, size_t *size)
+{
+	const char *field;
+	char error[256];
+	int err;
+
+	*size = 0;
+	if (!custom) {
+		err = answer_render(code, cors_origin, out);
+		*size = err ? 0 : out->len;
+		return err;
+	}
+	if ((unsigned)code >= SLUICE_ANSWER_COUNT || code == SLUICE_ANSWER_NONE || !is_header_token(cors_origin) ||
+		answer_check(code, custom, &field, error, sizeof(error)))
+		return -EINVAL;
+	memset(out, 0, sizeof(*out));
+	*size = render_operators(code, cors_origin, custom, out);
+	return out->len && render_short(code, out) ? 0 : -EMSGSIZE;
+}
+
+enum sluice_answer answer_of_code(const char *code)
+{
+	for (unsigned i = SLUICE_ANSWER_NONE + 1; i < SLUICE_ANSWER_COUNT; i++)
+		if (!strcmp(texts[i].code, code))
+			return (enum sluice_answer)i;
+	return SLUICE_ANSWER_NONE;
+}
+
+bool answer_has_retry(enum sluice_answer code)
+{
+	return (unsigned)code < SLUICE_ANSWER_COUNT && texts[code].retry;
 }
 
 int answers_write_defaults(int answers_fd, const char *cors_origin)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Deny and allow lists: entries in the map "lists", and the index of prefix lengths in "list_index" that spares the gate most
- * lookups. Called by the daemon, or by a command when no daemon runs.
+/* Deny and allow lists: entries in the map "lists", in step with the index of prefix lengths (lists_index.c). Called by the daemon, or by
+ * a command when no daemon runs.
  *
- * The promise is that the index never lacks a bit for an entry that is there: a bit is set before its entry goes in and cleared only
- * after the last entry of that length near that slot is gone. The counts that decide this live in a sparse hash here and are rebuilt
- * from the map on opening, so a crash between two steps leaves at worst a bit too many, which the next opening repairs.
+ * The map is read and written in batches: a system call costs more than the entry it is made for. The index never lacks a bit for an
+ * entry that is there: bits are flushed before their entries go in, and cleared after the last entry behind them is gone.
  */
 #include "common/lists.h"
 
@@ -15,30 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/addr.h"
+#include "common/lists_index.h"
+
 #define MAPPED_PREFIX_BITS 96
-#define INDEX_PREFIX4_BITS 16 /* an IPv4 slot stands for so many leading bits */
-#define INDEX_PREFIX6_BITS 32
 #define BATCH_ENTRIES 4096
-#define COUNTS_MIN 1024 /* a power of two, as all sizes of the hash of counts */
-
-/* Entries that set one bit: key = list, slot and length packed. Linear probing, at most half full. An entry whose count fell to 0 stays
- * until the next growth, which leaves it behind.
- */
-struct count {
-	uint32_t key; /* 0 = empty */
-	uint32_t entries;
-};
-
-struct counts {
-	struct count *at;
-	uint32_t size;
-	uint32_t used;
-};
-
-struct cursor {
-	uint32_t bucket; /* opaque position of the kernel's batch lookup */
-	bool started;
-};
 
 struct batch {
 	struct sluice_list_key *keys;
@@ -48,159 +28,88 @@ struct batch {
 
 struct lists {
 	int lists_fd;
-	int index_fd;
-	struct counts counts;
-	struct sluice_list_index *index; /* shadow of the map; only we write it */
+	unsigned capacity;
 	unsigned entries[SLUICE_LIST_ALLOW + 1];
-	struct cursor sweep;
+	struct lists_index index;
+	struct lists_cursor sweep;
 };
 
-/* The slots that a prefix must be found in. */
-struct range {
-	uint32_t first;
-	uint32_t count;
-};
-
-static bool is_mapped(const struct sluice_addr *addr, unsigned prefix_len)
+static bool is_valid(const struct sluice_list_key *key)
 {
-	return prefix_len >= MAPPED_PREFIX_BITS && addr->hi == 0 && addr->lo >> 32 == 0xffff;
-}
-
-static struct range slots_of(const struct sluice_addr *addr, unsigned prefix_len)
-{
-	struct range range = {.first = SLUICE_INDEX_SHORT6, .count = 1};
-
-	if (is_mapped(addr, prefix_len)) {
-		unsigned len = prefix_len - MAPPED_PREFIX_BITS;
-
-		range.first = (uint32_t)(addr->lo >> 16 & 0xffff);
-		if (len < INDEX_PREFIX4_BITS)
-			range.count = 1u << (INDEX_PREFIX4_BITS - len);
-	} else if (prefix_len >= INDEX_PREFIX6_BITS) {
-		range.first = SLUICE_INDEX_V6 + sluice_index_hash((uint32_t)(addr->hi >> 32));
-	}
-	return range;
-}
-
-static bool is_valid(enum sluice_list list, const struct sluice_addr *addr, unsigned len)
-{
+	unsigned len = key->prefix_len;
 	uint64_t host_hi, host_lo;
 
-	if ((list != SLUICE_LIST_DENY && list != SLUICE_LIST_ALLOW) || len < 1 || len > 128)
+	if ((key->list != SLUICE_LIST_DENY && key->list != SLUICE_LIST_ALLOW) || len < 1 || len > 128)
 		return false;
 	host_hi = len >= 64 ? 0 : ~0ULL >> len;
 	host_lo = len >= 128 ? 0 : len <= 64 ? ~0ULL : ~0ULL >> (len - 64);
-	return !(addr->hi & host_hi) && !(addr->lo & host_lo);
+	return !(key->addr.hi & host_hi) && !(key->addr.lo & host_lo);
 }
 
-/* --- counts -------------------------------------------------------------------------------------------------------------- */
-static uint32_t count_key(enum sluice_list list, uint32_t slot, unsigned prefix_len)
+static int make_key(
+	struct sluice_list_key *key, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
 {
-	_Static_assert(SLUICE_INDEX_SLOTS < 1u << 18 && SLUICE_LIST_ALLOW < 4, "list, slot and length fit 32 bits");
-	return (uint32_t)list << 25 | slot << 7 | (prefix_len - 1);
+	memset(key, 0, sizeof(*key));
+	key->addr = *addr;
+	key->list = (__u8)list;
+	key->prefix_len = (__u8)prefix_len;
+	return prefix_len <= 128 && is_valid(key) ? 0 : -EINVAL;
 }
 
-static struct count *counts_find(const struct counts *counts, uint32_t key)
+/* --- texts --------------------------------------------------------------------------------------------------------------- */
+/* How many bytes of `text` fit into `room` without cutting a UTF-8 character in two. */
+static size_t fitting(const char *text, size_t room)
 {
-	uint32_t hash = key * 0x9e3779b1u;
-	uint32_t i = (hash ^ hash >> 15) & (counts->size - 1);
+	size_t length = strnlen(text, room + 1);
 
-	while (counts->at[i].key && counts->at[i].key != key)
-		i = (i + 1) & (counts->size - 1);
-	return &counts->at[i];
+	if (length <= room)
+		return length;
+	for (length = room; length && ((unsigned char)text[length] & 0xc0) == 0x80;)
+		length--;
+	return length;
 }
 
-/* Makes room for `more` new keys. */
-static int counts_reserve(struct counts *counts, uint32_t more)
+void lists_make_text(char text[LISTS_TEXT_SIZE], const char *label, const char *reason)
 {
-	struct counts grown = {.size = counts->size};
+	size_t used;
 
-	if ((counts->used + more) * 2 <= counts->size)
-		return 0;
-	/* Keys that count nothing are left behind; what is left decides the size. */
-	for (uint32_t i = 0; i < counts->size; i++)
-		grown.used += counts->at[i].key && counts->at[i].entries;
-	while ((grown.used + more) * 4 > grown.size)
-		grown.size *= 2;
-	grown.at = calloc(grown.size, sizeof(*grown.at));
-	if (!grown.at)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < counts->size; i++)
-		if (counts->at[i].key && counts->at[i].entries)
-			*counts_find(&grown, counts->at[i].key) = counts->at[i];
-	free(counts->at);
-	*counts = grown;
-	return 0;
-}
-
-/* Returns how many entries there were before. The caller has reserved the room. */
-static uint32_t counts_add(struct counts *counts, uint32_t key)
-{
-	struct count *count = counts_find(counts, key);
-
-	if (!count->key) {
-		count->key = key;
-		counts->used++;
+	memset(text, 0, LISTS_TEXT_SIZE);
+	if (!*label || !strcmp(label, reason)) {
+		label = *label ? label : reason;
+		reason = "";
 	}
-	return count->entries++;
+	used = fitting(label, LISTS_TEXT_SIZE - 1);
+	memcpy(text, label, used);
+	if (used + 2 < LISTS_TEXT_SIZE)
+		memcpy(text + used + 1, reason, fitting(reason, LISTS_TEXT_SIZE - used - 2));
 }
 
-/* Returns how many are left. */
-static uint32_t counts_drop(struct counts *counts, uint32_t key)
+void lists_read_text(const struct sluice_list_entry *entry, char *label, char *reason)
 {
-	struct count *count = counts_find(counts, key);
+	size_t used = strnlen(entry->text, LISTS_TEXT_SIZE - 1);
+	const char *second = entry->text + used + 1;
+	size_t left = used + 1 < LISTS_TEXT_SIZE ? strnlen(second, LISTS_TEXT_SIZE - used - 1) : 0;
 
-	return count->entries ? --count->entries : 0;
-}
-
-/* --- index --------------------------------------------------------------------------------------------------------------- */
-static void index_set(struct sluice_list_index *index, enum sluice_list list, unsigned prefix_len, bool on)
-{
-	__u64 *words = list == SLUICE_LIST_DENY ? index->deny : index->allow;
-	__u64 bit = 1ULL << ((prefix_len - 1) % 64);
-
-	if (on)
-		words[(prefix_len - 1) / 64] |= bit;
-	else
-		words[(prefix_len - 1) / 64] &= ~bit;
-}
-
-static int index_write(struct lists *lists, uint32_t slot)
-{
-	return bpf_map_update_elem(lists->index_fd, &slot, &lists->index[slot], BPF_ANY);
-}
-
-/* Drops one entry's share in its bits. A bit that cannot be cleared is a bit too many: allowed. */
-static void index_drop(struct lists *lists, const struct sluice_list_key *key, struct range range)
-{
-	enum sluice_list list = (enum sluice_list)key->list;
-
-	for (uint32_t slot = range.first; slot < range.first + range.count; slot++) {
-		if (counts_drop(&lists->counts, count_key(list, slot, key->prefix_len)) > 0)
-			continue;
-		index_set(&lists->index[slot], list, key->prefix_len, false);
-		index_write(lists, slot);
+	memcpy(label, entry->text, used);
+	label[used] = '\0';
+	if (!left || left + used + 2 > LISTS_TEXT_SIZE) {
+		memcpy(reason, label, used + 1);
+		return;
 	}
+	memcpy(reason, second, left);
+	reason[left] = '\0';
 }
 
-static int index_add(struct lists *lists, const struct sluice_list_key *key, struct range range)
+bool lists_has_label(const struct sluice_list_entry *entry, const char *label)
 {
-	enum sluice_list list = (enum sluice_list)key->list;
-	int err = counts_reserve(&lists->counts, range.count);
+	return !strncmp(entry->text, label, LISTS_TEXT_SIZE);
+}
 
-	if (err)
-		return err;
-	for (uint32_t slot = range.first; slot < range.first + range.count; slot++) {
-		if (counts_add(&lists->counts, count_key(list, slot, key->prefix_len)) > 0)
-			continue;
-		index_set(&lists->index[slot], list, key->prefix_len, true);
-		err = index_write(lists, slot);
-		if (err) {
-			index_drop(lists, key, (struct range){.first = range.first, .count = slot - range.first + 1});
-			return err;
-		}
-	}
-	return 0;
+bool lists_is_wide(const struct sluice_addr *addr, unsigned prefix_len)
+{
+	if (addr_is_ipv4(addr) && prefix_len >= MAPPED_PREFIX_BITS)
+		return prefix_len < MAPPED_PREFIX_BITS + LISTS_WIDE4;
+	return prefix_len < LISTS_WIDE6;
 }
 
 /* --- reading in batches -------------------------------------------------------------------------------------------------- */
@@ -229,16 +138,16 @@ static void batch_free(struct batch *batch)
 /* Reads on from `cursor`. Returns how many entries it got (0 is possible in the middle), or negative errno; *end tells that the map
  * is through. The kernel hands out whole buckets, so entries that come or go meanwhile cost neither repeats nor gaps of others.
  */
-static int batch_read(struct lists *lists, struct cursor *cursor, struct batch *batch, bool *end)
+static int batch_read(int fd, struct lists_cursor *cursor, struct batch *batch, bool may_grow, bool *end)
 {
 	LIBBPF_OPTS(bpf_map_batch_opts, opts);
 
 	for (;;) {
 		uint32_t count = batch->room, next = 0;
-		int err = bpf_map_lookup_batch(lists->lists_fd, cursor->started ? &cursor->bucket : NULL, &next,
-			batch->keys, batch->entries, &count, &opts);
+		int err = bpf_map_lookup_batch(fd, cursor->started ? &cursor->bucket : NULL, &next, batch->keys,
+			batch->entries, &count, &opts);
 
-		if (err == -ENOSPC) { /* one bucket holds more than the batch: no position was lost */
+		if (err == -ENOSPC && may_grow) { /* one bucket holds more than the batch: no position was lost */
 			err = batch_resize(batch, batch->room * 2);
 			if (err)
 				return err;
@@ -248,174 +157,22 @@ static int batch_read(struct lists *lists, struct cursor *cursor, struct batch *
 			return err;
 		*end = err == -ENOENT;
 		cursor->bucket = next;
+		cursor->skip = 0;
 		cursor->started = !*end;
 		return (int)count;
 	}
 }
 
-/* --- opening ------------------------------------------------------------------------------------------------------------- */
-static int count_entries(struct lists *lists, struct sluice_list_index *wanted)
-{
-	struct cursor cursor = {0};
-	struct batch batch = {0};
-	bool end = false;
-	int err = batch_resize(&batch, BATCH_ENTRIES);
-
-	while (!err && !end) {
-		int got = batch_read(lists, &cursor, &batch, &end);
-
-		if (got < 0) {
-			err = got;
-			break;
-		}
-		for (int i = 0; i < got && !err; i++) {
-			const struct sluice_list_key *key = &batch.keys[i];
-			enum sluice_list list = (enum sluice_list)key->list;
-			struct range range = slots_of(&key->addr, key->prefix_len);
-
-			if (!is_valid(list, &key->addr, key->prefix_len))
-				continue; /* not from us; the gate cannot match it either */
-			err = counts_reserve(&lists->counts, range.count);
-			for (uint32_t slot = range.first; !err && slot < range.first + range.count; slot++) {
-				counts_add(&lists->counts, count_key(list, slot, key->prefix_len));
-				index_set(&wanted[slot], list, key->prefix_len, true);
-			}
-			lists->entries[list]++;
-		}
-	}
-	batch_free(&batch);
-	return err;
-}
-
-static int read_index(struct lists *lists)
-{
-	LIBBPF_OPTS(bpf_map_batch_opts, opts);
-	uint32_t *slots = calloc(SLUICE_INDEX_SLOTS, sizeof(*slots));
-	uint32_t count = SLUICE_INDEX_SLOTS, next;
-	int err;
-
-	if (!slots)
-		return -ENOMEM;
-	err = bpf_map_lookup_batch(lists->index_fd, NULL, &next, slots, lists->index, &count, &opts);
-	free(slots);
-	if (err && err != -ENOENT)
-		return err;
-	return count == SLUICE_INDEX_SLOTS ? 0 : -EPROTO;
-}
-
-struct lists *lists_open(int lists_fd, int index_fd)
-{
-	struct lists *lists = calloc(1, sizeof(*lists));
-	struct sluice_list_index *wanted = calloc(SLUICE_INDEX_SLOTS, sizeof(*wanted));
-	int err = -ENOMEM;
-
-	if (!lists || !wanted)
-		goto out_free;
-	lists->lists_fd = lists_fd;
-	lists->index_fd = index_fd;
-	lists->index = calloc(SLUICE_INDEX_SLOTS, sizeof(*lists->index));
-	lists->counts.size = COUNTS_MIN;
-	lists->counts.at = calloc(COUNTS_MIN, sizeof(*lists->counts.at));
-	if (!lists->index || !lists->counts.at)
-		goto out_free;
-	err = read_index(lists);
-	if (!err)
-		err = count_entries(lists, wanted);
-	for (uint32_t slot = 0; !err && slot < SLUICE_INDEX_SLOTS; slot++) {
-		if (!memcmp(&wanted[slot], &lists->index[slot], sizeof(*wanted)))
-			continue;
-		lists->index[slot] = wanted[slot];
-		err = index_write(lists, slot);
-	}
-	if (!err) {
-		free(wanted);
-		return lists;
-	}
-out_free:
-	free(wanted);
-	lists_close(lists);
-	errno = -err;
-	return NULL;
-}
-
-void lists_close(struct lists *lists)
-{
-	if (!lists)
-		return;
-	free(lists->counts.at);
-	free(lists->index);
-	free(lists);
-}
-
-/* --- changes ------------------------------------------------------------------------------------------------------------- */
-static void make_key(
-	struct sluice_list_key *key, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
-{
-	memset(key, 0, sizeof(*key));
-	key->addr = *addr;
-	key->list = (__u8)list;
-	key->prefix_len = (__u8)prefix_len;
-}
-
-int lists_put(struct lists *lists, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len,
-	__u64 expires_wall, const char *text)
-{
-	struct sluice_list_entry entry = {.expires_wall = expires_wall}, old;
-	struct sluice_list_key key;
-	struct range range;
-	int err;
-
-	if (!is_valid(list, addr, prefix_len))
-		return -EINVAL;
-	make_key(&key, list, addr, prefix_len);
-	range = slots_of(addr, prefix_len);
-	if (text)
-		memcpy(entry.text, text, strnlen(text, sizeof(entry.text) - 1));
-
-	/* A new entry is the common case (bulk loads): one system call where its bits are set already. */
-	err = index_add(lists, &key, range);
-	if (err)
-		return err;
-	err = bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_NOEXIST);
-	if (!err) {
-		lists->entries[list]++;
-		return 0;
-	}
-	index_drop(lists, &key, range);
-	if (err != -EEXIST)
-		return err;
-	/* Hits that the gate counts between reading and writing are lost: a handful in a figure for people. */
-	if (bpf_map_lookup_elem(lists->lists_fd, &key, &old) == 0)
-		entry.hits = old.hits;
-	return bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_EXIST);
-}
-
-int lists_remove(struct lists *lists, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
-{
-	struct sluice_list_key key;
-	int err;
-
-	if (!is_valid(list, addr, prefix_len))
-		return -ENOENT;
-	make_key(&key, list, addr, prefix_len);
-	err = bpf_map_delete_elem(lists->lists_fd, &key);
-	if (err)
-		return err;
-	lists->entries[list]--;
-	index_drop(lists, &key, slots_of(addr, prefix_len));
-	return 0;
-}
-
 int lists_each(struct lists *lists, enum sluice_list list,
 	int (*visit)(const struct sluice_list_key *, const struct sluice_list_entry *, void *), void *arg)
 {
-	struct cursor cursor = {0};
+	struct lists_cursor cursor = {0};
 	struct batch batch = {0};
 	bool end = false;
 	int result = batch_resize(&batch, BATCH_ENTRIES);
 
 	while (!result && !end) {
-		int got = batch_read(lists, &cursor, &batch, &end);
+		int got = batch_read(lists->lists_fd, &cursor, &batch, true, &end);
 
 		if (got < 0)
 			result = got;
@@ -427,43 +184,440 @@ int lists_each(struct lists *lists, enum sluice_list list,
 	return result;
 }
 
-int lists_sweep(struct lists *lists, __u64 wall_ns, unsigned budget)
+int lists_page(int lists_fd, enum sluice_list list, struct lists_cursor *cursor, unsigned limit, unsigned look,
+	int (*visit)(const struct sluice_list_key *, const struct sluice_list_entry *, void *), void *arg, bool *end)
 {
 	struct batch batch = {0};
-	int removed = 0;
-	bool end = false;
-	int err;
+	unsigned taken = 0, looked = 0;
+	int err = 0;
 
-	if (budget == 0)
-		return 0;
-	err = batch_resize(&batch, budget < BATCH_ENTRIES ? budget : BATCH_ENTRIES);
-	if (err)
-		return err;
-	while (!end && budget > 0) {
-		int got = batch_read(lists, &lists->sweep, &batch, &end);
+	*end = false;
+	while (!err && !*end && taken < limit && looked < look) {
+		struct lists_cursor here = *cursor;
+		unsigned skip = here.skip;
+		int got;
 
+		/* No more than still fits the page: then all that was read fits, and the place is between two buckets. */
+		err = batch_resize(&batch, limit - taken < BATCH_ENTRIES ? limit - taken + skip : BATCH_ENTRIES);
+		if (err)
+			break;
+		got = batch_read(lists_fd, cursor, &batch, taken == 0, end);
+		if (got == -ENOSPC)
+			break; /* the next bucket holds more: a shorter page, then, that ends between two */
 		if (got < 0) {
-			lists->sweep.started = false;
 			err = got;
 			break;
 		}
-		for (int i = 0; i < got; i++) {
-			const struct sluice_list_key *key = &batch.keys[i];
-
-			if (!batch.entries[i].expires_wall || batch.entries[i].expires_wall > wall_ns)
-				continue;
-			if (lists_remove(lists, (enum sluice_list)key->list, &key->addr, key->prefix_len) == 0)
-				removed++;
+		/* Unless one bucket alone holds more than a page: the place is then inside it. */
+		for (int i = (int)skip; i < got; i++) {
+			if (taken == limit) {
+				*cursor = (struct lists_cursor){here.started ? here.bucket : 0, (uint32_t)i, true};
+				*end = false;
+				break;
+			}
+			looked++;
+			taken += batch.keys[i].list == list && visit(&batch.keys[i], &batch.entries[i], arg);
 		}
-		budget -= (unsigned)got < budget ? (unsigned)got : budget;
-		if (budget > 0 && budget < batch.room)
-			batch.room = budget;
+		looked += got == 0; /* so that a long empty stretch ends a page, too */
+	}
+	batch_free(&batch);
+	return err ? err : (int)taken;
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------------- */
+static int count_entries(struct lists *lists)
+{
+	struct lists_cursor cursor = {0};
+	struct batch batch = {0};
+	bool end = false;
+	int err = batch_resize(&batch, BATCH_ENTRIES);
+
+	while (!err && !end) {
+		int got = batch_read(lists->lists_fd, &cursor, &batch, true, &end);
+
+		if (got < 0)
+			err = got;
+		for (int i = 0; i < got && !err; i++) {
+			if (!is_valid(&batch.keys[i]))
+				continue; /* not from us; the gate cannot match it either */
+			err = lists_index_add(&lists->index, &batch.keys[i]);
+			lists->entries[batch.keys[i].list]++;
+		}
+	}
+	batch_free(&batch);
+	return err;
+}
+
+static int read_capacity(struct lists *lists)
+{
+	struct bpf_map_info info = {0};
+	uint32_t size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(lists->lists_fd, &info, &size))
+		return -errno;
+	lists->capacity = info.max_entries;
+	return 0;
+}
+
+struct lists *lists_open(int lists_fd, int index_fd)
+{
+	struct lists *lists = calloc(1, sizeof(*lists));
+	int err;
+
+	if (!lists) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	lists->lists_fd = lists_fd;
+	err = lists_index_open(&lists->index, index_fd);
+	if (!err)
+		err = read_capacity(lists);
+	if (!err)
+		err = count_entries(lists);
+	if (!err)
+		err = lists_index_repair(&lists->index);
+	if (!err)
+		return lists;
+	lists_close(lists);
+	errno = -err;
+	return NULL;
+}
+
+void lists_close(struct lists *lists)
+{
+	if (!lists)
+		return;
+	lists_index_close(&lists->index);
+	free(lists);
+}
+
+/* --- one entry ----------------------------------------------------------------------------------------------------------- */
+int lists_put(struct lists *lists, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len,
+	__u64 expires_wall, const char *text)
+{
+	struct sluice_list_entry entry = {.expires_wall = expires_wall}, old;
+	struct sluice_list_key key;
+	int err;
+
+	if (make_key(&key, list, addr, prefix_len))
+		return -EINVAL;
+	lists_make_text(entry.text, text ? text : "", "");
+	/* A new entry is the common case: one system call where its bits are set already. */
+	err = lists_index_add(&lists->index, &key);
+	if (err)
+		return err;
+	err = lists_index_flush(&lists->index);
+	if (!err)
+		err = bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_NOEXIST);
+	if (!err) {
+		lists->entries[list]++;
+		return 0;
+	}
+	/* A bit that cannot be cleared is a bit too many: allowed. */
+	lists_index_drop(&lists->index, &key);
+	lists_index_flush(&lists->index);
+	if (err != -EEXIST)
+		return err;
+	/* Hits that the gate counts between reading and writing are lost: a handful in a figure for people. */
+	if (bpf_map_lookup_elem(lists->lists_fd, &key, &old) == 0)
+		entry.hits = old.hits;
+	return bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_EXIST);
+}
+
+static void count_out(struct lists *lists, const struct sluice_list_key *key)
+{
+	lists->entries[key->list]--;
+	lists_index_drop(&lists->index, key);
+}
+
+int lists_remove(struct lists *lists, enum sluice_list list, const struct sluice_addr *addr, unsigned prefix_len)
+{
+	struct sluice_list_key key;
+	int err;
+
+	if (make_key(&key, list, addr, prefix_len))
+		return -ENOENT;
+	err = bpf_map_delete_elem(lists->lists_fd, &key);
+	if (err)
+		return err;
+	count_out(lists, &key);
+	lists_index_flush(&lists->index);
+	return 0;
+}
+
+/* --- many entries: removing ---------------------------------------------------------------------------------------------- */
+/* Removes keys that are there. Returns how many were, or negative errno. */
+static int remove_many(struct lists *lists, const struct sluice_list_key *keys, uint32_t count)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, opts);
+	uint32_t at = 0;
+	int removed = 0, err = 0;
+
+	while (at < count && !err) {
+		uint32_t done = count - at;
+
+		err = bpf_map_delete_batch(lists->lists_fd, keys + at, &done, &opts);
+		if (err && done == count - at)
+			done = 0; /* it failed before the first one */
+		for (uint32_t i = 0; i < done; i++)
+			count_out(lists, &keys[at + i]);
+		removed += (int)done;
+		at += done;
+		if (err == -ENOENT) { /* the batch stops at a key that is not there */
+			at++;
+			err = 0;
+		}
+	}
+	lists_index_flush(&lists->index);
+	return removed || !err ? removed : err;
+}
+
+/* Reads one batch from `cursor` and removes what `condemned` says of it. Returns how many were read, or negative errno. */
+static int remove_from_batch(struct lists *lists, struct lists_cursor *cursor, struct batch *batch, bool *end,
+	bool (*condemned)(const struct sluice_list_key *, const struct sluice_list_entry *, const void *),
+	const void *arg, int *removed)
+{
+	int got = batch_read(lists->lists_fd, cursor, batch, true, end), done;
+	uint32_t doomed = 0;
+
+	for (int i = 0; i < got; i++)
+		if (is_valid(&batch->keys[i]) && condemned(&batch->keys[i], &batch->entries[i], arg))
+			batch->keys[doomed++] = batch->keys[i];
+	done = doomed ? remove_many(lists, batch->keys, doomed) : 0;
+	if (done < 0)
+		return done;
+	*removed += done;
+	return got;
+}
+
+static bool has_expired(const struct sluice_list_key *key, const struct sluice_list_entry *entry, const void *arg)
+{
+	(void)key;
+	return entry->expires_wall && entry->expires_wall <= *(const __u64 *)arg;
+}
+
+int lists_sweep(struct lists *lists, __u64 wall_ns, unsigned budget)
+{
+	struct batch batch = {0};
+	int removed = 0, err = 0;
+	bool end = false;
+
+	while (!err && !end && budget > 0) {
+		int got = batch_resize(&batch, budget < BATCH_ENTRIES ? budget : BATCH_ENTRIES);
+
+		if (!got)
+			got = remove_from_batch(lists, &lists->sweep, &batch, &end, has_expired, &wall_ns, &removed);
+		if (got < 0) {
+			lists->sweep.started = false;
+			err = got;
+		} else {
+			budget -= (unsigned)got < budget ? (unsigned)got : budget;
+		}
 	}
 	batch_free(&batch);
 	return removed ? removed : err;
 }
 
+struct label {
+	enum sluice_list list;
+	const char *text;
+};
+
+static bool is_labelled(const struct sluice_list_key *key, const struct sluice_list_entry *entry, const void *arg)
+{
+	const struct label *label = arg;
+
+	return key->list == label->list && lists_has_label(entry, label->text);
+}
+
+int lists_remove_label(struct lists *lists, enum sluice_list list, const char *label)
+{
+	struct label wanted = {list, label};
+	struct lists_cursor cursor = {0};
+	struct batch batch = {0};
+	bool end = false;
+	int removed = 0, got = batch_resize(&batch, BATCH_ENTRIES);
+
+	while (got >= 0 && !end)
+		got = remove_from_batch(lists, &cursor, &batch, &end, is_labelled, &wanted, &removed);
+	batch_free(&batch);
+	return got < 0 ? got : removed;
+}
+
+/* --- many entries: putting ----------------------------------------------------------------------------------------------- */
+enum fate { FATE_NEW, FATE_WRITE, FATE_LEAVE };
+
+struct order {
+	uint32_t at;
+	uint8_t fate; /* enum fate */
+};
+
+static int compare_keys(const void *left, const void *right, void *arg)
+{
+	const struct sluice_list_key *keys = arg;
+	uint32_t a = ((const struct order *)left)->at, b = ((const struct order *)right)->at;
+	int difference = memcmp(&keys[a], &keys[b], sizeof(keys[a]));
+
+	return difference ? difference : a < b ? -1 : a > b;
+}
+
+/* What becomes of one entry; counts it in `result`. */
+static int decide(struct lists *lists, const struct sluice_list_key *key, struct sluice_list_entry *entry,
+	__u64 wall_ns, unsigned flags, struct lists_result *result)
+{
+	struct sluice_list_entry old;
+	int err = bpf_map_lookup_elem(lists->lists_fd, key, &old);
+
+	entry->hits = 0;
+	if (err == -ENOENT) {
+		result->added++;
+		result->needed++;
+		return FATE_NEW;
+	}
+	if (err)
+		return err;
+	if (old.expires_wall && old.expires_wall <= wall_ns) {
+		result->added++;
+		return FATE_WRITE;
+	}
+	/* Hits that the gate counts between here and the writing are lost: a handful in a figure for people. */
+	entry->hits = old.hits;
+	old.text[sizeof(old.text) - 1] = '\0';
+	if (lists_has_label(entry, old.text)) {
+		result->refreshed++;
+		return memcmp(&old, entry, sizeof(old)) ? FATE_WRITE : FATE_LEAVE;
+	}
+	if (!(flags & LISTS_OVERWRITE)) {
+		result->kept++;
+		return FATE_LEAVE;
+	}
+	result->replaced++;
+	return FATE_WRITE;
+}
+
+static int decide_all(struct lists *lists, const struct sluice_list_key *keys, struct sluice_list_entry *entries,
+	struct order *order, unsigned count, __u64 wall_ns, unsigned flags, struct lists_result *result)
+{
+	memset(result, 0, sizeof(*result));
+	for (unsigned i = 0; i < count; i++) {
+		const struct sluice_list_key *key = &keys[order[i].at];
+		int fate;
+
+		order[i].fate = FATE_LEAVE;
+		if (i + 1 < count && !memcmp(key, &keys[order[i + 1].at], sizeof(*key))) {
+			result->duplicates++;
+			continue;
+		}
+		fate = decide(lists, key, &entries[order[i].at], wall_ns, flags, result);
+		if (fate < 0)
+			return fate;
+		order[i].fate = (uint8_t)fate;
+	}
+	result->room = lists_room(lists);
+	return 0;
+}
+
+/* The bits of what is new; on an error none of them stays counted. */
+static int add_to_index(
+	struct lists *lists, const struct sluice_list_key *keys, const struct order *order, unsigned count)
+{
+	unsigned i;
+	int err = 0;
+
+	for (i = 0; i < count && !err; i++)
+		if (order[i].fate == FATE_NEW)
+			err = lists_index_add(&lists->index, &keys[order[i].at]);
+	if (!err)
+		err = lists_index_flush(&lists->index);
+	else
+		i--; /* the one that failed */
+	if (!err)
+		return 0;
+	while (i-- > 0)
+		if (order[i].fate == FATE_NEW)
+			lists_index_drop(&lists->index, &keys[order[i].at]);
+	lists_index_flush(&lists->index);
+	return err;
+}
+
+static int write_slice(struct lists *lists, const struct sluice_list_key *keys, const struct sluice_list_entry *entries,
+	const struct order *order, unsigned count, struct batch *batch)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, opts);
+	uint32_t written, filled = 0;
+	int err = add_to_index(lists, keys, order, count);
+
+	if (err)
+		return err;
+	for (unsigned i = 0; i < count; i++) {
+		if (order[i].fate == FATE_LEAVE)
+			continue;
+		batch->keys[filled] = keys[order[i].at];
+		batch->entries[filled++] = entries[order[i].at];
+	}
+	written = filled;
+	err = filled ? bpf_map_update_batch(lists->lists_fd, batch->keys, batch->entries, &written, &opts) : 0;
+	if (err && written == filled)
+		written = 0; /* it failed before the first one */
+	filled = 0;
+	for (unsigned i = 0; i < count; i++) {
+		if (order[i].fate == FATE_LEAVE)
+			continue;
+		if (order[i].fate == FATE_NEW && filled < written)
+			lists->entries[keys[order[i].at].list]++;
+		else if (order[i].fate == FATE_NEW)
+			lists_index_drop(&lists->index, &keys[order[i].at]);
+		filled++;
+	}
+	if (err)
+		lists_index_flush(&lists->index);
+	return err;
+}
+
+int lists_put_many(struct lists *lists, const struct sluice_list_key *keys, struct sluice_list_entry *entries,
+	unsigned count, __u64 wall_ns, unsigned flags, struct lists_result *result)
+{
+	struct order *order = calloc(count ? count : 1, sizeof(*order));
+	struct batch batch = {0};
+	int err = order ? batch_resize(&batch, BATCH_ENTRIES) : -ENOMEM;
+
+	memset(result, 0, sizeof(*result));
+	for (unsigned i = 0; i < count && !err; i++) {
+		order[i].at = i;
+		err = is_valid(&keys[i]) ? 0 : -EINVAL;
+	}
+	if (err)
+		goto out_free;
+	qsort_r(order, count, sizeof(*order), compare_keys, (void *)(uintptr_t)keys);
+	err = decide_all(lists, keys, entries, order, count, wall_ns, flags, result);
+	if (!err && result->needed > result->room) {
+		lists->sweep.started = false;
+		lists_sweep(lists, wall_ns, UINT32_MAX);
+		err = decide_all(lists, keys, entries, order, count, wall_ns, flags, result);
+	}
+	if (!err && result->needed > result->room)
+		err = -E2BIG;
+	for (unsigned at = 0; at < count && !err && !(flags & LISTS_DRY_RUN); at += BATCH_ENTRIES) {
+		unsigned left = count - at;
+
+		err = write_slice(
+			lists, keys, entries, order + at, left < BATCH_ENTRIES ? left : BATCH_ENTRIES, &batch);
+		result->room = lists_room(lists);
+	}
+out_free:
+	batch_free(&batch);
+	free(order);
+	return err;
+}
+
 unsigned lists_count(const struct lists *lists, enum sluice_list list)
 {
 	return list == SLUICE_LIST_DENY || list == SLUICE_LIST_ALLOW ? lists->entries[list] : 0;
+}
+
+unsigned lists_room(const struct lists *lists)
+{
+	unsigned used = lists->entries[SLUICE_LIST_DENY] + lists->entries[SLUICE_LIST_ALLOW];
+
+	return used < lists->capacity ? lists->capacity - used : 0;
 }

@@ -12,6 +12,7 @@
 
 #define RETRY_WRITER_S 2
 #define BEARER "Bearer "
+#define BULK_BODY_MAX (1u << 20) /* some 50,000 prefixes; a longer list comes in pieces, so that memory stays bounded */
 
 bool control_admit(struct http_request *request, enum MHD_Result *result)
 {
@@ -30,6 +31,14 @@ bool control_admit(struct http_request *request, enum MHD_Result *result)
 		*result = http_problem(request, 401, "no_secret",
 			"Send the control secret as \"Authorization: Bearer\"; it is in control.secret in the state directory.");
 	return false;
+}
+
+/* Who has no secret does not come so far. */
+size_t control_body_max(const struct http_request *request)
+{
+	bool bulk = !strcmp(request->method, "POST") && !strncmp(request->path, "/v1/lists/", strlen("/v1/lists/"));
+
+	return bulk ? BULK_BODY_MAX : request->listener->body_max;
 }
 
 enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer)
@@ -65,8 +74,16 @@ const struct http_route control_routes[] = {
 	{"GET", "/v1/limits", control_get_limits, "limits"},
 	{"PATCH", "/v1/limits", control_patch_limits, "limits"},
 	{"GET", "/v1/lists/{}", control_get_list, "list"},
+	{"POST", "/v1/lists/{}", control_post_list, "list_bulk"},
+	{"DELETE", "/v1/lists/{}", control_delete_label, "list_label"},
+	{"GET", "/v1/lists/{}/labels", control_get_labels, "list_labels"},
 	{"PUT", "/v1/lists/{}/{*}", control_put_entry, "list_entry"},
 	{"DELETE", "/v1/lists/{}/{*}", control_delete_entry, "list_entry"},
+	{"GET", "/v1/answers", control_get_answers, "answers"},
+	{"PUT", "/v1/answers", control_put_answers, "answers"},
+	{"GET", "/v1/answers/{}", control_get_answer, "answer"},
+	{"PUT", "/v1/answers/{}", control_put_answer, "answer"},
+	{"DELETE", "/v1/answers/{}", control_delete_answer, "answer"},
 	{"POST", "/v1/tokens/inspect", control_inspect_token, "token_inspect"},
 	{"POST", "/v1/tokens/revoke", control_revoke_token, "token_revoke"},
 	{"POST", "/v1/sales/{}/tokens/revoke", control_revoke_before, "tokens_revoke"},

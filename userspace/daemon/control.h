@@ -10,6 +10,8 @@ extern const struct http_route control_routes[];
 
 /* Checks the secret where the listener wants one. */
 bool control_admit(struct http_request *request, enum MHD_Result *result);
+/* How long a body may be: longer for a bulk load by somebody who may do it. */
+size_t control_body_max(const struct http_request *request);
 /* The writer could not, or would not. */
 enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer);
 
@@ -54,9 +56,22 @@ struct watcher *control_open_watcher(
 enum MHD_Result control_get_top(struct http_request *request);
 
 /* control_lists.c */
+bool control_find_list(struct http_request *request, enum sluice_list *list, enum MHD_Result *result);
+enum MHD_Result control_get_labels(struct http_request *request);
+enum MHD_Result control_delete_label(struct http_request *request);
 enum MHD_Result control_get_list(struct http_request *request);
 enum MHD_Result control_put_entry(struct http_request *request);
 enum MHD_Result control_delete_entry(struct http_request *request);
+
+/* control_lists_bulk.c */
+enum MHD_Result control_post_list(struct http_request *request);
+
+/* control_answers.c */
+enum MHD_Result control_get_answers(struct http_request *request);
+enum MHD_Result control_put_answers(struct http_request *request);
+enum MHD_Result control_get_answer(struct http_request *request);
+enum MHD_Result control_put_answer(struct http_request *request);
+enum MHD_Result control_delete_answer(struct http_request *request);
 
 /* control_tokens.c */
 enum MHD_Result control_inspect_token(struct http_request *request);

@@ -6,7 +6,6 @@
  */
 #include "daemon/http.h"
 
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 
 #include "common/answers.h"
 #include "common/log.h"
+#include "daemon/answers_state.h"
 #include "daemon/problems.h"
 #include "common/timefmt.h"
 
@@ -48,8 +48,9 @@ enum MHD_Result http_send(struct http_request *request, unsigned status, struct 
 /* What every answer of the API carries. */
 static void add_api_headers(struct http_request *request, struct MHD_Response *response, const char *type)
 {
-	const char *origin = request->d->config.daemon.cors_origin;
+	char origin[ANSWER_ORIGIN_SIZE];
 
+	answers_origin(origin);
 	if (type)
 		add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 	add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
@@ -184,15 +185,12 @@ enum MHD_Result http_problem_retry(struct http_request *request, unsigned status
 
 enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s)
 {
-	const struct gate_maps *maps = &request->d->maps;
-	__u32 bank = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE) >> answer & 1;
-	__u32 index = bank * SLUICE_ANSWER_COUNT + (__u32)answer;
 	struct sluice_answer_bytes template;
 	struct http_parsed parsed;
 	struct MHD_Response *response;
 	char bytes[SLUICE_ANSWER_MAX];
 
-	if (bpf_map_lookup_elem(maps->answers, &index, &template) ||
+	if (answers_read(&request->d->maps, answer, &template) || template.len > sizeof(bytes) ||
 		http_parse_answer(bytes, answer_fill(&template, retry_after_s, bytes), &parsed))
 		return http_problem(
 			request, (unsigned)answer_status(answer), answer_code(answer), "The order was refused.");
@@ -231,7 +229,7 @@ int http_argument(struct http_request *request, const char *name, char *out, siz
 	return http_percent_decode(value, strlen(value), out, size) ? -EINVAL : 1;
 }
 
-const char *http_header(struct http_request *request, const char *name)
+const char *http_header(const struct http_request *request, const char *name)
 {
 	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
 }

@@ -36,6 +36,8 @@ struct http_listener {
 	bool (*admit)(struct http_request *request, enum MHD_Result *result);
 	/* True for a request whose body nobody reads: it is not kept, and is not refused for its length. May be NULL. */
 	bool (*ignores_body)(const struct http_request *request);
+	/* The longest body of this request, where it is not body_max. Called with the headers, before any of the body. May be NULL. */
+	size_t (*body_max_of)(const struct http_request *request);
 	bool needs_secret; /* control over TCP */
 	bool is_watched;   /* handlers never wait; the heartbeat watches them */
 };
@@ -53,6 +55,7 @@ struct http_request {
 	char *body; /* NUL-terminated, NULL if empty */
 	size_t body_length;
 	size_t body_seen; /* also what was too long to keep */
+	size_t body_max;
 	bool is_first;    /* of its connection: the gate has charged it */
 	bool is_admitted; /* `admit` has been asked */
 	bool must_close;  /* no other request is read from this connection */
@@ -92,7 +95,7 @@ enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answ
 json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
 /* A query argument, decoded. Returns 1, 0 if there is none, -EINVAL if it cannot be read or does not fit. */
 int http_argument(struct http_request *request, const char *name, char *out, size_t size);
-const char *http_header(struct http_request *request, const char *name);
+const char *http_header(const struct http_request *request, const char *name);
 
 /* --- http_openapi.c ---------------------------------------------------------------------------------------------------------------------- */
 enum MHD_Result http_openapi(struct http_request *request);

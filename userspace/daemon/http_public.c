@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/timefmt.h"
+#include "daemon/answers_state.h"
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
@@ -74,10 +75,11 @@ static enum MHD_Result get_sale(struct http_request *request)
 /* Preflight of a page on another origin (fetch standard, CORS protocol). */
 static enum MHD_Result options(struct http_request *request)
 {
-	const char *origin = request->d->config.daemon.cors_origin;
 	struct MHD_Response *response =
 		MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+	char origin[ANSWER_ORIGIN_SIZE];
 
+	answers_origin(origin);
 	if (response && *origin) {
 		MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, origin);
 		MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST");

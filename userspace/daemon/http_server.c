@@ -145,7 +145,7 @@ static bool ignores_body(const struct http_request *request)
 
 static int take_body(struct http_request *request, const char *bytes, size_t length)
 {
-	size_t limit = request->listener->body_max;
+	size_t limit = request->body_max;
 	char *body;
 
 	request->body_seen += length;
@@ -164,7 +164,7 @@ static int take_body(struct http_request *request, const char *bytes, size_t len
 static enum MHD_Result send_too_long(struct http_request *request)
 {
 	return http_problem(request, 413, "body_too_long", "The body of a request may have up to %zu bytes here.",
-		request->listener->body_max);
+		request->body_max);
 }
 
 static enum MHD_Result on_header(
@@ -256,7 +256,7 @@ static enum MHD_Result dispatch(struct http_request *request)
 		return request->route->handle(request);
 	if (!admit(request, &result))
 		return result;
-	if (request->body_seen > request->listener->body_max && !ignores_body(request))
+	if (request->body_seen > request->body_max && !ignores_body(request))
 		return send_too_long(request);
 	if (!find_route(request, &result))
 		return result;
@@ -282,9 +282,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		/* The body of somebody without the secret is not read. */
 		if (listener->needs_secret && !admit(request, &result))
 			return result;
+		request->body_max = listener->body_max_of ? listener->body_max_of(request) : listener->body_max;
 		/* A body that says in advance that it is too long is refused before it is sent. */
 		length = http_header(request, MHD_HTTP_HEADER_CONTENT_LENGTH);
-		if (length && strtoull(length, NULL, 10) > listener->body_max && !ignores_body(request))
+		if (length && strtoull(length, NULL, 10) > request->body_max && !ignores_body(request))
 			return send_too_long(request);
 		return MHD_YES;
 	}

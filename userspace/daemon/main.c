@@ -18,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/answers_state.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/heartbeat.h"
@@ -290,6 +291,7 @@ static int start_servers(struct daemon *d, struct servers *s, char *error, size_
 		.kind = METRICS_CONTROL,
 		.routes = control_routes,
 		.body_max = CONTROL_BODY_MAX,
+		.body_max_of = control_body_max,
 		.admit = control_admit,
 	};
 	s->listeners[LISTEN_CONTROL_TCP] = s->listeners[LISTEN_CONTROL_UNIX];
@@ -346,6 +348,7 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (err)
 		return err;
 	issue_publish_keys(d);
+	answers_start(d);
 	err = heartbeat_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the heartbeat: %s", strerror(-err));
@@ -396,6 +399,7 @@ static void stop(struct daemon *d, struct servers *s)
 	orders_free(d->orders);
 	sales_free(d->sales);
 	metrics_free(d->metrics);
+	answers_stop();
 	gate_maps_close(&d->maps);
 	explicit_bzero(&d->keys, sizeof(d->keys));
 	explicit_bzero(d->secret, sizeof(d->secret));

@@ -212,9 +212,11 @@ static void step(struct daemon *d, unsigned count)
 		log_warn(
 			"the gate was replaced, and its new call door cannot be opened (%s): the one before goes on judging; restart sluiced to change",
 			strerror(-err));
-	pthread_mutex_lock(&d->lists_lock);
-	lists_sweep(d->lists, wall, SWEEP_BUDGET);
-	pthread_mutex_unlock(&d->lists_lock);
+	/* What waits for orders here must not wait for an import of a list. */
+	if (!pthread_mutex_trylock(&d->lists_lock)) {
+		lists_sweep(d->lists, wall, SWEEP_BUDGET);
+		pthread_mutex_unlock(&d->lists_lock);
+	}
 	if (!atomic_load(&d->sales_known))
 		return;
 	issue_sweep(d, wall, SWEEP_BUDGET);

@@ -59,7 +59,12 @@ struct problem_text {
 	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}.") \
 	X("no_token", "404", "The buyer has no live token of this sale.", "") \
 	X("no_entry", "404", "There is no such entry on the list.", "Name the prefix as the list shows it.") \
-	X("list_full", "507", "The gate's map of list entries is full. Nothing was added.", "Remove entries, or raise gate.max_prefixes and attach the gate again.") \
+	X("list_full", "507", "The gate's map of list entries has no room for all that was sent. Nothing was added.", "Remove entries, or raise gate.max_prefixes and attach the gate again.") \
+	X("bad_entry", "422", "An entry of a bulk load, or a line of it, cannot be an entry of a list. Nothing was changed.", "`field` names the entry or the line; leave it out or correct it.") \
+	X("too_wide", "422", "A bulk load has a prefix wider than an IPv4 /8 or an IPv6 /16. Nothing was changed.", "Send `force` if it is meant.") \
+	X("unsupported_type", "415", "The body has a media type that this route does not read.", "The detail names those that it reads.") \
+	X("no_answer", "404", "There is no answer of this code.", "GET /v1/answers lists them.") \
+	X("answer_too_long", "422", "With its headers an answer would not fit one segment. Nothing was changed.", "The fields `size` and `limit` say by how much; `answer` says which.") \
 	X("admissions_full", "507", "The gate's map of admissions is full.", "Raise gate.max_admissions and attach the gate again.") \
 	X("conflict", "409", "The ledger refused the change as it does not fit what it has.", "Read it again, and decide again.") \
 	X("writer_away", "503", "The order writer is not there, or did not answer in time.", "The detail says whether anything was changed. Look at the writer's log.") \

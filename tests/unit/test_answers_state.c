@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The operator's answers on a real BPF map (needs root) and a state directory of their own: what is kept, what is refused, and that a reader
+ * never sees half of one answer and half of another while they change as fast as they can.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/maps.h"
+#include "daemon/answers_state.h"
+
+#define CHANGES 120
+#define READERS 2
+
+struct place {
+	struct daemon daemon;
+	struct sluice_control control;
+	char dir[64], file[96];
+};
+
+static int make_place(void **state)
+{
+	struct place *place = calloc(1, sizeof(*place));
+
+	*state = place;
+	if (!place)
+		return -1;
+	log_init("test", LOG_ERROR_LEVEL);
+	snprintf(place->dir, sizeof(place->dir), "/tmp/sluice-answers-%ld-XXXXXX", (long)getpid());
+	if (!mkdtemp(place->dir))
+		return -1;
+	snprintf(place->file, sizeof(place->file), "%s/answers.json", place->dir);
+	snprintf(
+		place->daemon.config.daemon.state_dir, sizeof(place->daemon.config.daemon.state_dir), "%s", place->dir);
+	place->daemon.maps.control = &place->control;
+	place->daemon.maps.answers = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_answers", sizeof(uint32_t),
+		sizeof(struct sluice_answer_bytes), 2 * SLUICE_ANSWER_COUNT, NULL);
+	if (place->daemon.maps.answers < 0)
+		return 0; /* no privilege: need_place skips the test */
+	if (answers_write_defaults(place->daemon.maps.answers, ""))
+		return -1;
+	answers_start(&place->daemon);
+	return 0;
+}
+
+static int remove_place(void **state)
+{
+	static const char *const names[] = {"", ".new", ".rejected"};
+	struct place *place = *state;
+	char path[128];
+
+	answers_stop();
+	if (place->daemon.maps.answers >= 0)
+		close(place->daemon.maps.answers);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%s%s", place->file, names[i]);
+		unlink(path);
+	}
+	rmdir(place->dir);
+	free(place);
+	return 0;
+}
+
+static struct place *need_place(void **state)
+{
+	struct place *place = *state;
+
+	if (place->daemon.maps.answers < 0) {
+		print_message("needs root to create BPF maps\n");
+		skip();
+	}
+	return place;
+}
+
+static int set(struct place *place, enum sluice_answer code, const char *body, struct answers_fault *fault)
+{
+	int err;
+
+	answers_lock();
+	err = answers_set(&place->daemon, code,
+		body ? json_pack("{s:s, s:s}", "body", body, "content_type", "text/plain") : NULL, fault);
+	answers_unlock();
+	return err;
+}
+
+static void read_now(struct place *place, enum sluice_answer code, char text[SLUICE_ANSWER_MAX + 1])
+{
+	struct sluice_answer_bytes bytes;
+
+	assert_int_equal(answers_read(&place->daemon.maps, code, &bytes), 0);
+	memcpy(text, bytes.bytes, bytes.len);
+	text[bytes.len] = '\0';
+}
+
+static void a_change_is_in_use_and_kept(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_ANSWER_MAX + 1], before[SLUICE_ANSWER_MAX + 1];
+	struct answers_fault fault;
+	struct stat info;
+
+	read_now(place, SLUICE_ANSWER_SOLD_OUT, before);
+	assert_int_equal(access(place->file, F_OK), -1); /* nothing of the operator's, nothing to keep */
+	assert_int_equal(set(place, SLUICE_ANSWER_SOLD_OUT, "all gone", &fault), 0);
+	read_now(place, SLUICE_ANSWER_SOLD_OUT, text);
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\nall gone");
+	assert_int_equal(place->control.answer_banks, 1u << SLUICE_ANSWER_SOLD_OUT);
+	assert_int_equal(stat(place->file, &info), 0);
+	assert_int_equal(info.st_mode & 0777, 0600);
+
+	/* The daemon comes back, the gate has been attached anew. */
+	answers_stop();
+	place->control.answer_banks = 0;
+	assert_int_equal(answers_write_defaults(place->daemon.maps.answers, ""), 0);
+	answers_start(&place->daemon);
+	read_now(place, SLUICE_ANSWER_SOLD_OUT, text);
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\nall gone");
+	assert_int_equal(set(place, SLUICE_ANSWER_SOLD_OUT, NULL, &fault), 0);
+	read_now(place, SLUICE_ANSWER_SOLD_OUT, text);
+	assert_string_equal(text, before);
+}
+
+static void a_start_with_nothing_new_writes_nothing(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault;
+	uint32_t banks;
+
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	banks = place->control.answer_banks;
+	answers_stop();
+	answers_start(&place->daemon);
+	assert_int_equal(place->control.answer_banks, banks);
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	assert_int_equal(place->control.answer_banks, banks);
+}
+
+static void what_is_refused_leaves_everything_as_it_was(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_ANSWER_MAX + 1], too_long[SLUICE_ANSWER_MAX + 1], path[128];
+	struct answers_fault fault = {0};
+
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	memset(too_long, 'x', SLUICE_ANSWER_MAX);
+	too_long[SLUICE_ANSWER_MAX] = '\0';
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, too_long, &fault), -EMSGSIZE);
+	assert_true(fault.code == SLUICE_ANSWER_PAUSED && fault.size > SLUICE_ANSWER_MAX);
+	/* The new file cannot be written: its name is a directory. */
+	snprintf(path, sizeof(path), "%s.new", place->file);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_true(set(place, SLUICE_ANSWER_PAUSED, "never", &fault) < 0);
+	assert_int_equal(rmdir(path), 0);
+	read_now(place, SLUICE_ANSWER_PAUSED, text);
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\nlater");
+	answers_stop();
+	answers_start(&place->daemon);
+	read_now(place, SLUICE_ANSWER_PAUSED, text);
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\nlater");
+}
+
+static void a_gate_that_cannot_be_written_takes_the_file_back(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault;
+	int good = place->daemon.maps.answers;
+	char text[SLUICE_ANSWER_MAX + 1];
+
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	place->daemon.maps.answers = open("/dev/null", 0);
+	assert_true(set(place, SLUICE_ANSWER_PAUSED, "never", &fault) < 0);
+	close(place->daemon.maps.answers);
+	place->daemon.maps.answers = good;
+	answers_stop();
+	answers_start(&place->daemon);
+	read_now(place, SLUICE_ANSWER_PAUSED, text);
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\nlater");
+}
+
+static void the_origin_changes_all_answers_in_one_step(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_ANSWER_MAX + 1], origin[ANSWER_ORIGIN_SIZE], room[880];
+	struct answers_fault fault = {0};
+	uint32_t banks = place->control.answer_banks, all = (1u << SLUICE_ANSWER_COUNT) - 2;
+
+	answers_lock();
+	assert_int_equal(answers_set_origin(&place->daemon, "https://shop.example", &fault), 0);
+	answers_unlock();
+	assert_int_equal(place->control.answer_banks ^ banks, all);
+	answers_origin(origin);
+	assert_string_equal(origin, "https://shop.example");
+	for (unsigned code = 1; code < SLUICE_ANSWER_COUNT; code++) {
+		read_now(place, (enum sluice_answer)code, text);
+		assert_non_null(strstr(text, "Access-Control-Allow-Origin: https://shop.example\r\n"));
+	}
+	/* One answer without room for another header keeps all of them as they are. */
+	answers_lock();
+	assert_int_equal(answers_set_origin(&place->daemon, "", &fault), 0);
+	memset(room, 'x', sizeof(room) - 1);
+	room[sizeof(room) - 1] = '\0';
+	assert_int_equal(answers_set(&place->daemon, SLUICE_ANSWER_SOLD_OUT,
+				 json_pack("{s:s, s:s}", "body", room, "content_type", "text/plain"), &fault),
+		0);
+	banks = place->control.answer_banks;
+	assert_int_equal(answers_set_origin(&place->daemon, "https://shop.example", &fault), -EMSGSIZE);
+	answers_unlock();
+	assert_int_equal(fault.code, SLUICE_ANSWER_SOLD_OUT);
+	assert_int_equal(place->control.answer_banks, banks);
+	answers_origin(origin);
+	assert_string_equal(origin, "");
+}
+
+static void a_spoilt_file_is_put_aside(void **state)
+{
+	static const char *const spoilt[] = {"", "{", "[]", "{\"version\":1}", "{\"version\":2,\"answers\":{}}",
+		"{\"version\":1,\"answers\":{\"gone\":{\"body\":\"\"}}}",
+		"{\"version\":1,\"answers\":{\"paused\":\"later\"}}",
+		"{\"version\":1,\"answers\":{},\"cors_origin\":\"https://a\\r\\nb\"}"};
+	struct place *place = need_place(state);
+	char aside[128];
+
+	snprintf(aside, sizeof(aside), "%s.rejected", place->file);
+	for (size_t i = 0; i < sizeof(spoilt) / sizeof(spoilt[0]); i++) {
+		char text[SLUICE_ANSWER_MAX + 1];
+		FILE *file = fopen(place->file, "w");
+
+		assert_non_null(file);
+		fputs(spoilt[i], file);
+		fclose(file);
+		unlink(aside);
+		answers_stop();
+		answers_start(&place->daemon);
+		assert_int_equal(access(aside, F_OK), 0);
+		assert_int_equal(access(place->file, F_OK), -1);
+		read_now(place, SLUICE_ANSWER_PAUSED, text);
+		assert_non_null(strstr(text, "\"code\":\"paused\""));
+		assert_null(answers_custom(SLUICE_ANSWER_PAUSED));
+	}
+}
+
+/* --- readers while it changes ------------------------------------------------------------------------------------------------ */
+struct race {
+	struct place *place;
+	atomic_bool stop;
+	atomic_uint reads, torn;
+};
+
+static void *read_on(void *arg)
+{
+	struct race *race = arg;
+
+	while (!atomic_load(&race->stop)) {
+		struct sluice_answer_bytes bytes;
+		const char *body;
+		uint32_t sum = 0;
+
+		if (answers_read(&race->place->daemon.maps, SLUICE_ANSWER_SOLD_OUT, &bytes)) {
+			atomic_fetch_add(&race->torn, 1);
+			break;
+		}
+		for (unsigned i = 0; i < bytes.len; i += 2)
+			sum += (uint32_t)bytes.bytes[i] << 8 | bytes.bytes[i + 1];
+		while (sum >> 16)
+			sum = (sum & 0xffff) + (sum >> 16);
+		body = memmem(bytes.bytes, bytes.len, "\r\n\r\n", 4);
+		if (sum != bytes.sum || !body) {
+			atomic_fetch_add(&race->torn, 1);
+			continue;
+		}
+		for (const char *c = body + 4; c < (const char *)bytes.bytes + bytes.len; c++)
+			if (*c != body[4]) {
+				atomic_fetch_add(&race->torn, 1);
+				break;
+			}
+		atomic_fetch_add(&race->reads, 1);
+	}
+	return NULL;
+}
+
+static void readers_never_see_a_mixture(void **state)
+{
+	struct race race = {.place = need_place(state)};
+	pthread_t readers[READERS];
+	char body[801];
+	struct answers_fault fault;
+
+	body[800] = '\0';
+	memset(body, 'A', 800);
+	assert_int_equal(set(race.place, SLUICE_ANSWER_SOLD_OUT, body, &fault), 0);
+	for (int i = 0; i < READERS; i++)
+		assert_int_equal(pthread_create(&readers[i], NULL, read_on, &race), 0);
+	for (int i = 0; i < CHANGES; i++) {
+		memset(body, 'A' + i % 26, 800);
+		assert_int_equal(set(race.place, SLUICE_ANSWER_SOLD_OUT, body, &fault), 0);
+	}
+	atomic_store(&race.stop, true);
+	for (int i = 0; i < READERS; i++)
+		pthread_join(readers[i], NULL);
+	print_message("%u reads while %d changes were made\n", atomic_load(&race.reads), CHANGES);
+	assert_int_equal(atomic_load(&race.torn), 0);
+	assert_true(atomic_load(&race.reads) > 1000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_change_is_in_use_and_kept, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_start_with_nothing_new_writes_nothing, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(what_is_refused_leaves_everything_as_it_was, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			a_gate_that_cannot_be_written_takes_the_file_back, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(the_origin_changes_all_answers_in_one_step, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_spoilt_file_is_put_aside, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(readers_never_see_a_mixture, make_place, remove_place),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The operator's answers: the file answers.json in the state directory, and the two banks of the gate's map "answers". Called by main.c
+ * at the start, by control_answers.c for changes, by http.c for what is in use.
+ *
+ * The promise is that no reader ever sends a mixture of two answers. A change goes into the bank that is not in use, and one store of
+ * control.answer_banks makes it the one in use, for all answers at once. That leaves readers who looked at the word just before the last
+ * store and still read the bank it took out of use; before that bank is written again,
+ * - the gate's programs are waited for: they run inside of an RCU read-side section, and membarrier(MEMBARRIER_CMD_GLOBAL) returns when
+ *   every such section that was open has ended (membarrier(2): it is the kernel's synchronize_rcu);
+ * - our own threads notice by `rewrites`, and read again.
+ */
+#include "daemon/answers_state.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/membarrier.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/maps.h"
+
+#define FILE_NAME "answers.json"
+#define FILE_VERSION 1
+/* Where there is no membarrier: far longer than a program can run, interrupts and a busy hypervisor included. */
+#define GRACE_NS 100000000L
+
+static struct {
+	pthread_mutex_t lock;
+	json_t *custom[SLUICE_ANSWER_COUNT];
+	bool origin_is_set;
+	pthread_rwlock_t origin_lock; /* for `origin` alone, which every HTTP answer wants */
+	char origin[ANSWER_ORIGIN_SIZE];
+	atomic_uint rewrites; /* how often a bank was begun to be written */
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .origin_lock = PTHREAD_RWLOCK_INITIALIZER};
+
+/* What a change would make of the state. */
+struct wanted {
+	json_t *custom[SLUICE_ANSWER_COUNT]; /* borrowed */
+	bool origin_is_set;
+	char origin[ANSWER_ORIGIN_SIZE];
+};
+
+void answers_lock(void)
+{
+	pthread_mutex_lock(&state.lock);
+}
+
+void answers_unlock(void)
+{
+	pthread_mutex_unlock(&state.lock);
+}
+
+const json_t *answers_custom(enum sluice_answer code)
+{
+	return state.custom[code];
+}
+
+bool answers_origin_is_set(void)
+{
+	return state.origin_is_set;
+}
+
+void answers_origin(char *origin)
+{
+	pthread_rwlock_rdlock(&state.origin_lock);
+	memcpy(origin, state.origin, sizeof(state.origin));
+	pthread_rwlock_unlock(&state.origin_lock);
+}
+
+static void set_origin(const char *origin)
+{
+	pthread_rwlock_wrlock(&state.origin_lock);
+	snprintf(state.origin, sizeof(state.origin), "%s", origin);
+	pthread_rwlock_unlock(&state.origin_lock);
+}
+
+/* --- the form of an answer ------------------------------------------------------------------------------------------------------ */
+static __attribute__((format(printf, 3, 4))) const char *say(char *error, size_t size, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(error, size, format, args);
+	va_end(args);
+	return error;
+}
+
+static const char *read_headers(const json_t *headers, struct answer_custom *custom, char *error, size_t size)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)headers, name, value) {
+		if (!json_is_string(value))
+			return say(error, size, "%.40s must be a text", name);
+		if (custom->headers < ANSWER_HEADERS_MAX) {
+			custom->header[custom->headers].name = name;
+			custom->header[custom->headers].value = json_string_value(value);
+		}
+		custom->headers++; /* one too many is noticed by answer_check */
+	}
+	return NULL;
+}
+
+const char *answers_read_custom(enum sluice_answer code, const json_t *json, struct answer_custom *custom,
+	const char **field, unsigned *status, char *error, size_t size)
+{
+	const json_t *body = json_object_get(json, "body"), *type = json_object_get(json, "content_type");
+	const json_t *headers = json_object_get(json, "headers");
+	const char *name, *wrong;
+	json_t *value;
+
+	*status = 400;
+	json_object_foreach((json_t *)(uintptr_t)json, name, value) {
+		*field = name;
+		if (strcmp(name, "body") != 0 && strcmp(name, "content_type") != 0 && strcmp(name, "headers") != 0)
+			return say(error, size, "there is no field \"%.40s\" here", name);
+	}
+	*field = "body";
+	if (!json_is_string(body))
+		return say(error, size, body ? "it must be a text" : "it is missing");
+	*field = "content_type";
+	if (type && !json_is_string(type))
+		return say(error, size, "it must be a text");
+	*field = "headers";
+	if (headers && !json_is_object(headers))
+		return say(error, size, "it must be an object such as {\"X-Shop\":\"drop\"}");
+	*custom = (struct answer_custom){
+		.body = json_string_value(body), .content_type = type ? json_string_value(type) : ANSWER_TYPE_DEFAULT};
+	wrong = headers ? read_headers(headers, custom, error, size) : NULL;
+	if (wrong)
+		return wrong;
+	*status = 422;
+	return answer_check(code, custom, field, error, size);
+}
+
+/* --- the gate ------------------------------------------------------------------------------------------------------------------- */
+int answers_read(const struct gate_maps *maps, enum sluice_answer code, struct sluice_answer_bytes *out)
+{
+	for (;;) {
+		unsigned before = atomic_load(&state.rewrites);
+		__u32 bank = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE) >> code & 1;
+		__u32 index = bank * SLUICE_ANSWER_COUNT + (__u32)code;
+		int err = bpf_map_lookup_elem(maps->answers, &index, out);
+
+		atomic_thread_fence(memory_order_seq_cst);
+		/* What was begun before we looked is in the bank that was not in use. What has begun since may be in ours. */
+		if (err || atomic_load(&state.rewrites) == before)
+			return err;
+	}
+}
+
+static void wait_for_readers(void)
+{
+	struct timespec left = {.tv_nsec = GRACE_NS};
+
+	if (!syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		return;
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
+static int render(const struct wanted *wanted, struct sluice_answer_bytes *all, struct answers_fault *fault)
+{
+	for (unsigned code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
+		struct answer_custom custom;
+		const char *field;
+		unsigned status;
+		char error[256];
+		int err;
+
+		if (wanted->custom[code] &&
+			answers_read_custom((enum sluice_answer)code, wanted->custom[code], &custom, &field, &status,
+				error, sizeof(error)))
+			return -EINVAL;
+		fault->code = (enum sluice_answer)code;
+		err = answer_render_custom((enum sluice_answer)code, wanted->origin,
+			wanted->custom[code] ? &custom : NULL, &all[code], &fault->size);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Makes these the answers in use. On an error those before stay. */
+static int publish(const struct gate_maps *maps, const struct sluice_answer_bytes *all)
+{
+	__u32 banks = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE), changed = 0;
+
+	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
+		__u32 index = (banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
+		struct sluice_answer_bytes present;
+		int err = bpf_map_lookup_elem(maps->answers, &index, &present);
+
+		if (err)
+			return err;
+		if (memcmp(&present, &all[code], sizeof(present)) != 0)
+			changed |= 1u << code;
+	}
+	if (!changed)
+		return 0;
+	wait_for_readers();
+	atomic_fetch_add(&state.rewrites, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
+		__u32 index = (~banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
+		int err = changed >> code & 1 ? bpf_map_update_elem(maps->answers, &index, &all[code], BPF_ANY) : 0;
+
+		if (err)
+			return err;
+	}
+	__atomic_store_n(&maps->control->answer_banks, banks ^ changed, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* --- the file ------------------------------------------------------------------------------------------------------------------- */
+static void file_path(const struct daemon *d, char path[PATH_MAX], const char *suffix)
+{
+	snprintf(path, PATH_MAX, "%s/" FILE_NAME "%s", d->config.daemon.state_dir, suffix);
+}
+
+/* Without it a crash of the machine may bring the file of before back; that is no reason to say that nothing was changed. */
+static void sync_directory(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd))
+		log_warn("cannot sync the directory %s: %s", dir, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static int write_file(const char *path, const char *text)
+{
+	size_t length = strlen(text);
+	int fd, err = 0;
+
+	unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	while (length && !err) {
+		ssize_t n = write(fd, text, length);
+
+		if (n >= 0) {
+			text += n;
+			length -= (size_t)n;
+		} else if (errno != EINTR) {
+			err = -errno;
+		}
+	}
+	if (!err && fsync(fd))
+		err = -errno;
+	if (close(fd) && !err)
+		err = -errno;
+	return err;
+}
+
+static json_t *to_json(const struct wanted *wanted)
+{
+	json_t *answers = json_object(), *json;
+
+	for (unsigned code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++)
+		if (wanted->custom[code])
+			json_object_set(answers, answer_code(code), wanted->custom[code]);
+	json = json_pack("{s:i, s:o}", "version", FILE_VERSION, "answers", answers);
+	if (json && wanted->origin_is_set)
+		json_object_set_new(json, "cors_origin", json_string(wanted->origin));
+	return json;
+}
+
+static int save(const struct daemon *d, const struct wanted *wanted)
+{
+	char path[PATH_MAX], fresh[PATH_MAX], *text;
+	json_t *json = to_json(wanted);
+	int err;
+
+	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	json_decref(json);
+	if (!text)
+		return -ENOMEM;
+	file_path(d, path, "");
+	file_path(d, fresh, ".new");
+	err = write_file(fresh, text);
+	if (!err && rename(fresh, path))
+		err = -errno;
+	if (err)
+		unlink(fresh);
+	else
+		sync_directory(d->config.daemon.state_dir);
+	free(text);
+	return err;
+}
+
+/* Takes the document apart. Returns NULL or what is wrong with it. */
+static const char *read_document(const json_t *json, struct wanted *wanted, char *error, size_t size)
+{
+	const json_t *origin = json_object_get(json, "cors_origin"), *answers = json_object_get(json, "answers");
+	const char *name;
+	json_t *value;
+
+	if (json_integer_value(json_object_get(json, "version")) != FILE_VERSION || !json_is_object(answers))
+		return say(error, size, "it is not of this version");
+	if (origin && (!json_is_string(origin) || !answer_origin_is_valid(json_string_value(origin))))
+		return say(error, size, "cors_origin is not an origin");
+	if (origin) {
+		wanted->origin_is_set = true;
+		snprintf(wanted->origin, sizeof(wanted->origin), "%s", json_string_value(origin));
+	}
+	json_object_foreach((json_t *)(uintptr_t)answers, name, value) {
+		enum sluice_answer code = answer_of_code(name);
+		struct answer_custom custom;
+		const char *field;
+		char reason[192];
+		unsigned status;
+
+		if (code == SLUICE_ANSWER_NONE)
+			return say(error, size, "there is no answer \"%.40s\"", name);
+		if (answers_read_custom(code, value, &custom, &field, &status, reason, sizeof(reason)))
+			return say(error, size, "%s: %s: %s", name, field, reason);
+		wanted->custom[code] = value;
+	}
+	return NULL;
+}
+
+static void remember(const struct wanted *wanted)
+{
+	for (unsigned code = 0; code < SLUICE_ANSWER_COUNT; code++) {
+		json_incref(wanted->custom[code]);
+		json_decref(state.custom[code]);
+		state.custom[code] = wanted->custom[code];
+	}
+	state.origin_is_set = wanted->origin_is_set;
+	set_origin(wanted->origin);
+}
+
+/* Everything changes, or nothing: the file, then the gate, then what we remember. `custom` of `wanted` is borrowed. */
+static int change(struct daemon *d, const struct wanted *wanted, struct answers_fault *fault)
+{
+	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
+	struct wanted before = {.origin_is_set = state.origin_is_set};
+	int err = all ? render(wanted, all, fault) : -ENOMEM;
+
+	memcpy(before.custom, state.custom, sizeof(before.custom));
+	answers_origin(before.origin);
+	if (!err)
+		err = save(d, wanted);
+	if (!err) {
+		err = publish(&d->maps, all);
+		if (err && save(d, &before))
+			log_error("cannot take a change of %s/" FILE_NAME " back: it comes with the next start",
+				d->config.daemon.state_dir);
+	}
+	free(all);
+	if (err)
+		return err;
+	remember(wanted);
+	return 0;
+}
+
+static void copy_state(struct wanted *wanted)
+{
+	memcpy(wanted->custom, state.custom, sizeof(wanted->custom));
+	wanted->origin_is_set = state.origin_is_set;
+	answers_origin(wanted->origin);
+}
+
+int answers_set(struct daemon *d, enum sluice_answer code, json_t *custom, struct answers_fault *fault)
+{
+	struct wanted wanted = {0};
+	int err;
+
+	copy_state(&wanted);
+	wanted.custom[code] = custom;
+	err = change(d, &wanted, fault);
+	json_decref(custom);
+	return err;
+}
+
+int answers_set_origin(struct daemon *d, const char *origin, struct answers_fault *fault)
+{
+	struct wanted wanted = {0};
+
+	copy_state(&wanted);
+	wanted.origin_is_set = origin != NULL;
+	snprintf(wanted.origin, sizeof(wanted.origin), "%s", origin ? origin : d->config.daemon.cors_origin);
+	return change(d, &wanted, fault);
+}
+
+/* --- start ---------------------------------------------------------------------------------------------------------------------- */
+static int adopt(struct daemon *d, const struct wanted *wanted, char *error, size_t size)
+{
+	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
+	struct answers_fault fault = {0};
+	int err = all ? render(wanted, all, &fault) : -ENOMEM;
+
+	if (err == -EMSGSIZE)
+		say(error, size, "with its headers the answer %s has %zu bytes, and %d is the limit",
+			answer_code(fault.code), fault.size, SLUICE_ANSWER_MAX);
+	else if (err)
+		say(error, size, "it cannot be rendered: %s", strerror(-err));
+	if (!err) {
+		err = publish(&d->maps, all);
+		if (err)
+			say(error, size, "the gate's map cannot be written: %s", strerror(-err));
+	}
+	free(all);
+	if (err)
+		return err;
+	remember(wanted);
+	return 0;
+}
+
+static json_t *read_file(const char *path, bool *absent, char *error, size_t size)
+{
+	FILE *file = fopen(path, "re");
+	json_error_t at;
+	json_t *json;
+
+	*absent = !file && errno == ENOENT;
+	if (!file) {
+		say(error, size, "%s", strerror(errno));
+		return NULL;
+	}
+	json = json_loadf(file, JSON_REJECT_DUPLICATES, &at);
+	if (!json)
+		say(error, size, "%s (line %d)", at.text, at.line);
+	fclose(file);
+	return json;
+}
+
+void answers_start(struct daemon *d)
+{
+	struct wanted wanted = {0}, defaults = {0};
+	char path[PATH_MAX], aside[PATH_MAX], error[512] = "";
+	bool absent, bad;
+	json_t *json;
+
+	file_path(d, path, "");
+	file_path(d, aside, ".rejected");
+	snprintf(defaults.origin, sizeof(defaults.origin), "%s", d->config.daemon.cors_origin);
+	wanted = defaults;
+	answers_lock();
+	json = read_file(path, &absent, error, sizeof(error));
+	bad = !json && !absent;
+	if (json)
+		bad = read_document(json, &wanted, error, sizeof(error)) || adopt(d, &wanted, error, sizeof(error));
+	if (bad) {
+		log_error("the operator's answers are not in force: %s: %s; put aside as %s", path, error, aside);
+		if (rename(path, aside))
+			log_error("cannot put %s aside: %s", path, strerror(errno));
+	}
+	if ((bad || absent) && adopt(d, &defaults, error, sizeof(error)))
+		log_error("the answers stay as they are in the gate: %s", error);
+	json_decref(json);
+	answers_unlock();
+}
+
+void answers_stop(void)
+{
+	for (unsigned code = 0; code < SLUICE_ANSWER_COUNT; code++) {
+		json_decref(state.custom[code]);
+		state.custom[code] = NULL;
+	}
+}
