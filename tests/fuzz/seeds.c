@@ -300,6 +300,30 @@ static void gate_lists_and_answers(void)
 	save(&seed, "gate", "answers");
 }
 
+/* What one buyer may have, and at the edge of what a token is good for. */
+static void gate_rights(void)
+{
+	/* serial, buyer, quantity, key and sale, bound to a network, age: the bytes of read_token() */
+	static const uint8_t tokens[][6] = {
+		{1, 1, 3, 4, 0, 0}, {2, 1, 1, 4, 0, 0}, /* three, and one more */
+		{3, 2, 1, 4, 0, 8}, {4, 2, 1, 4, 0, 9},
+		{5, 2, 1, 4, 0, 10},                       /* expired a second ago, now, in a second */
+		{6, 3, 1, 4, 1, 0}, {7, 3, 1, 4, 7, 0},    /* of this network, of another */
+		{8, 4, 0, 4, 0, 0}, {9, 4, 0x84, 4, 0, 0}, /* no unit, too many */
+		{6, 5, 1, 4, 0, 0},                        /* somebody else's serial */
+		{10, 5, 1, 6, 0, 0}, {11, 5, 1, 7, 0, 0}, {12, 5, 1, 0x40, 0, 0}, /* other sales, another key */
+	};
+	struct seed seed = {.length = 0};
+
+	for (unsigned i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) {
+		const uint8_t call[] = {CALL, 0, 0};
+
+		add(&seed, call, sizeof(call));
+		add(&seed, tokens[i], sizeof(tokens[i]));
+	}
+	save(&seed, "gate", "rights");
+}
+
 static void gate_watched(void)
 {
 	struct seed seed = {.length = 0};
@@ -528,6 +552,7 @@ int main(int argc, char **argv)
 	gate_shapes();
 	gate_refusals();
 	gate_lists_and_answers();
+	gate_rights();
 	gate_watched();
 	gate_segments();
 	list_steps();
