@@ -335,7 +335,7 @@ static void sweep_one(struct daemon *d, const struct sluice_buyer_key *key, uint
 	pthread_mutex_unlock(lock);
 }
 
-void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget)
+bool issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget)
 {
 	struct issuer *issuer = d->issuer;
 	struct sluice_buyer_key next;
@@ -349,7 +349,8 @@ void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget)
 			sweep_one(d, &issuer->cursor, wall_ns / NS_PER_S);
 		issuer->has_cursor = !at_end;
 		if (at_end)
-			return;
+			return true;
 		issuer->cursor = next;
 	}
+	return false;
 }

@@ -52,8 +52,8 @@ enum issue_result issue_token(
 	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token);
 /* Counts the live tokens of every sale from the map, once at start. */
 void issue_count_live(struct daemon *d);
-/* Removes expired tokens, looking at `budget` entries a call. */
-void issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget);
+/* Removes expired tokens, looking at `budget` entries a call. True: it came to the end of the map. */
+bool issue_sweep(struct daemon *d, uint64_t wall_ns, unsigned budget);
 uint64_t issue_total(struct daemon *d); /* tokens made since the start */
 /* No token that is issued now, or was issued before, is valid after this second. */
 uint64_t issue_latest_expiry(struct daemon *d);

@@ -23,6 +23,7 @@
 
 #define STEP_MS 100
 #define STEPS_PER_CHECK 10 /* the conservation equation: every second */
+#define STEPS_OF_REST 20   /* 2 s */
 #define STEPS_PER_READ 50  /* the ledger's figures: every five seconds */
 #define SWEEP_BUDGET 512
 /* An admission younger than this may still be on its way through the ring. */
@@ -136,7 +137,8 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 	return orders_forget(d->orders, serial) == 0;
 }
 
-static void sweep_admissions(struct daemon *d, uint64_t wall_ns, unsigned budget)
+/* These look at `budget` entries a call and go on where they stopped. True: they came to the end. */
+static bool sweep_admissions(struct daemon *d, uint64_t wall_ns, unsigned budget)
 {
 	struct sluice_admission admission;
 	__u64 next;
@@ -151,9 +153,10 @@ static void sweep_admissions(struct daemon *d, uint64_t wall_ns, unsigned budget
 			bpf_map_delete_elem(d->maps.admissions, &work.admission_cursor);
 		work.has_admission_cursor = !at_end;
 		if (at_end)
-			return;
+			return true;
 		work.admission_cursor = next;
 	}
+	return false;
 }
 
 static bool buyer_may_go(struct daemon *d, const struct sluice_buyer_key *key, uint64_t wall_ns)
@@ -167,7 +170,7 @@ static bool buyer_may_go(struct daemon *d, const struct sluice_buyer_key *key, u
 	return true;
 }
 
-static void sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
+static bool sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 {
 	struct sluice_buyer_key next;
 
@@ -179,9 +182,10 @@ static void sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 			bpf_map_delete_elem(d->maps.buyers, &work.buyer_cursor);
 		work.has_buyer_cursor = !at_end;
 		if (at_end)
-			return;
+			return true;
 		work.buyer_cursor = next;
 	}
+	return false;
 }
 
 /* The ledger changes on its own too (holds that expire, payments): its figures are read now and then. On the pipeline's thread, between two
@@ -201,6 +205,18 @@ static void learn_figures(struct daemon *d, void *arg, const struct pipeline_ans
 
 static const struct pipeline_hooks figures_hooks = {.complete = learn_figures};
 
+/* To walk through a map costs a look at every bucket of it, also at the empty ones; nothing here is urgent. So after each walk comes a rest. */
+static void sweep_maps(struct daemon *d, unsigned count, uint64_t wall_ns)
+{
+	static bool (*const sweeps[])(struct daemon *, uint64_t, unsigned) = {
+		issue_sweep, sweep_admissions, sweep_buyers};
+	static unsigned rests_until[sizeof(sweeps) / sizeof(sweeps[0])];
+
+	for (unsigned i = 0; i < sizeof(sweeps) / sizeof(sweeps[0]); i++)
+		if ((int)(count - rests_until[i]) >= 0 && sweeps[i](d, wall_ns, SWEEP_BUDGET))
+			rests_until[i] = count + STEPS_OF_REST;
+}
+
 static void step(struct daemon *d, unsigned count)
 {
 	uint64_t wall = time_wall_ns();
@@ -219,9 +235,7 @@ static void step(struct daemon *d, unsigned count)
 	}
 	if (!atomic_load(&d->sales_known))
 		return;
-	issue_sweep(d, wall, SWEEP_BUDGET);
-	sweep_admissions(d, wall, SWEEP_BUDGET);
-	sweep_buyers(d, wall, SWEEP_BUDGET);
+	sweep_maps(d, count, wall);
 	if (count % STEPS_PER_CHECK == 0)
 		check_balances(d);
 	if (count % STEPS_PER_READ == 0 &&
