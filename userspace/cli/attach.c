@@ -8,6 +8,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/if_link.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 
 #define IP4_TCP_BYTES 40
 #define IP6_TCP_BYTES 60
+#define KERNEL_WORDS_BYTES 160
 
 static const struct loader_command command = {
 	.usage =
@@ -54,7 +56,8 @@ struct attach {
 	int link_fd;
 	unsigned dispatched_id; /* our program in libxdp's dispatcher; 0 = none */
 	bool join;
-	bool share; /* by libxdp's dispatcher */
+	bool share;            /* by libxdp's dispatcher */
+	bool joins_dispatcher; /* which was there before us */
 	bool made_pins;
 	bool native;
 	bool syncookies_changed;
@@ -75,6 +78,24 @@ static void program_name(__u32 id, char *name, size_t size)
 	close(fd);
 }
 
+/* Where a pin of this interface's name says that the gate is: the interface's own index, another one's (of another network namespace), or
+ * 0 if it is nowhere any more.
+ */
+static unsigned pinned_where(const struct attach *attach, const struct pinned_interface *pin)
+{
+	unsigned id;
+	int ifindex;
+
+	if (!pin->coexist) {
+		ifindex = pins_link_ifindex(pin->fd);
+		return ifindex < 0 ? attach->interface.index : (unsigned)ifindex;
+	}
+	id = pins_program_id(pin->fd);
+	if (coexist_holds(attach->interface.index, id))
+		return attach->interface.index;
+	return coexist_is_held_somewhere(id) ? UINT_MAX : 0;
+}
+
 /* A pin of this interface from before: attached, or the rest of an interface that is gone and came back. */
 static int check_own_pin(struct attach *attach)
 {
@@ -86,13 +107,14 @@ static int check_own_pin(struct attach *attach)
 		return CLI_FAILED;
 	}
 	for (int i = 0; i < count && result == CLI_OK; i++) {
-		int ifindex = all[i].coexist ? (int)attach->interface.index : pins_link_ifindex(all[i].fd);
+		unsigned where;
 
 		if (strcmp(all[i].name, attach->interface.name))
 			continue;
-		if (ifindex == 0) {
+		where = pinned_where(attach, &all[i]);
+		if (where == 0) {
 			pins_remove_interface(&attach->pins, &all[i]);
-		} else if (ifindex == (int)attach->interface.index) {
+		} else if (where == attach->interface.index) {
 			cli_say("the gate is attached to %s already (sluice reload replaces its program)", all[i].name);
 			result = CLI_CONFLICT;
 		} else {
@@ -105,12 +127,37 @@ static int check_own_pin(struct attach *attach)
 	return result;
 }
 
+/* A dispatcher is there already: the gate joins it, in its mode. */
+static int check_dispatcher(struct attach *attach, bool native, unsigned dispatcher_id)
+{
+	const char *name = attach->interface.name;
+	unsigned gate_id = coexist_find_gate(attach->interface.index);
+
+	if (gate_id) {
+		cli_say("a gate is in libxdp's dispatcher on %s already (program %u), but not one of %s: detach it with its own --pin-dir, or, if a "
+			"loader was killed and left it, by xdp-loader unload %s --id %u",
+			name, gate_id, attach->pins.dir, name, gate_id);
+		return CLI_CONFLICT;
+	}
+	if (attach->args.mode != LOADER_AUTO && native != (attach->args.mode == LOADER_NATIVE)) {
+		cli_say("libxdp's dispatcher is on %s in %s mode, and the programs in it share its mode: leave --mode away",
+			name, native ? "native" : "generic");
+		return CLI_CONFLICT;
+	}
+	attach->share = true;
+	attach->native = native;
+	attach->joins_dispatcher = true;
+	cli_say("%s is shared: libxdp's dispatcher is on it (program %u), the gate joins it", name, dispatcher_id);
+	return CLI_OK;
+}
+
 /* Who is on the hook decides if it must be shared. */
 static int check_hook(struct attach *attach)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
 	int err = bpf_xdp_query((int)attach->interface.index, 0, &query);
 	char name[BPF_OBJ_NAME_LEN];
+	struct dispatcher dispatcher;
 
 	attach->share = attach->args.coexist;
 	if (err) {
@@ -119,19 +166,40 @@ static int check_hook(struct attach *attach)
 	}
 	if (query.attach_mode == XDP_ATTACHED_NONE)
 		return CLI_OK;
+	dispatcher = coexist_look(attach->interface.index);
+	if (dispatcher.there)
+		return check_dispatcher(attach, dispatcher.native, query.prog_id);
 	program_name(query.prog_id, name, sizeof(name));
-	if (coexist_dispatcher_is_there(attach->interface.index)) {
-		attach->share = true;
-		cli_say("%s is shared: libxdp's dispatcher is on it (program %u), the gate joins it",
-			attach->interface.name, query.prog_id);
-		return CLI_OK;
-	}
 	cli_say("another XDP program is on %s: %u \"%s\"%s, and libxdp's dispatcher does not hold it, so it cannot share: take it off (ip link set "
 		"dev %s %s off)%s",
 		attach->interface.name, query.prog_id, name, query.attach_mode == XDP_ATTACHED_SKB ? " (generic)" : "",
 		attach->interface.name, query.attach_mode == XDP_ATTACHED_SKB ? "xdpgeneric" : "xdp",
 		attach->share ? ", or have it attached by libxdp (xdp-loader load)"
 			      : ", or have it attached by libxdp (xdp-loader load) and use --coexist");
+	return CLI_CONFLICT;
+}
+
+/* A gate of a dispatcher can only go into another dispatcher, and one that has its interface for itself only onto another hook. */
+static int check_kind(const struct attach *attach)
+{
+	bool for_dispatcher;
+	int fd = pins_open(&attach->pins, "gate");
+
+	if (fd < 0) {
+		cli_say("cannot open %s/gate: %s", attach->pins.dir, strerror(-fd));
+		return CLI_FAILED;
+	}
+	for_dispatcher = pins_program_is_extension(fd);
+	close(fd);
+	if (for_dispatcher == attach->share)
+		return CLI_OK;
+	if (for_dispatcher)
+		cli_say("the gate under %s was loaded for libxdp's dispatcher and joins %s only with --coexist (or use --pin-dir for a gate of its own)",
+			attach->pins.dir, attach->interface.name);
+	else
+		cli_say("%s would have to be shared by libxdp's dispatcher, and the gate under %s was not loaded for that: use --pin-dir for a gate of "
+			"its own",
+			attach->interface.name, attach->pins.dir);
 	return CLI_CONFLICT;
 }
 
@@ -157,13 +225,7 @@ static int check(struct attach *attach)
 	if (result != CLI_OK)
 		return result;
 	attach->join = pins_has(&attach->pins, "gate");
-	if (attach->join && attach->share) {
-		cli_say("%s would have to be shared by libxdp's dispatcher, where a gate cannot join another one: use --pin-dir for a gate of its own",
-			attach->interface.name);
-		return CLI_CONFLICT;
-	}
-	if (!attach->join)
-		result = preflight_kernel();
+	result = attach->join ? check_kind(attach) : preflight_kernel();
 	if (result == CLI_OK)
 		result = preflight_syncookies(
 			attach->args.sysctl, &attach->syncookies_changed, &attach->syncookies_before);
@@ -184,7 +246,12 @@ static int join_gate(struct attach *attach)
 	}
 	cli_say("%s joins the gate that is pinned under %s: its services, limits and sizes stay as they are",
 		attach->interface.name, attach->pins.dir);
-	return CLI_OK;
+	if (!attach->share)
+		return CLI_OK;
+	result = coexist_join(pins_program_id(attach->gate_fd), &attach->interface, attach->native);
+	if (result == CLI_OK)
+		attach->dispatched_id = pins_program_id(attach->gate_fd);
+	return result;
 }
 
 static int make_gate(struct attach *attach)
@@ -198,7 +265,7 @@ static int make_gate(struct attach *attach)
 		/* The dispatcher takes a program only while it is being loaded. Before the maps are filled the gate protects nothing and
 		 * passes everything.
 		 */
-		result = coexist_attach(attach->image, &attach->interface, attach->args.mode, &attach->dispatched_id);
+		result = coexist_attach(attach->image, &attach->interface, attach->native, &attach->dispatched_id);
 	} else {
 		result = image_load(attach->image);
 	}
@@ -224,9 +291,21 @@ static int link_create(const struct attach *attach, int program_fd, bool native)
 	return bpf_link_create(program_fd, (int)attach->interface.index, BPF_XDP, &opts);
 }
 
+/* A link says only a number. The same question by netlink makes the driver, or the kernel before it, say why; its words, or "". */
+static void ask_why(const struct attach *attach, char *words, size_t size)
+{
+	LIBBPF_OPTS(bpf_xdp_attach_opts, opts, .old_prog_fd = probe_program_fd(attach->probe));
+	__u32 flags = XDP_FLAGS_DRV_MODE;
+
+	if (!bpf_xdp_attach((int)attach->interface.index, opts.old_prog_fd, flags | XDP_FLAGS_UPDATE_IF_NOEXIST, NULL))
+		bpf_xdp_detach((int)attach->interface.index, flags | XDP_FLAGS_REPLACE, &opts); /* it has come round */
+	image_kernel_message(words, size);
+}
+
 static int say_link_failed(const struct attach *attach, int err, bool native)
 {
 	const char *name = attach->interface.name, *mode = native ? "native" : "generic";
+	char words[KERNEL_WORDS_BYTES] = "";
 
 	switch (err) {
 	case -EBUSY:
@@ -242,22 +321,27 @@ static int say_link_failed(const struct attach *attach, int err, bool native)
 		cli_say("the MTU of %s, or of its peer, is too large for XDP in native mode (one buffer a frame); the largest that works is %u",
 			name, preflight_mtu_max());
 		return CLI_FAILED;
-	case -EOPNOTSUPP:
-		cli_say("cannot attach to %s in %s mode: the driver does not support it%s", name, mode,
-			native ? " (--mode generic works everywhere)" : "");
-		return CLI_FAILED;
-	default:
-		cli_say("cannot attach to %s in %s mode: %s%s", name, mode, strerror(-err),
-			native ? " (drivers refuse for large receive offload, or too few queues: dmesg may say more; --mode generic works everywhere)"
-			       : "");
-		return CLI_FAILED;
 	}
+	if (native)
+		ask_why(attach, words, sizeof(words));
+	if (*words)
+		cli_say("cannot attach to %s in %s mode: the kernel says \"%s\" (--mode generic works with any driver)",
+			name, mode, words);
+	else if (err == -EOPNOTSUPP)
+		cli_say("cannot attach to %s in %s mode: the driver does not support it%s", name, mode,
+			native ? " (--mode generic works with any driver)" : "");
+	else
+		cli_say("cannot attach to %s in %s mode: %s%s", name, mode, strerror(-err),
+			native ? " (drivers refuse for large receive offload, or too few queues: dmesg may say more; --mode generic works with any driver)"
+			       : "");
+	return CLI_FAILED;
 }
 
 /* Puts the probe program on the hook in the mode that was asked for, or the best that works. */
 static int take_hook(struct attach *attach)
 {
 	int program_fd = probe_program_fd(attach->probe);
+	char words[KERNEL_WORDS_BYTES] = "";
 	int err = -EOPNOTSUPP;
 
 	if (attach->args.mode != LOADER_GENERIC) {
@@ -272,10 +356,14 @@ static int take_hook(struct attach *attach)
 			cli_say("native mode does not work on %s: its MTU, or its peer's, is above %u, the largest for XDP with one buffer a frame: "
 				"using generic mode, which copies such frames and is slower",
 				attach->interface.name, preflight_mtu_max());
-		else
-			cli_say("native mode does not work on %s (%s): using generic mode, which is slower",
-				attach->interface.name,
-				err == -EOPNOTSUPP ? "the driver does not support it" : strerror(-err));
+		else {
+			ask_why(attach, words, sizeof(words));
+			cli_say("native mode does not work on %s (%s%s): using generic mode, which is slower",
+				attach->interface.name, *words ? "the kernel says: " : "",
+				*words                       ? words
+					: err == -EOPNOTSUPP ? "the driver does not support it"
+							     : strerror(-err));
+		}
 	}
 	attach->native = false;
 	attach->link_fd = err = link_create(attach, program_fd, false);
@@ -301,18 +389,42 @@ static void note_interface(struct attach *attach, const struct probe_result *pro
 	__atomic_fetch_or(&attach->control->grow, grow, __ATOMIC_RELAXED);
 }
 
-static int put_gate_on_hook(struct attach *attach, struct probe_result *probed)
+/* The probe program takes the hook, for the moment of the self-test. */
+static int probe_hook(struct attach *attach, struct probe_result *probed)
 {
-	char name[PINS_NAME_MAX];
-	int result, err;
+	int result;
 
 	attach->probe = probe_open();
 	if (!attach->probe)
 		return CLI_FAILED;
 	result = take_hook(attach);
+	if (result == CLI_OK)
+		probe_run(attach->probe, &attach->interface, probed);
+	return result;
+}
+
+/* Before libxdp makes a dispatcher: which mode works, what the driver says if none does, and if frames can grow. Libxdp would only say
+ * that something has failed.
+ */
+static int probe_before_sharing(struct attach *attach, struct probe_result *probed)
+{
+	int result = probe_hook(attach, probed);
+
+	if (attach->link_fd >= 0) {
+		bpf_link_detach(attach->link_fd);
+		close(attach->link_fd);
+		attach->link_fd = -1;
+	}
+	return result;
+}
+
+static int put_gate_on_hook(struct attach *attach, struct probe_result *probed)
+{
+	char name[PINS_NAME_MAX];
+	int result = probe_hook(attach, probed), err;
+
 	if (result != CLI_OK)
 		return result;
-	probe_run(attach->probe, &attach->interface, probed);
 	note_interface(attach, probed);
 	err = bpf_link_update(attach->link_fd, attach->gate_fd, NULL);
 	if (err) {
@@ -333,12 +445,14 @@ static int attach_gate(struct attach *attach, struct probe_result *probed)
 	int result = check(attach);
 	int err = 0;
 
+	if (result == CLI_OK && attach->share && !attach->joins_dispatcher)
+		result = probe_before_sharing(attach, probed);
 	if (result == CLI_OK)
 		result = attach->join ? join_gate(attach) : make_gate(attach);
 	if (result != CLI_OK)
 		return result;
 	if (attach->share) {
-		note_interface(attach, probed); /* nothing was probed: the gate tries both ways */
+		note_interface(attach, probed);
 		err = pins_put(&attach->pins, pins_interface_name(attach->interface.name, true, name), attach->gate_fd);
 	} else {
 		result = put_gate_on_hook(attach, probed);
@@ -353,13 +467,10 @@ static int attach_gate(struct attach *attach, struct probe_result *probed)
 
 static void say_attached(const struct attach *attach, const struct probe_result *probed)
 {
-	cli_say("attached to %s (%s), pinned under %s", attach->interface.name,
-		attach->share            ? "libxdp's dispatcher"
-			: attach->native ? "native"
-					 : "generic",
-		attach->pins.dir);
-	if (attach->share)
-		cli_say("room for answers: not tested in a dispatcher; the gate tries both ends of a frame at run time");
+	cli_say("attached to %s (%s%s), pinned under %s", attach->interface.name,
+		attach->share ? "libxdp's dispatcher, " : "", attach->native ? "native" : "generic", attach->pins.dir);
+	if (attach->joins_dispatcher)
+		cli_say("room for answers: not tested, the dispatcher was there before; the gate tries both ends of a frame at run time");
 	else if (!probed->frames)
 		cli_say("room for answers: no frame was seen; the gate tries both ends of a frame at run time");
 	else

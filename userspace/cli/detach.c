@@ -32,18 +32,25 @@ static const struct loader_command command = {
 
 static int detach_from_dispatcher(const struct pins *pins, const struct pinned_interface *interface)
 {
-	struct bpf_prog_info info = {0};
-	__u32 length = sizeof(info);
-	unsigned ifindex = if_nametoindex(interface->name);
-	int result = CLI_NOT_FOUND;
+	unsigned id = pins_program_id(interface->fd), ifindex = if_nametoindex(interface->name);
+	int result = ifindex ? coexist_detach(ifindex, interface->name, id) : CLI_NOT_FOUND, err;
 
-	if (ifindex && !bpf_obj_get_info_by_fd(interface->fd, &info, &length))
-		result = coexist_detach(ifindex, interface->name, info.id);
 	if (result == CLI_FAILED)
 		return result;
+	if (result == CLI_NOT_FOUND && coexist_is_held_somewhere(id)) {
+		/* Without its pins nobody could take it out any more. */
+		cli_say("the gate is in a dispatcher of %s, but not in this network namespace: detach it there (if the interface is gone, "
+			"xdp-loader clean removes what libxdp has left of it)",
+			interface->name);
+		return CLI_FAILED;
+	}
 	if (result == CLI_NOT_FOUND)
 		cli_say("the gate was not in the dispatcher of %s any more", interface->name);
-	return pins_remove_interface(pins, interface) ? CLI_FAILED : CLI_OK;
+	err = pins_remove_interface(pins, interface);
+	if (!err)
+		return CLI_OK;
+	cli_say("cannot remove the pin of %s: %s", interface->name, strerror(-err));
+	return CLI_FAILED;
 }
 
 static int detach_one(const struct pins *pins, const struct pinned_interface *interface)

@@ -61,16 +61,39 @@ void image_quiet(void)
 	libxdp_set_print(on_libxdp_print);
 }
 
+static void log_terminate(void)
+{
+	log_text[log_used < sizeof(log_text) ? log_used : sizeof(log_text) - 1] = '\0';
+}
+
 void image_say_log(void)
 {
 	const char *from = log_text + log_used;
 	int lines = 0;
 
-	log_text[log_used < sizeof(log_text) ? log_used : sizeof(log_text) - 1] = '\0';
+	log_terminate();
 	while (from > log_text && (from[-1] != '\n' || lines++ < LOG_SHOWN_LINES))
 		from--;
 	if (*from)
 		fprintf(stderr, "%s%s", from, log_text[log_used - 1] == '\n' ? "" : "\n");
+	log_used = 0;
+}
+
+bool image_log_has(const char *words)
+{
+	log_terminate();
+	return strstr(log_text, words);
+}
+
+void image_kernel_message(char *text, size_t size)
+{
+	static const char mark[] = "Kernel error message: ";
+	const char *found = NULL, *next;
+
+	log_terminate();
+	for (next = log_text; (next = strstr(next, mark)); next += strlen(mark))
+		found = next + strlen(mark);
+	snprintf(text, size, "%.*s", found ? (int)strcspn(found, "\n") : 0, found ? found : "");
 	log_used = 0;
 }
 

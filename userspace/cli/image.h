@@ -5,6 +5,9 @@
 #ifndef SLUICE_CLI_IMAGE_H
 #define SLUICE_CLI_IMAGE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "cli/pins.h"
 #include "cli/preflight.h"
 #include "common/config.h"
@@ -15,6 +18,10 @@ struct image;
 /* From here on libbpf and libxdp speak to a buffer; image_say_log shows its end. */
 void image_quiet(void);
 void image_say_log(void);
+/* True if the libraries have said these words since the log was last shown or emptied. */
+bool image_log_has(const char *words);
+/* What the kernel answered last with a refusal by netlink, as libbpf logged it since the last call; "" if it gave no words. */
+void image_kernel_message(char *text, size_t size);
 
 /* Opens the object for a new gate with the sizes of `config`. NULL after a message. */
 struct image *image_open(const struct config *config);

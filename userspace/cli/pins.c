@@ -240,6 +240,22 @@ int pins_link_ifindex(int link_fd)
 	return err ? err : (int)info.xdp.ifindex;
 }
 
+unsigned pins_program_id(int program_fd)
+{
+	struct bpf_prog_info info = {0};
+	__u32 length = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(program_fd, &info, &length) ? 0 : info.id;
+}
+
+bool pins_program_is_extension(int program_fd)
+{
+	struct bpf_prog_info info = {0};
+	__u32 length = sizeof(info);
+
+	return !bpf_obj_get_info_by_fd(program_fd, &info, &length) && info.type == BPF_PROG_TYPE_EXT;
+}
+
 int pins_map_control(const struct pins *pins, struct sluice_control **control)
 {
 	struct sluice_control *mapped;

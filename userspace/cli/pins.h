@@ -63,6 +63,9 @@ int pins_remove_all(const struct pins *pins);
 
 /* The interface that an XDP link is on: its index in its own network namespace, 0 if it is gone. Negative errno. */
 int pins_link_ifindex(int link_fd);
+/* Of a pinned program: its id (0 if it cannot be told), and if it was loaded for a dispatcher (BPF_PROG_TYPE_EXT). */
+unsigned pins_program_id(int program_fd);
+bool pins_program_is_extension(int program_fd);
 /* Maps the control word of the gate and checks that it speaks our ABI version: CLI_NOT_FOUND if there is none, CLI_CONFLICT if it does not. */
 int pins_map_control(const struct pins *pins, struct sluice_control **control);
 void pins_unmap_control(struct sluice_control *control); /* NULL-safe */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/coexist.h"
 #include "cli/image.h"
 #include "cli/loader.h"
 #include "cli/loader_args.h"
@@ -61,14 +62,34 @@ static const char *mode_of(const char *name, int ifindex, __u32 program_id)
 	return query.attach_mode == XDP_ATTACHED_SKB ? "generic" : "native";
 }
 
+/* In a dispatcher there is no link of ours to ask; libxdp knows only the interfaces of its own network namespace. */
+static bool is_dispatched(const struct pinned_interface *interface)
+{
+	unsigned id = pins_program_id(interface->fd), ifindex = if_nametoindex(interface->name);
+
+	return (ifindex && coexist_holds(ifindex, id)) || coexist_is_held_somewhere(id);
+}
+
+static json_t *dispatched_json(const struct pinned_interface *interface)
+{
+	unsigned id = pins_program_id(interface->fd), ifindex = if_nametoindex(interface->name);
+	const char *mode = is_dispatched(interface) ? "other_namespace" : "gone";
+
+	if (ifindex && coexist_holds(ifindex, id))
+		mode = coexist_look(ifindex).native ? "native" : "generic";
+	else
+		ifindex = 0;
+	return json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", interface->name, "mode", mode, "attached", "dispatcher",
+		"ifindex", (json_int_t)ifindex, "program_id", (json_int_t)id);
+}
+
 static json_t *interface_json(const struct pinned_interface *interface)
 {
 	struct bpf_link_info info = {0};
 	__u32 length = sizeof(info);
 
 	if (interface->coexist)
-		return json_pack(
-			"{s:s, s:s, s:s}", "name", interface->name, "mode", "dispatcher", "attached", "coexist");
+		return dispatched_json(interface);
 	if (bpf_obj_get_info_by_fd(interface->fd, &info, &length))
 		return json_null();
 	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "name", interface->name, "mode",
@@ -241,7 +262,7 @@ static int show(const struct pins *pins, bool as_json)
 		goto out_free;
 	}
 	for (int i = 0; i < count; i++) {
-		alive += all[i].coexist || pins_link_ifindex(all[i].fd) > 0;
+		alive += all[i].coexist ? is_dispatched(&all[i]) : pins_link_ifindex(all[i].fd) > 0;
 		json_array_append_new(interfaces, interface_json(&all[i]));
 	}
 	pins_close_interfaces(all, count);
