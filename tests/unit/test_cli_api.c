@@ -315,24 +315,24 @@ static void the_pages_of_a_list_are_followed_to_the_end(void **state)
 	static const struct exchange script[SCRIPT_MAX + 1] = {
 		{"GET /v1/lists/deny?limit=1000", NULL, NULL, 200,
 			"{\"entries\":[{\"prefix\":\"192.0.2.0/"
-			"24\",\"expires_at\":null,\"reason\":\"bots\",\"hits\":5}],\"next\":\"192.0.2.0/24\"}"},
+			"24\",\"expires_at\":null,\"label\":\"feed\",\"reason\":\"bots\",\"hits\":5}],\"next\":\"192.0.2.0/24\"}"},
 		{"GET /v1/lists/deny?limit=1000&after=192.0.2.0%2F24", NULL, NULL, 200,
 			"{\"entries\":[{\"prefix\":\"2001:db8::/"
-			"32\",\"expires_at\":null,\"reason\":\"\",\"hits\":0}],\"next\":7}"},
+			"32\",\"expires_at\":null,\"label\":\"\",\"reason\":\"\",\"hits\":0}],\"next\":7}"},
 		{"GET /v1/lists/deny?limit=1000&after=7", NULL, NULL, 200, "{\"entries\":[],\"next\":null}"},
 	};
 
 	(void)state;
 	assert_int_equal(run(script, "deny list"), CLI_OK);
 	assert_string_equal(printed,
-		"PREFIX        HITS  EXPIRES  REASON\n"
-		"192.0.2.0/24     5  -        bots\n"
-		"2001:db8::/32     0  -        -\n");
+		"PREFIX        HITS  EXPIRES  LABEL  REASON\n"
+		"192.0.2.0/24     5  -        feed   bots\n"
+		"2001:db8::/32     0  -        -      -\n");
 	assert_int_equal(run(script, "deny list -o json"), CLI_OK);
 	assert_string_equal(printed,
 		"{\n  \"entries\": [\n"
-		"    {\"prefix\": \"192.0.2.0/24\", \"expires_at\": null, \"reason\": \"bots\", \"hits\": 5},\n"
-		"    {\"prefix\": \"2001:db8::/32\", \"expires_at\": null, \"reason\": \"\", \"hits\": 0}\n"
+		"    {\"prefix\": \"192.0.2.0/24\", \"expires_at\": null, \"label\": \"feed\", \"reason\": \"bots\", \"hits\": 5},\n"
+		"    {\"prefix\": \"2001:db8::/32\", \"expires_at\": null, \"label\": \"\", \"reason\": \"\", \"hits\": 0}\n"
 		"  ],\n  \"next\": null\n}\n");
 }
 
