@@ -24,6 +24,8 @@ static const char *const sources6[] = {"2001:db8:1::10", "2001:db8:1::11", "2001
 
 const char *arena_source(unsigned flow)
 {
+	if (flow == TWIN_FLOW)
+		return "127.0.0.1";
 	return flow % 2 ? sources6[flow / 2 % 10] : sources4[flow / 2 % 10];
 }
 
@@ -46,7 +48,6 @@ struct frame arena_frame_of(const struct arena *arena, unsigned flow)
 		frame.destination = ARENA_NAMED_ADDRESS;
 	}
 	if (flow == TWIN_FLOW && arena->model.socket_count) {
-		frame.source = "127.0.0.1";
 		frame.sport = arena->model.sockets[0].sport;
 		frame.destination = "127.0.0.2";
 	}

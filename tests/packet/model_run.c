@@ -353,6 +353,7 @@ bool arena_frame(struct arena *arena, const uint8_t *bytes, unsigned length)
 
 	memcpy(arena->in, bytes, length);
 	arena->in_length = length;
+	arena->verdict = (struct model_verdict){0};
 	if (is_for_an_unknown_prefix(arena))
 		return true;
 	arena->event_mono = 0;
