@@ -27,6 +27,7 @@ static struct lists *open_lists;
 static struct {
 	struct sluice_list_key key;
 	uint64_t expires;
+	const char *label;
 } entries[ENTRIES_MAX];
 static unsigned entry_count;
 
@@ -89,6 +90,15 @@ static struct sluice_list_key read_key(struct input *input)
 	return key;
 }
 
+static const char *const labels[] = {"fuzz", "bots", "net"};
+#define LABELS (sizeof(labels) / sizeof(labels[0]))
+#define MANY_MAX 8
+
+static bool is_too_wide(const struct sluice_list_key *key, unsigned *wide)
+{
+	return is_mapped(&key->addr) && key->prefix_len < MAPPED_BITS + WIDE_BITS && ++*wide > WIDE_MAX;
+}
+
 static void put(struct input *input, unsigned *wide)
 {
 	struct sluice_list_key key = read_key(input);
@@ -97,8 +107,7 @@ static void put(struct input *input, unsigned *wide)
 	unsigned i = find_entry(&key);
 	int err;
 
-	if (i == ENTRIES_MAX ||
-		(is_mapped(&key.addr) && key.prefix_len < MAPPED_BITS + WIDE_BITS && ++*wide > WIDE_MAX))
+	if (i == ENTRIES_MAX || is_too_wide(&key, wide))
 		return;
 	if (input_u8(input) == 0xff) {
 		shim.failing_update = 1 + expires % 4;
@@ -111,7 +120,79 @@ static void put(struct input *input, unsigned *wide)
 		return; /* an entry that was there stays as it was */
 	entries[i].key = key;
 	entries[i].expires = until;
+	entries[i].label = labels[0];
 	entry_count += i == entry_count;
+}
+
+static void learn_entry(const void *key, void *value, void *arg)
+{
+	const struct sluice_list_entry *entry = value;
+
+	(void)arg;
+	memcpy(&entries[entry_count].key, key, sizeof(entries[entry_count].key));
+	entries[entry_count].expires = entry->expires_wall;
+	for (unsigned i = 0; i < LABELS; i++)
+		if (lists_has_label(entry, labels[i]))
+			entries[entry_count].label = labels[i];
+	entry_count++;
+}
+
+/* Several at once. Of a key that comes twice the last one counts; what another label has stays, if it is not to be overwritten. */
+static void put_many(struct input *input, unsigned *wide)
+{
+	struct sluice_list_key keys[MANY_MAX];
+	struct sluice_list_entry values[MANY_MAX];
+	struct lists_result result;
+	unsigned count = 0, wanted = 1 + input_u8(input) % MANY_MAX, kept = 0, duplicates = 0;
+	uint8_t flags = input_u8(input);
+	bool fails = flags & 0x40;
+	const char *label = labels[flags >> 2 & 3 ? (flags >> 2 & 3) - 1 : 0];
+
+	flags &= LISTS_OVERWRITE | LISTS_DRY_RUN;
+	while (count < wanted) {
+		uint8_t seconds = input_u8(input);
+
+		keys[count] = read_key(input);
+		if (is_too_wide(&keys[count], wide) || entry_count + wanted > ENTRIES_MAX)
+			return;
+		memset(&values[count], 0, sizeof(values[count]));
+		values[count].expires_wall = seconds ? NOW_NS + seconds : 0;
+		lists_make_text(values[count++].text, label, "why");
+	}
+	shim.failing_update = fails ? wanted : 0;
+	shim.update_error = -ENOMEM;
+	fails = lists_put_many(open_lists, keys, values, count, NOW_NS, flags, &result) != 0;
+	CHECK(!fails || !shim.failing_update, "put_many");
+	shim.failing_update = 0;
+	if (fails) { /* some may be in; the index must fit them all the same */
+		entry_count = 0;
+		shim_map_each(SHIM_MAP(&lists), learn_entry, NULL);
+		return;
+	}
+	for (unsigned n = 0; n < count; n++) {
+		unsigned i = find_entry(&keys[n]), later = n + 1;
+
+		while (later < count && memcmp(&keys[later], &keys[n], sizeof(keys[n])) != 0)
+			later++;
+		if (later < count) {
+			duplicates++;
+			continue;
+		}
+		if (i < entry_count && entries[i].label != label && !(flags & LISTS_OVERWRITE) &&
+			(!entries[i].expires || entries[i].expires > NOW_NS)) {
+			kept++;
+			continue;
+		}
+		if (flags & LISTS_DRY_RUN)
+			continue;
+		entries[i].key = keys[n];
+		entries[i].expires = values[n].expires_wall;
+		entries[i].label = label;
+		entry_count += i == entry_count;
+	}
+	CHECK(result.kept == kept && result.duplicates == duplicates, "%u kept, %u duplicates", result.kept,
+		result.duplicates);
+	CHECK(result.added + result.refreshed + result.replaced + kept + duplicates == count, "%u added", result.added);
 }
 
 static void forget(unsigned i)
@@ -128,6 +209,24 @@ static void take_out(struct input *input)
 	CHECK(err == (i < entry_count ? 0 : -ENOENT), "error %d", err);
 	if (i < entry_count)
 		forget(i);
+}
+
+static void take_label_out(struct input *input)
+{
+	uint8_t choice = input_u8(input);
+	enum sluice_list list = choice & 1 ? SLUICE_LIST_ALLOW : SLUICE_LIST_DENY;
+	const char *label = labels[(choice >> 1) % LABELS];
+	int removed = lists_remove_label(open_lists, list, label), wanted = 0;
+
+	for (unsigned i = 0; i < entry_count;) {
+		if (entries[i].key.list == list && entries[i].label == label) {
+			forget(i);
+			wanted++;
+		} else {
+			i++;
+		}
+	}
+	CHECK(removed == wanted, "%d entries of label %s removed, not %d", removed, label, wanted);
 }
 
 static void sweep(void)
@@ -206,10 +305,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	for (unsigned i = 0; input.left && i < STEPS_MAX; i++) {
 		uint8_t step = input_u8(&input);
 
-		if (step < 96)
+		if (step < 64)
 			put(&input, &wide);
-		else if (step < 128)
+		else if (step < 96)
+			put_many(&input, &wide);
+		else if (step < 120)
 			take_out(&input);
+		else if (step < 128)
+			take_label_out(&input);
 		else if (step < 250)
 			ask(step & 1 && entry_count ? entries[step % entry_count].key.addr : read_addr(&input));
 		else if (step < 255)

@@ -34,12 +34,14 @@ fuzz_parts_gate    := $(FUZZ_WORLD)
 fuzz_parts_lists   := $(FUZZ_SHIM) tests/fuzz/libbpf $(addprefix userspace/common/,lists lists_index addr)
 fuzz_parts_config  := userspace/common/config userspace/common/addr
 fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
+fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
 fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
 	$(filter-out $(addprefix userspace/common/,log answers answers_check token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 
+fuzz_libs_import = $(call pkg,jansson)
 fuzz_libs_config = $(call pkg,libconfig)
 fuzz_libs_http   = $(call pkg,jansson)
 fuzz_libs_token  = $(call pkg,jansson)
@@ -51,11 +53,12 @@ fuzz_runs_frame   := 300000 600
 fuzz_runs_request := 100000 300
 fuzz_runs_token   := 60000 300
 fuzz_runs_gate    := 25000 1024
-fuzz_runs_lists   := 10000 400
+fuzz_runs_lists   := 4000 400
 fuzz_runs_config  := 8000 2048
 fuzz_runs_text    := 200000 80
+fuzz_runs_import  := 100000 400
 fuzz_runs_http    := 100000 600
-fuzz_runs_control := 4000 1500
+fuzz_runs_control := 2500 1500
 fuzz_runs_writer  := 1200 600
 
 .PHONY: check-fuzz fuzz fuzz-programs fuzz-coverage fuzz-seeds

@@ -397,6 +397,20 @@ static void list_steps(void)
 	add_u8(&seed, 1);
 	add_u8(&seed, 250); /* sweep */
 	save(&seed, "lists", "every_base");
+	seed.length = 0;
+	for (unsigned flags = 0; flags < 16; flags += 3) {
+		add_u8(&seed, 64); /* several at once */
+		add_u8(&seed, 3);
+		add_u8(&seed, flags);
+		for (unsigned base = 0; base < 4; base++) {
+			const uint8_t one[] = {(uint8_t)(flags & 4), (uint8_t)base, 0, 1, 2, (uint8_t)(base * 16)};
+
+			add(&seed, one, sizeof(one));
+		}
+	}
+	add_u8(&seed, 120); /* a label */
+	add_u8(&seed, 2);
+	save(&seed, "lists", "many");
 }
 
 /* --- writer: the steps of fuzz_writer.c ------------------------------------------------------------------------------------------------------ */
