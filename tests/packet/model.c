@@ -302,7 +302,7 @@ struct model_verdict model_packet_judge(
 	verdict.service = packet.service;
 	if (model->shadow_all &&
 		(!model_reason_is(verdict.said, SLUICE_ACTION_PASS) || verdict.said == SLUICE_REASON_ADMITTED)) {
-		model_shadow(model, true, verdict.said);
+		model_shadow_checked(model, true, true, verdict.said);
 		verdict.reason = SLUICE_REASON_SHADOWED;
 	} else if (is_answer(verdict.said) && !model_reply_fits(model, &packet, verdict.said, &verdict.short_form)) {
 		verdict.reason = SLUICE_REASON_ANSWER_FAILED;

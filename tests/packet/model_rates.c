@@ -118,6 +118,7 @@ struct model_bucket *model_rate_bucket(struct model *model, const struct model_a
 /* Muted for a tick or two. Ticks may come late and then several at once, so nothing is certain until long after. */
 bool model_rate_muted(struct model *model, const struct model_addr *source, uint64_t now)
 {
+	static const int counted[] = {SLUICE_REASON_RATE_SOURCE, SLUICE_REASON_RATE_PREFIX, SLUICE_REASON_RATE_DROP};
 	struct model_bucket *bucket = model_rate_bucket(model, source);
 	uint64_t age;
 
@@ -130,7 +131,7 @@ bool model_rate_muted(struct model *model, const struct model_addr *source, uint
 	model->mute_young = age < model->tick_ns / 2;
 	if (!model->mute_holds)
 		return false;
-	/* Then nothing was charged. */
+	/* Then nothing was charged, and nothing counted. */
 	model_set_time(model, &bucket->tat, bucket->tat);
 	model_set_time(model, &bucket->answer_tat, bucket->answer_tat);
 	model_set_checked(model, &bucket->muted_until, bucket->muted_until);
@@ -138,6 +139,8 @@ bool model_rate_muted(struct model *model, const struct model_addr *source, uint
 	bucket = find(model, prefix_name(model, source));
 	if (bucket)
 		model_set_time(model, &bucket->tat, bucket->tat);
+	for (unsigned i = 0; i < sizeof(counted) / sizeof(counted[0]); i++)
+		model_set_checked(model, &model->shadowed[counted[i]], model->shadowed[counted[i]]);
 	return true;
 }
 

@@ -16,6 +16,7 @@
 #include "common/addr.h"
 #include "common/answers.h"
 #include "common/lists.h"
+#include "common/maps.h"
 #include "common/timefmt.h"
 #include "gate.skel.h"
 #include "model_run.h"
@@ -27,7 +28,7 @@
 #define RING_BYTES 4096
 #define RATE_SETS 64
 #define STOCK 20
-#define SEED_FIRST 0x5eed
+#define RATE_SEED 0x5eed
 #define WAITS_NS (30 * SECOND_NS) /* of the 60 s that the kernel keeps a connection in TIME_WAIT */
 
 static void die(const char *what)
@@ -193,12 +194,13 @@ static struct model_addr prefix_of(const char *source)
 	return prefix;
 }
 
-/* Returns false if two prefixes share a slot under this seed. */
-static bool find_slots(struct arena *arena)
+/* Each prefix must have one to itself, or the model could not tell whose charge it is. */
+void arena_find_slots(struct arena *arena)
 {
 	static __u64 before[SLUICE_SYN_SLOTS], after[SLUICE_SYN_SLOTS];
 
-	arena->slot_count = 0;
+	gate_reset(&arena->gate);
+	gate_limit(&arena->gate, SLUICE_LIMIT_SYN_PREFIX, HOUR_NS, 1);
 	read_budget(arena, before);
 	for (unsigned flow = 0; flow < SEQUENCE_FLOWS; flow++) {
 		struct frame frame = frame_syn(flow % 2);
@@ -215,25 +217,16 @@ static bool find_slots(struct arena *arena)
 		read_budget(arena, after);
 		while (slot < SLUICE_SYN_SLOTS && before[slot] == after[slot])
 			slot++;
-		if (run.reason != SLUICE_REASON_SYN_COOKIE || slot == SLUICE_SYN_SLOTS)
-			return false;
+		if (run.reason != SLUICE_REASON_SYN_COOKIE || slot == SLUICE_SYN_SLOTS) {
+			fprintf(stderr,
+				"cannot test against the model: the prefix of %s has no SYN budget of its own (%s)\n",
+				arena_source(flow), reason_label(run.reason));
+			exit(1);
+		}
 		arena->slots[known] = (struct arena_slot){.prefix = prefix, .slot = slot};
 		arena->slot_count++;
 		memcpy(before, after, sizeof(before));
 	}
-	return true;
-}
-
-void arena_find_slots(struct arena *arena)
-{
-	uint32_t seed = SEED_FIRST;
-
-	do {
-		gate_reset(&arena->gate);
-		arena->gate.control->rate_seed = ++seed;
-		gate_limit(&arena->gate, SLUICE_LIMIT_SYN_PREFIX, HOUR_NS, 1);
-	} while (!find_slots(arena) && seed < SEED_FIRST + 20);
-	arena->model.rate_seed = seed;
 	gate_reset(&arena->gate);
 }
 
@@ -400,6 +393,7 @@ void arena_open(struct arena *arena)
 			    bpf_map__fd(arena->gate.skel->maps.answers), &code, &arena->model.answers[0][code]))
 			die("answers");
 	arena->model.cookies_made = true;
+	arena->model.rate_seed = RATE_SEED;
 	arena->model.admissions_max = ADMISSIONS;
 	arena->model.buyers_max = BUYERS;
 	arena->model.ring_bytes = RING_BYTES;
