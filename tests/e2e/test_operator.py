@@ -16,6 +16,7 @@ import time
 import pytest
 
 from netns import die_with_parent, wait_until
+from test_privileges import ServicesWorld
 from world import CONTROL_PORT, DEVICE, PORT, SHOP, SLUICE, UnixConnection, World
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -507,6 +508,8 @@ def test_a_limit_ends_the_stream(world):
         assert world.order(world.sale().token()).status == 201
         assert [name for name, _ in (events.next() for _ in range(3))] == ["message"] * 3
         assert events.next() is None
+    assert world.control("HEAD", "/v1/events").status == 200, "of which there is no end to wait for"
+    wait_for_nobody(world)
 
 
 @pytest.mark.parametrize("query, status, field", [
@@ -583,6 +586,24 @@ def test_a_daemon_that_stops_ends_its_watchers_and_a_killed_one_is_tidied_up_aft
             assert not flags(world) & FLAG_WATCH
 
 
+def test_all_of_it_works_in_a_daemon_without_root():
+    with ServicesWorld() as world:
+        world.attach()
+        world.start_writer()
+        world.start_daemon()
+        source, sale = world.source(), world.sale()
+        with Events(world, "?reason=admitted") as events:
+            assert world.order(sale.token(), source=source).status == 201
+            assert events.next()[1]["source"] == source
+            assert world.ask("GET", "/v1/top?interval_ms=100")["orders"]["open"] is True
+        told = world.ask("GET", f"/v1/explain?ip={source}")
+        assert told["verdicts"] and told["events"][0]["reason"] == "admitted"
+        with shadow(world, all=True):
+            assert world.status()["shadow"] == "all"
+        wait_for_nobody(world)
+        assert world.daemon.running() and world.daemon.terminate() == 0
+
+
 def flood(world, count):
     """SYNs from made-up sources of 10.73.0.0/16; returns when all are sent."""
     done = world.crowd.run([sys.executable, f"{HERE}/flood.py", DEVICE, world.network.mac(world.crowd),
@@ -599,6 +620,29 @@ def test_a_slow_reader_is_told_what_it_lost(world):
         assert lost > 0 and len(shown) > 1000, (len(shown), lost)
         assert len(shown) + lost <= 30000
         assert world.order(world.sale().token(), source="10.72.0.1").status == 201
+
+
+def test_a_flood_that_no_filter_wants_is_thinned_out_in_the_gate(world):
+    """These two have so few bits in common that the gate shows nearly every source."""
+    command = [sys.executable, f"{HERE}/flood.py", DEVICE, world.network.mac(world.crowd), world.network.mac(world.shop), "ipv4",
+               SHOP["ipv4"], PORT, 10**7]
+
+    def threshold():
+        (_, value), = world.map_dump("watch")
+        return int.from_bytes(value[48:52], "little")
+
+    with Events(world, "?source=0.0.0.0/1&sale=" + world.sale().slug), Events(world, "?source=128.0.0.0/1"):
+        assert threshold() == 0xFFFFFFFF
+        flooding = world.crowd.start(command, world.dir / "unwanted.log")
+        try:
+            begun = world.packets("syn_cookie") + world.packets("accept_full")
+            time.sleep(1.5)
+            packets = world.packets("syn_cookie") + world.packets("accept_full") - begun
+            thinned = threshold()
+        finally:
+            flooding.kill()
+        assert packets < 100000 or thinned < 0xFFFFFFFF, (packets, thinned)
+        wait_until(lambda: threshold() == 0xFFFFFFFF, "everything is shown again", timeout=5)
 
 
 def test_a_sample_is_about_the_part_asked_for(world):

@@ -72,10 +72,44 @@ static void the_gate_is_asked_for_the_union(void **state)
 	assert_int_equal(asked.threshold, two.threshold);
 	assert_memory_equal(&asked.mask, &one.mask, sizeof(asked.mask));
 	assert_memory_equal(&asked.addr, &one.addr, sizeof(asked.addr));
-	/* They do not agree: every source, and each watcher picks its own. */
+	/* One is within the other: the wider one, and all of them. */
+	watch_merge(filters, 3, &asked);
+	assert_memory_equal(&asked.mask, &one.mask, sizeof(asked.mask));
+	assert_memory_equal(&asked.addr, &one.addr, sizeof(asked.addr));
+	assert_int_equal(asked.threshold, WATCH_EVERY);
+	/* One wants every source. */
+	other = filter_of(NULL);
 	watch_merge(filters, 3, &asked);
 	assert_true(!asked.mask.hi && !asked.mask.lo && !asked.addr.hi && !asked.addr.lo);
-	assert_int_equal(asked.threshold, WATCH_EVERY);
+}
+
+/* What a watcher wants, the gate must show, whatever the others want. */
+static void no_merge_hides_a_source_that_somebody_wants(void **state)
+{
+	unsigned seed = 42;
+
+	(void)state;
+	srand(seed);
+	for (int round = 0; round < 20000; round++) {
+		struct watch_filter all[4];
+		const struct watch_filter *filters[4];
+		unsigned count = 1 + (unsigned)rand() % 4, one = (unsigned)rand() % count;
+		struct sluice_watch asked;
+		struct sluice_addr source;
+
+		for (unsigned i = 0; i < count; i++) {
+			all[i] = filter_of(NULL);
+			all[i].mask = watch_mask((unsigned)rand() % 129);
+			all[i].addr.hi = ((uint64_t)(rand() % 16) << 60 | (uint64_t)rand()) & all[i].mask.hi;
+			all[i].addr.lo = ((uint64_t)rand() << 32 | (uint64_t)rand()) & all[i].mask.lo;
+			filters[i] = &all[i];
+		}
+		watch_merge(filters, count, &asked);
+		source.hi = all[one].addr.hi | (((uint64_t)rand() << 33 | (uint64_t)rand()) & ~all[one].mask.hi);
+		source.lo = all[one].addr.lo | (((uint64_t)rand() << 33 | (uint64_t)rand()) & ~all[one].mask.lo);
+		if ((source.hi & asked.mask.hi) != asked.addr.hi || (source.lo & asked.mask.lo) != asked.addr.lo)
+			fail_msg("seed %u, round %d: the gate would not show what watcher %u wants", seed, round, one);
+	}
 }
 
 static void what_the_gate_shows_for_others_is_filtered_out(void **state)
@@ -163,6 +197,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mask_has_as_many_bits_as_the_prefix),
 		cmocka_unit_test(the_gate_is_asked_for_the_union),
+		cmocka_unit_test(no_merge_hides_a_source_that_somebody_wants),
 		cmocka_unit_test(what_the_gate_shows_for_others_is_filtered_out),
 		cmocka_unit_test(a_share_becomes_a_threshold_and_stands_for_its_inverse),
 		cmocka_unit_test(a_sample_of_a_sample_has_the_share_that_was_asked_for),

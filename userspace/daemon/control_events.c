@@ -308,8 +308,8 @@ struct watcher *control_open_watcher(
 		*result = http_problem_retry(request, 503, "too_many_watchers", RETRY_WATCHERS_S,
 			"%d watchers are there already.", WATCH_MAX);
 	else
-		*result = http_problem(
-			request, 500, "internal_error", "Nobody can watch at this moment: %s.", strerror(errno));
+		*result = http_problem_retry(request, 503, "unavailable", RETRY_WATCHERS_S,
+			"Nobody can watch at this moment: %s.", strerror(errno));
 	return NULL;
 }
 

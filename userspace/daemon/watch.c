@@ -23,6 +23,8 @@
 #define BATCH_EVENTS 512 /* taken from the ring in one go */
 #define TICK_MS 100
 #define TICKS_PER_S (1000 / TICK_MS)
+/* Taken from the ring in a tick, for all watchers and for none: filters that share little make the gate show what nobody wants. */
+#define TAKEN_PER_TICK (2 * WATCH_PER_SECOND / TICKS_PER_S)
 #define NS_PER_MS 1000000ULL
 #define LEASE_NS 3000000000ULL /* so long a killed daemon's watch goes on */
 #define RENEW_NS 1000000000ULL
@@ -50,6 +52,8 @@ struct watch {
 	struct watcher *watchers[WATCH_MAX];
 	unsigned count;
 	unsigned batch;
+	unsigned taken;     /* in this tick */
+	uint32_t threshold; /* the gate is asked for no larger sample */
 	uint64_t renew_mono, tick_mono;
 	uint32_t random;
 	struct watched history[HISTORY_EVENTS];
@@ -86,11 +90,13 @@ void watch_merge(const struct watch_filter *const *filters, unsigned count, stru
 		if (i == 0) {
 			out->mask = filter->mask;
 			out->addr = filter->addr;
-		} else if (memcmp(&out->mask, &filter->mask, sizeof(out->mask)) ||
-			memcmp(&out->addr, &filter->addr, sizeof(out->addr))) {
-			memset(&out->mask, 0, sizeof(out->mask));
-			memset(&out->addr, 0, sizeof(out->addr));
+			continue;
 		}
+		/* The bits that all of them ask for, and in which they agree. */
+		out->mask.hi &= filter->mask.hi & ~(out->addr.hi ^ filter->addr.hi);
+		out->mask.lo &= filter->mask.lo & ~(out->addr.lo ^ filter->addr.lo);
+		out->addr.hi &= out->mask.hi;
+		out->addr.lo &= out->mask.lo;
 	}
 }
 
@@ -170,6 +176,8 @@ static void publish(struct watch *watch, uint64_t now)
 		filters[i] = &watch->watchers[i]->filter;
 	watch_merge(filters, watch->count, &asked);
 	asked.until_mono = now + LEASE_NS;
+	if (asked.threshold > watch->threshold)
+		asked.threshold = watch->threshold;
 	err = bpf_map_update_elem(watch->d->maps.watch, &zero, &asked, BPF_ANY);
 	if (err)
 		log_error("cannot ask the gate for verdicts: %s", strerror(-err));
@@ -205,18 +213,24 @@ static void thin_out(struct watcher *watcher)
 	watcher->watch->publish = true;
 }
 
+/* Twice the sample if little came, up to `max`. */
+static bool restore(uint32_t *threshold, uint32_t max, unsigned came, unsigned budget)
+{
+	if (*threshold >= max || came >= budget / 4)
+		return false;
+	*threshold = *threshold > max / 2 ? max : *threshold * 2 + 1;
+	return true;
+}
+
 static void restore_samples(struct watch *watch)
 {
+	watch->publish |= restore(&watch->threshold, WATCH_EVERY, watch->taken, TAKEN_PER_TICK);
+	watch->taken = 0;
 	for (unsigned i = 0; i < watch->count; i++) {
 		struct watcher *watcher = watch->watchers[i];
-		uint32_t threshold = watcher->filter.threshold;
 
-		if (threshold < watcher->threshold_max &&
-			watcher->shown < watcher->filter.per_second / TICKS_PER_S / 4) {
-			threshold = threshold > watcher->threshold_max / 2 ? watcher->threshold_max : threshold * 2 + 1;
-			watcher->filter.threshold = threshold;
-			watch->publish = true;
-		}
+		watch->publish |= restore(&watcher->filter.threshold, watcher->threshold_max, watcher->shown,
+			watcher->filter.per_second / TICKS_PER_S);
 		watcher->shown = 0;
 	}
 }
@@ -246,6 +260,11 @@ static int on_event(void *arg, void *data, size_t size)
 	if (wanted) {
 		watched.stands_for = watch_stands_for(event->threshold);
 		watch->history[watch->history_count++ % HISTORY_EVENTS] = watched;
+	}
+	if (++watch->taken > TAKEN_PER_TICK) {
+		watch->taken = 0;
+		watch->threshold /= 2;
+		watch->publish = true;
 	}
 	return ++watch->batch >= BATCH_EVENTS ? -EAGAIN : 0;
 }
@@ -297,6 +316,7 @@ int watch_start(struct daemon *d)
 		return -ENOMEM;
 	watch->d = d;
 	watch->random = (uint32_t)time_mono_ns() | 1;
+	watch->threshold = WATCH_EVERY;
 	pthread_mutex_init(&watch->lock, NULL);
 	pthread_cond_init(&watch->changed, NULL);
 	set_flag(watch, false);
@@ -342,12 +362,12 @@ void watch_free(struct daemon *d)
 struct watcher *watch_open(struct daemon *d, const struct watch_filter *filter)
 {
 	struct watch *watch = d->watch;
-	struct watcher *watcher = calloc(1, sizeof(*watcher));
+	struct watcher *watcher = watch ? calloc(1, sizeof(*watcher)) : NULL;
 	pthread_condattr_t clock;
 	int err = 0;
 
 	if (!watcher) {
-		errno = ENOMEM;
+		errno = watch ? ENOMEM : ESHUTDOWN;
 		return NULL;
 	}
 	watcher->watch = watch;
@@ -439,6 +459,8 @@ unsigned watch_recent(struct daemon *d, const struct sluice_addr *mask, const st
 	uint64_t kept;
 	unsigned found = 0;
 
+	if (!watch)
+		return 0;
 	pthread_mutex_lock(&watch->lock);
 	kept = watch->history_count < HISTORY_EVENTS ? watch->history_count : HISTORY_EVENTS;
 	for (uint64_t i = 1; i <= kept && found < max; i++) {

@@ -42,7 +42,7 @@ void watch_stop(struct daemon *d);
 /* When no watcher is open any more. Both are safe without a watch_start. */
 void watch_free(struct daemon *d);
 
-/* NULL with errno: EUSERS (WATCH_MAX are there), ESHUTDOWN, ENOMEM. */
+/* NULL with errno: EUSERS (WATCH_MAX are there), ESHUTDOWN (also without a watch_start), ENOMEM. */
 struct watcher *watch_open(struct daemon *d, const struct watch_filter *filter);
 void watch_close(struct watcher *watcher);
 /* Waits for the next verdict. Returns 1, 0 when the time is over, -ESHUTDOWN when the daemon stops. */
