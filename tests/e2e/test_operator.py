@@ -352,7 +352,7 @@ def test_a_denied_source_is_explained_with_the_entry_that_decides(world, family)
         assert (told["now"]["passes"], told["now"]["reason"]) == (False, "denied")
         assert [(entry["list"], entry["reason"], entry["live"], entry["decides"]) for entry in told["entries"]] == \
             [("deny", "narrow", True, True), ("deny", "wide", True, False)]
-        assert told["entries"][0]["hits"] >= 1 and told["entries"][0]["expires_at"] and told["entries"][1]["expires_at"] is None
+        assert told["entries"][0]["label"] == "narrow" and told["entries"][0]["hits"] >= 1 and told["entries"][0]["expires_at"] and told["entries"][1]["expires_at"] is None
         time.sleep(1.1)
         told = explain(world, source)
         decides, = [entry for entry in told["entries"] if entry["decides"]]

@@ -25,6 +25,7 @@ static const struct cli_column entry_columns[] = {
 	{"STATE", "", false},
 	{"HITS", "hits", true},
 	{"EXPIRES", "expires_at", false},
+	{"LABEL", "label", false},
 	{"REASON", "reason", false},
 	{NULL, NULL, false},
 };
@@ -73,7 +74,7 @@ static void print_entries(FILE *out, const json_t *entries)
 	}
 	table = cli_table_new(out, entry_columns);
 	json_array_foreach(entries, i, entry) {
-		const char *reason = text_of(entry, "reason");
+		const char *label = text_of(entry, "label"), *reason = text_of(entry, "reason");
 		char hits[32], expires[64];
 
 		cli_table_add(table,
@@ -82,7 +83,7 @@ static void print_entries(FILE *out, const json_t *entries)
 				json_is_null(json_object_get(entry, "expires_at"))
 					? "never"
 					: cli_json_text(json_object_get(entry, "expires_at"), expires, sizeof(expires)),
-				*reason ? reason : NULL});
+				*label ? label : NULL, *reason ? reason : NULL});
 	}
 	cli_table_end(table);
 }

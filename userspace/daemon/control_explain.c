@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/addr.h"
+#include "common/lists.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
 #include "daemon/issue.h"
@@ -89,16 +90,24 @@ static const char *list_name(unsigned list)
 	return list == SLUICE_LIST_ALLOW ? "allow" : "deny";
 }
 
+/* A text of the map that is not UTF-8 becomes "". */
+static json_t *text_json(const char *text)
+{
+	json_t *json = json_string(text);
+
+	return json ? json : json_string("");
+}
+
 static json_t *entry_json(
 	const struct explained *e, const struct sluice_list_key *key, const struct sluice_list_entry *entry)
 {
-	char prefix[ADDR_TEXT_MAX], expires[TIME_TEXT_MAX], reason[sizeof(entry->text) + 1];
-	json_t *json, *text;
+	char prefix[ADDR_TEXT_MAX], expires[TIME_TEXT_MAX], label[LISTS_TEXT_SIZE], reason[LISTS_TEXT_SIZE];
+	json_t *json;
 
-	snprintf(reason, sizeof(reason), "%.*s", (int)sizeof(entry->text), entry->text);
-	text = json_string(reason); /* NULL if it was cut in the middle of a character */
-	json = json_pack("{s:s, s:s, s:o}", "list", list_name(key->list), "prefix",
-		prefix_format(&key->addr, key->prefix_len, prefix), "reason", text ? text : json_string(""));
+	lists_read_text(entry, label, reason);
+	json = json_pack("{s:s, s:s, s:o, s:o}", "list", list_name(key->list), "prefix",
+		prefix_format(&key->addr, key->prefix_len, prefix), "label", text_json(label), "reason",
+		text_json(reason));
 	json_object_set_new(json, "expires_at",
 		entry->expires_wall ? json_string(time_format_rfc3339(entry->expires_wall, expires)) : json_null());
 	json_object_set_new(json, "live", json_boolean(is_live(e, entry)));
