@@ -46,6 +46,8 @@ static struct sluice_addr source_of(unsigned choice)
 			  : (struct sluice_addr){0, v4.lo + (choice & 3)};
 }
 
+static struct sluice_token last_token;
+
 /* Six bytes. */
 static struct sluice_token read_token(struct input *input)
 {
@@ -66,6 +68,7 @@ static struct sluice_token read_token(struct input *input)
 		.node = 1,
 	};
 
+	last_token = token;
 	return token;
 }
 
@@ -292,6 +295,11 @@ static void take_all_units(void)
 	world_move_stock(WORLD_OTHER_SALE, -WORLD_STOCK);
 }
 
+static void claim_last_token(void)
+{
+	world_claim(&last_token, SLUICE_ADMISSION_CLAIMED);
+}
+
 static void event_fault(struct input *input)
 {
 	uint8_t what = input_u8(input), value = input_u8(input);
@@ -299,7 +307,7 @@ static void event_fault(struct input *input)
 
 	if (what & 0x80) {
 		shim.meanwhile_update = value & 3;
-		shim.meanwhile = take_all_units;
+		shim.meanwhile = value & 8 ? claim_last_token : take_all_units;
 		shim.has_short_errors = value & 4;
 	} else if (what & 1) {
 		shim.failing_update = value & 3;

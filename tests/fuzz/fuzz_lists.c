@@ -274,6 +274,15 @@ static void check_counts(void)
 	}
 }
 
+/* What is in the gate's map is what was put there last. */
+static void check_entry(unsigned i)
+{
+	const struct sluice_list_entry *entry = bpf_map_lookup_elem(&lists, &entries[i].key);
+
+	CHECK(entry && entry->expires_wall == entries[i].expires && lists_has_label(entry, entries[i].label),
+		"another entry");
+}
+
 static void check_no_bit(const void *key, void *value, void *arg)
 {
 	static const struct sluice_list_index none;
@@ -321,6 +330,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	for (unsigned i = 0; i < entry_count; i++) {
 		struct sluice_addr last = entries[i].key.addr;
 
+		check_entry(i);
 		ask(entries[i].key.addr);
 		last.lo |= entries[i].key.prefix_len <= 64 ? ~0ULL
 			: entries[i].key.prefix_len < 128  ? ~0ULL >> (entries[i].key.prefix_len - 64)

@@ -273,6 +273,8 @@ static void gate_refusals(void)
 		add_u8(&seed, 0);
 		add_u8(&seed, 5);
 	}
+	add_u8(&seed, FAULT);
+	add_u16(&seed, 0x80 | 9 << 8); /* or the token is claimed at that moment */
 	add_call(&seed, 9, 1);
 	save(&seed, "gate", "meanwhile");
 }
@@ -408,6 +410,15 @@ static void list_steps(void)
 			add(&seed, one, sizeof(one));
 		}
 	}
+	add_u8(&seed, 64);
+	add_u8(&seed, 3);
+	add_u8(&seed, 1);
+	for (unsigned until = 1; until < 5; until++) { /* one key four times */
+		const uint8_t one[] = {(uint8_t)until, 2, 0, 1, 2, 64};
+
+		add(&seed, one, sizeof(one));
+	}
+	save(&seed, "lists", "twice");
 	add_u8(&seed, 120); /* a label */
 	add_u8(&seed, 2);
 	save(&seed, "lists", "many");
