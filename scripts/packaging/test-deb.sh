@@ -4,12 +4,13 @@
 # pair as the shop's interface. Installs it, sells through it, upgrades it with the gate attached, boots again, removes and purges it. One line
 # for each claim, PASS or FAIL; exit 0 if all hold. Called by `make check-deb`. Needs root, a Debian mirror and about two minutes.
 #   test-deb.sh BUILD VERSION
-# Environment: MIRROR (http://deb.debian.org/debian), MAKE. BUILD/check-deb/base.tar is kept as the clean system for the next time.
+# Environment: MIRROR (the first of this machine's package sources), MAKE. BUILD/check-deb/base.tar is kept as the clean system for the next time.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 build=$(realpath "$1") version=$2
 next=$version+1
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
+# shellcheck disable=SC2016 # the format is apt's to read
+MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)}
 MAKE=${MAKE:-make}
 work=$build/check-deb
 place=$(mktemp -d --tmpdir sluice-deb-XXXXXX) || exit 1 # not in BUILD: make reads every *.d there, and a system has directories of such names
