@@ -122,9 +122,12 @@ static bool read_lines(
 	struct http_request *request, enum list_format format, struct bulk *bulk, enum MHD_Result *result)
 {
 	struct list_text text = {.format = format};
-	char *at = request->body, *end = at + request->body_length;
+	char *at = request->body, *end;
 
-	while (at && at < end) {
+	if (!at) /* a request without a body: no lines */
+		return true;
+	end = at + request->body_length;
+	while (at < end) {
 		char *newline = memchr(at, '\n', (size_t)(end - at));
 		size_t length = newline ? (size_t)(newline - at) : (size_t)(end - at);
 		char before[81], error[256] = "";
