@@ -51,15 +51,18 @@ def nothing_leaks(world):
 
 
 def own_size(world):
-    """Files and threads of the daemon beyond those of the connections that it counts. The least of some readings: connections come and go in between, and
-    the one that asks is counted and may not be closed yet."""
-    readings = []
-    for _ in range(5):
+    """Files and threads of the daemon beyond those of the connections that it counts, once three looks have seen the same: while connections come and
+    go, the two are counted at different moments."""
+    def look():
         control = metric(world, "sluice_http_connections", listener="control")
         public = metric(world, "sluice_http_connections", listener="public")
         time.sleep(0.01)
-        readings.append((fds(world.daemon) - control - public, status_of(world.daemon, "Threads") - control))
-    return tuple(map(min, zip(*readings)))
+        return fds(world.daemon) - control - public, status_of(world.daemon, "Threads") - control
+
+    def settled():
+        looks = {look() for _ in range(3)}
+        return looks.pop() if len(looks) == 1 else None
+    return wait_until(settled, "files and threads that stay as they are")
 
 
 def ghosts(world):
