@@ -20,22 +20,50 @@ struct {
 	__type(value, struct flood_source);
 } sources SEC(".maps");
 
-__u32 next; /* one CPU sends */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flood_state);
+} state SEC(".maps");
+
+/* False while the next frame is not due. A sender that was held up does not catch up: that would be a burst. */
+static __always_inline int is_due(struct flood_state *flood)
+{
+	__u64 now;
+
+	if (!config.interval_ns)
+		return 1;
+	now = bpf_ktime_get_ns();
+	if (now < flood->due_ns)
+		return 0;
+	flood->due_ns = (now - flood->due_ns > FLOOD_LATE_NS ? now : flood->due_ns) + config.interval_ns;
+	return 1;
+}
 
 SEC("xdp")
 int flood(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct iphdr *ip;
 	struct flood_source *source;
-	__u32 index = next;
+	struct flood_state *flood; /* one CPU sends */
+	__u32 index = 0;
 
-	if ((void *)(ip + 1) > end)
+	flood = bpf_map_lookup_elem(&state, &index);
+	if (!flood || data + FLOOD_FRAME > end)
 		return XDP_ABORTED;
-	next = index + 1 < config.sources ? index + 1 : 0;
+	if (!is_due(flood))
+		return XDP_DROP;
+	index = flood->next;
+	flood->next = index + 1 < config.sources ? index + 1 : 0;
+	flood->sent++;
 	source = bpf_map_lookup_elem(&sources, &index);
 	if (!source)
 		return XDP_ABORTED;
+	/* All of it: the page comes back from who had the frame before, and a gate that answers does so in the frame itself. */
+	__builtin_memcpy(data, flood->frame, FLOOD_FRAME);
+	ip = data + sizeof(struct ethhdr);
 	ip->saddr = source->addr;
 	ip->check = source->check;
 	return bpf_redirect(config.out_ifindex, 0);

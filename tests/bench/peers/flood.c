@@ -3,9 +3,10 @@
  * xdp-trafficgen of xdp-tools does (that one knows one source and IPv6 only, and needs the kernel's tracepoints). run.py starts it in
  * the attackers' namespace, pinned to the attackers' CPU. Prints one JSON object.
  *
- *   flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS < ADDRESSES
+ *   flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS [RATE] < ADDRESSES
  *
- * Frames that the device has no room for are lost, and counted by nobody here: the receiver says what came.
+ * With RATE (frames a second) each goes out when it is due; without, as fast as the CPU can. Frames that the device has no room for
+ * are lost, and counted by nobody here: the receiver says what came.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,6 +39,7 @@ struct frame {
 	struct tcphdr tcp;
 	uint8_t mss[4];
 } __attribute__((packed));
+_Static_assert(sizeof(struct frame) == FLOOD_FRAME, "frame");
 
 static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 static void die(const char *format, ...)
@@ -121,11 +123,14 @@ static uint32_t read_sources(const struct frame *frame, struct flood_source *sou
 	return count;
 }
 
-static struct bpf_object *load(const char *path, unsigned ifindex, const struct flood_source *sources, uint32_t count)
+static struct bpf_object *load(const char *path, unsigned ifindex, uint64_t interval_ns, const struct frame *frame,
+	const struct flood_source *sources, uint32_t count)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_map *map, *rodata = NULL;
-	const struct flood_config config = {.out_ifindex = ifindex, .sources = count};
+	struct flood_state state = {.due_ns = 0};
+	const uint32_t zero = 0;
+	const struct flood_config config = {.out_ifindex = ifindex, .sources = count, .interval_ns = interval_ns};
 
 	if (!object)
 		die("cannot open %s: %s", path, strerror(errno));
@@ -134,11 +139,25 @@ static struct bpf_object *load(const char *path, unsigned ifindex, const struct 
 		die("%s is not the object that this program was built with", path);
 	if (bpf_object__load(object))
 		die("cannot load %s: %s", path, strerror(errno));
+	memcpy(state.frame, frame, sizeof(state.frame));
+	if (bpf_map_update_elem(bpf_map__fd(bpf_object__find_map_by_name(object, "state")), &zero, &state, BPF_ANY))
+		die("cannot store the frame: %s", strerror(errno));
 	map = bpf_object__find_map_by_name(object, "sources");
 	for (uint32_t i = 0; i < count; i++)
 		if (bpf_map_update_elem(bpf_map__fd(map), &i, &sources[i], BPF_ANY))
 			die("cannot store source %u: %s", i, strerror(errno));
 	return object;
+}
+
+/* Frames that were handed to the device. */
+static uint64_t sent_by(struct bpf_object *object)
+{
+	struct flood_state state;
+	const uint32_t zero = 0;
+
+	if (bpf_map_lookup_elem(bpf_map__fd(bpf_object__find_map_by_name(object, "state")), &zero, &state))
+		die("cannot read how many frames were sent: %s", strerror(errno));
+	return state.sent;
 }
 
 int main(int argc, char **argv)
@@ -151,27 +170,34 @@ int main(int argc, char **argv)
 		.batch_size = BATCH);
 	struct bpf_object *object;
 	unsigned ifindex;
-	uint64_t began, end, now, sent = 0;
+	uint64_t began, end, now, sent = 0, interval_ns = 0;
 	int fd;
 
-	if (argc != 7) {
-		fputs("usage: flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS < ADDRESSES\n", stderr);
+	if (argc != 7 && argc != 8) {
+		fputs("usage: flood OBJECT DEVICE DST_MAC DST_ADDR PORT SECONDS [RATE] < ADDRESSES\n", stderr);
 		return 2;
+	}
+	if (argc == 8) {
+		double rate = strtod(argv[7], NULL);
+
+		if (rate < 1)
+			die("%s is no rate of frames a second", argv[7]);
+		interval_ns = (uint64_t)(NS_PER_S / rate);
 	}
 	ifindex = if_nametoindex(argv[2]);
 	if (!ifindex)
 		die("no device %s: %s", argv[2], strerror(errno));
 	build_frame(&frame, argv[3], argv[4], argv[5]);
-	object = load(argv[1], ifindex, sources, read_sources(&frame, sources));
+	object = load(argv[1], ifindex, interval_ns, &frame, sources, read_sources(&frame, sources));
 	fd = bpf_program__fd(bpf_object__find_program_by_name(object, "flood"));
 	began = now = now_ns();
 	end = began + (uint64_t)(strtod(argv[6], NULL) * NS_PER_S);
 	while (now < end) {
 		if (bpf_prog_test_run_opts(fd, &options))
 			die("the kernel does not send live frames: %s", strerror(errno));
-		sent += ROUND;
 		now = now_ns();
 	}
+	sent = sent_by(object);
 	printf("{\"seconds\":%.6f,\"sent\":%llu}\n", (double)(now - began) / NS_PER_S, (unsigned long long)sent);
 	bpf_object__close(object);
 	return 0;
