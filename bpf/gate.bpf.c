@@ -25,7 +25,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* The deny list may cover all traffic of the interface. */
 static __always_inline int gate_unprotected(struct packet *pkt)
 {
-	if ((pkt->control & SLUICE_CONTROL_DENY_ALL) && pkt->is_ip && lists_check(pkt))
+	if ((pkt->control & SLUICE_CONTROL_DENY_ALL) && pkt->is_ip && lists_check(pkt, SLUICE_DOOR_WIRE))
 		return SLUICE_REASON_DENIED;
 	return SLUICE_REASON_UNPROTECTED;
 }
@@ -131,7 +131,7 @@ static __always_inline int gate_decide(struct xdp_md *ctx, struct packet *pkt)
 	if (reason == SLUICE_REASON_UNPROTECTED)
 		return gate_unprotected(pkt);
 	/* A malformed segment to a protected port is still counted as denied, if it is. */
-	if (pkt->service < SLUICE_MAX_SERVICES && lists_check(pkt))
+	if (pkt->service < SLUICE_MAX_SERVICES && lists_check(pkt, SLUICE_DOOR_WIRE))
 		return SLUICE_REASON_DENIED;
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
@@ -172,7 +172,7 @@ int sluice_door(struct sluice_call *call)
 		SLUICE_CONTROL_SHADOW_ALL) /* here there is no way around the verdict, so every limit only counts */
 		pkt.control |= DOOR_SHADOW_LIMITS;
 	judge.control = pkt.control;
-	if (lists_check(&pkt)) {
+	if (lists_check(&pkt, SLUICE_DOOR_CALL)) {
 		reason = SLUICE_REASON_DENIED;
 	} else if (!pkt.allowed && (call->op == SLUICE_CALL_RATE || (call->flags & SLUICE_CALL_CHARGE))) {
 		reason = rate_check_request(&judge.admission.source, rate_of_source(&judge.admission.source), judge.now,

@@ -140,13 +140,28 @@ struct {
 	__type(value, struct sluice_list_entry);
 } lists SEC(".maps");
 
-/* Which prefix lengths occur near an address. Written with `lists`. */
+/* Which prefix lengths occur near an address. Written with `lists`. Mappable only because that puts it at the beginning of a page, where no
+ * entry lies across two cache lines.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SLUICE_INDEX_SLOTS);
 	__type(key, __u32);
 	__type(value, struct sluice_list_index);
 } list_index SEC(".maps");
+
+/* Sources that are denied and send much, so that they need not be looked for in `lists` each time. Fixed, and holds nothing but what can be
+ * found there: who comes later takes the slot, which costs the former one a few looks. Filled by the gate, made void by the writer of the
+ * lists. Mappable for the same reason as `list_index`.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLUICE_DENIALS_SLOTS + 1);
+	__type(key, __u32);
+	__type(value, struct sluice_denial);
+} denials SEC(".maps");
 
 /* Answers, two banks. Written by loader and daemon: the bank not in use, then the bit in control.answer_banks. */
 struct {

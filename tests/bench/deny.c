@@ -60,12 +60,12 @@ static uint32_t host_bits(unsigned len)
 	return len >= 32 ? 0 : ~0u >> len;
 }
 
-void deny_open(struct deny *deny, int lists_fd, int index_fd)
+void deny_open(struct deny *deny, int lists_fd, int index_fd, int denials_fd)
 {
 	memset(deny, 0, sizeof(*deny));
 	deny->random = SEED;
 	deny->lists_fd = lists_fd;
-	deny->lists = lists_open(lists_fd, index_fd);
+	deny->lists = lists_open(lists_fd, index_fd, denials_fd);
 	if (!deny->lists)
 		bench_die("cannot open the lists: %s", strerror(errno));
 }

@@ -22,7 +22,7 @@ struct deny {
 /* What the list is made of, for the report. */
 extern const char deny_mix[];
 
-void deny_open(struct deny *deny, int lists_fd, int index_fd);
+void deny_open(struct deny *deny, int lists_fd, int index_fd, int denials_fd);
 void deny_close(struct deny *deny);
 /* Adds prefixes until there are `count`. */
 void deny_grow(struct deny *deny, unsigned count);

@@ -411,7 +411,8 @@ void paths_open(struct bench *bench)
 	path_state.ring = ring_buffer__new(bpf_map__fd(skel->maps.ring), ignore_record, NULL, NULL);
 	if (!path_state.ring)
 		bench_die("cannot open the ring: %s", strerror(errno));
-	deny_open(&path_state.deny, bpf_map__fd(skel->maps.lists), bpf_map__fd(skel->maps.list_index));
+	deny_open(&path_state.deny, bpf_map__fd(skel->maps.lists), bpf_map__fd(skel->maps.list_index),
+		bpf_map__fd(skel->maps.denials));
 }
 
 void paths_close(void)

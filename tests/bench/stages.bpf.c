@@ -46,14 +46,14 @@ int step_1_lists(struct xdp_md *ctx)
 {
 	struct packet pkt = {};
 
-	if (parse_frame(ctx, &pkt) != SLUICE_REASON_NONE || lists_check(&pkt))
+	if (parse_frame(ctx, &pkt) != SLUICE_REASON_NONE || lists_check(&pkt, SLUICE_DOOR_WIRE))
 		return XDP_DROP;
 	return XDP_PASS;
 }
 
 static __always_inline int step_to_cookie(struct xdp_md *ctx, struct packet *pkt)
 {
-	if (parse_frame(ctx, pkt) != SLUICE_REASON_NONE || lists_check(pkt))
+	if (parse_frame(ctx, pkt) != SLUICE_REASON_NONE || lists_check(pkt, SLUICE_DOOR_WIRE))
 		return 0;
 	return handshake_cookie_valid(ctx, pkt);
 }

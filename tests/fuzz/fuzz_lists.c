@@ -258,7 +258,7 @@ static void ask(struct sluice_addr addr)
 	struct packet pkt = {.source = addr, .is_ip6 = !is_mapped(&addr)};
 	bool allowed = is_on(SLUICE_LIST_ALLOW, &addr), denied = !allowed && is_on(SLUICE_LIST_DENY, &addr);
 
-	CHECK(lists_check(&pkt) == denied, "denied is %d", !denied);
+	CHECK(lists_check(&pkt, SLUICE_DOOR_WIRE) == denied, "denied is %d", !denied);
 	CHECK(pkt.allowed == allowed, "allowed is %d", pkt.allowed);
 }
 
@@ -298,9 +298,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	SHIM_MAP(&lists);
 	SHIM_MAP(&list_index);
+	SHIM_MAP(&denials);
 	SHIM_MAP(&control);
 	shim_reset();
-	open_lists = lists_open(libbpf_fd("lists"), libbpf_fd("list_index"));
+	open_lists = lists_open(libbpf_fd("lists"), libbpf_fd("list_index"), libbpf_fd("denials"));
 	CHECK(open_lists, "lists");
 	return 0;
 }

@@ -19,7 +19,7 @@
 /* clang-format off */
 #define WORLD_MAPS(M) \
 	M(services) M(ports) M(limits) M(control) M(sales) M(stock) M(keys) M(admissions) M(buyers) M(issued) M(rates) M(recent) \
-	M(syn_budget) M(lists) M(list_index) M(answers) M(counters) M(calls) M(shadow) M(watch)
+	M(syn_budget) M(lists) M(list_index) M(denials) M(answers) M(counters) M(calls) M(shadow) M(watch)
 #define WORLD_RINGS(M) M(ring) M(events)
 /* clang-format on */
 

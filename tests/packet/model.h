@@ -52,6 +52,8 @@ struct model_listed {
 	struct model_addr addr;
 	unsigned bits;
 	bool allow;
+	/* The gate counts its hits by a sample: it, or a deny entry that shares addresses with it, has more than SLUICE_LIST_EXACT_HITS. */
+	bool estimated;
 	uint64_t expires, hits;
 };
 
@@ -209,6 +211,8 @@ struct model_addr model_addr_of(const struct sluice_addr *addr);
 struct sluice_addr model_addr_number(const struct model_addr *addr);
 bool model_addr_is_ip4(const struct model_addr *addr);
 bool model_addr_covers(const struct model_addr *prefix, unsigned bits, const struct model_addr *addr);
+/* From here on the hits of this deny entry, and of all that share addresses with it, are estimates of the gate. */
+void model_list_estimate(struct model *model, struct model_listed *busy);
 struct model_sale *model_sale_slot(struct model *model, uint64_t slot); /* NULL if it was never filled */
 struct model_admission *model_admission_find(struct model *model, uint64_t serial);
 struct model_buyer *model_buyer_find(struct model *model, uint64_t buyer, uint64_t sale);

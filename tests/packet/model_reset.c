@@ -381,8 +381,8 @@ void arena_open(struct arena *arena)
 	gate_open(&arena->gate,
 		&(struct gate_sizes){
 			.admissions = ADMISSIONS, .buyers = BUYERS, .ring_bytes = RING_BYTES, .rate_sets = RATE_SETS});
-	arena->lists =
-		lists_open(bpf_map__fd(arena->gate.skel->maps.lists), bpf_map__fd(arena->gate.skel->maps.list_index));
+	arena->lists = lists_open(bpf_map__fd(arena->gate.skel->maps.lists),
+		bpf_map__fd(arena->gate.skel->maps.list_index), bpf_map__fd(arena->gate.skel->maps.denials));
 	arena->events = ring_buffer__new(bpf_map__fd(arena->gate.skel->maps.events), take_event, arena, NULL);
 	arena->ring = ring_buffer__new(bpf_map__fd(arena->gate.skel->maps.ring), take_record, arena, NULL);
 	if (!arena->lists || !arena->events || !arena->ring ||

@@ -88,6 +88,32 @@ void arena_list_remove(struct arena *arena, unsigned index)
 	*entry = arena->model.listed[--arena->model.listed_count];
 }
 
+/* As if the deny entry had been hit before: the gate remembers whom it denies from so many hits on. */
+static void list_make_busy(struct arena *arena, struct model_listed *busy)
+{
+	struct sluice_list_key key = {
+		.addr = model_addr_number(&busy->addr), .list = SLUICE_LIST_DENY, .prefix_len = busy->bits};
+	int fd = bpf_map__fd(arena->gate.skel->maps.lists);
+	struct sluice_list_entry entry;
+
+	if (bpf_map_lookup_elem(fd, &key, &entry))
+		return;
+	entry.hits = SLUICE_LIST_EXACT_HITS;
+	bpf_map_update_elem(fd, &key, &entry, BPF_EXIST);
+	model_list_estimate(&arena->model, busy);
+}
+
+/* Sources of a new entry may be remembered already, by what another one denied. */
+static void list_join_busy(struct arena *arena, struct model_listed *entry)
+{
+	for (unsigned i = 0; i < arena->model.listed_count; i++) {
+		const struct model_listed *other = &arena->model.listed[i];
+		unsigned bits = other->bits < entry->bits ? other->bits : entry->bits;
+
+		entry->estimated |= other->estimated && model_addr_covers(&other->addr, bits, &entry->addr);
+	}
+}
+
 void arena_list_put(struct arena *arena, const struct model_listed *wanted)
 {
 	struct sluice_addr addr = model_addr_number(&wanted->addr);
@@ -108,6 +134,10 @@ void arena_list_put(struct arena *arena, const struct model_listed *wanted)
 	}
 	arena->model.listed[i] = *wanted;
 	arena->model.listed_count++;
+	if (wanted->estimated)
+		list_make_busy(arena, &arena->model.listed[i]);
+	else if (!wanted->allow)
+		list_join_busy(arena, &arena->model.listed[i]);
 }
 
 static void step_list(struct arena *arena, struct dice *dice)
@@ -131,6 +161,7 @@ static void step_list(struct arena *arena, struct dice *dice)
 		entry.addr.byte[bit / 8] &= ~(0x80 >> bit % 8);
 	if (dice_once_in(dice, 2))
 		entry.expires = arena_wall_of(arena) + dice_below(dice, 100) * SECOND_NS - 20 * SECOND_NS;
+	entry.estimated = !entry.allow && dice_once_in(dice, 4);
 	arena_list_put(arena, &entry);
 }
 

@@ -313,7 +313,7 @@ static bool compare_lists(struct arena *arena)
 		const struct model_listed *wanted = &arena->model.listed[i];
 		struct sluice_list_entry got;
 
-		if (!list_entry(arena, wanted, &got) || got.hits != wanted->hits)
+		if (!list_entry(arena, wanted, &got) || (!wanted->estimated && got.hits != wanted->hits))
 			return arena_wrong(arena, "list entry %u (length %u): %llu hits, not %llu", i, wanted->bits,
 				(unsigned long long)got.hits, (unsigned long long)wanted->hits);
 	}

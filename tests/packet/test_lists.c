@@ -28,7 +28,8 @@ static int open_lists(void **state)
 	struct gate *gate = *state;
 
 	gate_reset(gate);
-	lists = lists_open(lists_fd(gate), bpf_map__fd(gate->skel->maps.list_index));
+	lists = lists_open(
+		lists_fd(gate), bpf_map__fd(gate->skel->maps.list_index), bpf_map__fd(gate->skel->maps.denials));
 	return lists ? 0 : -1;
 }
 
@@ -396,6 +397,244 @@ static void the_deny_list_covers_other_ports_only_when_told(void **state)
 	}
 }
 
+/* --- denials that are remembered ------------------------------------------------------------------------------------------ */
+#define FLOOD 20000
+
+static struct sluice_denial denial_at(struct gate *gate, __u32 slot)
+{
+	struct sluice_denial denial;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.denials), &slot, &denial), 0);
+	return denial;
+}
+
+static struct sluice_addr address(const char *source)
+{
+	struct sluice_addr addr;
+
+	expect(!addr_parse(source, &addr), "%s is no address", source);
+	return addr;
+}
+
+static void write_denial(struct gate *gate, const char *source, uint64_t expires, uint64_t stamp)
+{
+	struct sluice_denial denial = {.source = address(source), .expires_wall = expires, .stamp = stamp};
+	__u32 slot = sluice_denial_slot(&denial.source);
+
+	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.denials), &slot, &denial, BPF_ANY), 0);
+}
+
+static bool is_remembered(struct gate *gate, const char *source)
+{
+	struct sluice_addr addr = address(source);
+	struct sluice_denial denial = denial_at(gate, sluice_denial_slot(&addr)),
+			     last = denial_at(gate, SLUICE_DENIALS_SLOTS);
+
+	return denial.stamp & SLUICE_DENIAL_FILLED && denial.stamp >> 32 == last.stamp >> 32 &&
+		!memcmp(&denial.source, &addr, sizeof(addr));
+}
+
+/* As if the entry had been hit before. */
+static void set_hits(struct gate *gate, const char *prefix, uint64_t count)
+{
+	struct sluice_list_key key = key_of(SLUICE_LIST_DENY, prefix);
+	struct sluice_list_entry entry;
+
+	assert_int_equal(bpf_map_lookup_elem(lists_fd(gate), &key, &entry), 0);
+	entry.hits = count;
+	assert_int_equal(bpf_map_update_elem(lists_fd(gate), &key, &entry, BPF_EXIST), 0);
+}
+
+static void flood(struct gate *gate, const char *source, unsigned packets)
+{
+	for (unsigned i = 0; i < packets; i++)
+		expect_denied(gate, source);
+}
+
+static void put_and_remember(struct gate *gate, const char *prefix, uint64_t expires, const char *source)
+{
+	put(SLUICE_LIST_DENY, prefix, expires);
+	set_hits(gate, prefix, SLUICE_LIST_EXACT_HITS);
+	for (int i = 0; i < 100 * SLUICE_LIST_SAMPLE && !is_remembered(gate, source); i++)
+		expect_denied(gate, source);
+	expect(is_remembered(gate, source), "%s is not remembered", source);
+	expect_denied(gate, source);
+}
+
+static void a_few_denials_are_counted_to_the_packet_and_not_remembered(void **state)
+{
+	put(SLUICE_LIST_DENY, "192.0.2.0/24", NEVER);
+	flood(*state, "192.0.2.10", SLUICE_LIST_EXACT_HITS);
+	assert_int_equal(hits(*state, SLUICE_LIST_DENY, "192.0.2.0/24"), SLUICE_LIST_EXACT_HITS);
+	assert_false(is_remembered(*state, "192.0.2.10"));
+}
+
+/* The sample is one of 32: the estimate of so many packets is within six standard deviations, sqrt(31 n) each. */
+static void a_flood_is_remembered_and_its_hits_are_estimated(void **state)
+{
+	static const char *const sources[] = {"192.0.2.10", "2001:db8:1::10"};
+	static const char *const prefixes[] = {"192.0.2.10", "2001:db8:1::/64"};
+	const double most = 6 * 788;
+
+	for (int i = 0; i < 2; i++) {
+		double counted;
+
+		put(SLUICE_LIST_DENY, prefixes[i], NEVER);
+		flood(*state, sources[i], FLOOD);
+		assert_true(is_remembered(*state, sources[i]));
+		counted = (double)hits(*state, SLUICE_LIST_DENY, prefixes[i]);
+		expect(counted > FLOOD - most && counted < FLOOD + most && counted != FLOOD,
+			"%u packets are counted as %.0f", FLOOD, counted);
+	}
+}
+
+static void sources_that_take_turns_are_counted_alike(void **state)
+{
+	static const char *const sources[] = {"192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13"};
+	const double most = 6 * 394;
+
+	for (int i = 0; i < 4; i++)
+		put(SLUICE_LIST_DENY, sources[i], NEVER);
+	for (int i = 0; i < FLOOD; i++)
+		expect_denied(*state, sources[i % 4]);
+	for (int i = 0; i < 4; i++) {
+		double counted = (double)hits(*state, SLUICE_LIST_DENY, sources[i]);
+
+		expect(counted > FLOOD / 4 - most && counted < FLOOD / 4 + most, "%u packets are counted as %.0f",
+			FLOOD / 4, counted);
+	}
+}
+
+/* Every way in which a denial ends ends it for the next packet. */
+static void a_remembered_denial_ends_with_its_entry(void **state)
+{
+	static const char *const sources[] = {"192.0.2.10", "2001:db8:1::10"};
+	static const char *const prefixes[] = {"192.0.2.0/24", "2001:db8:1::/64"};
+	uint64_t past = time_wall_ns() - SECOND_NS;
+	struct lists_result result;
+
+	for (int i = 0; i < 2; i++) {
+		struct sluice_list_entry entry = {.expires_wall = past, .text = "test"};
+		struct sluice_list_key key = key_of(SLUICE_LIST_DENY, prefixes[i]);
+
+		put_and_remember(*state, prefixes[i], NEVER, sources[i]);
+		take_out(SLUICE_LIST_DENY, prefixes[i]);
+		expect_free(*state, sources[i]);
+		put_and_remember(*state, prefixes[i], NEVER, sources[i]);
+		put(SLUICE_LIST_DENY, prefixes[i], past);
+		expect_free(*state, sources[i]);
+		put_and_remember(*state, prefixes[i], NEVER, sources[i]);
+		assert_int_equal(lists_put_many(lists, &key, &entry, 1, time_wall_ns(), LISTS_OVERWRITE, &result), 0);
+		expect_free(*state, sources[i]);
+		put_and_remember(*state, prefixes[i], NEVER, sources[i]);
+		assert_int_equal(lists_remove_label(lists, SLUICE_LIST_DENY, "test"), 1);
+		expect_free(*state, sources[i]);
+	}
+}
+
+static void a_remembered_denial_ends_at_its_expiry(void **state)
+{
+	struct gate *gate = *state;
+	uint64_t expires = time_wall_ns() + 3600 * SECOND_NS, offset = gate->control->wall_offset_ns;
+
+	put_and_remember(gate, "192.0.2.0/24", expires, "192.0.2.10");
+	gate->control->wall_offset_ns = offset + 3599 * SECOND_NS;
+	expect_denied(gate, "192.0.2.10");
+	gate->control->wall_offset_ns = offset + 3600 * SECOND_NS;
+	expect_free(gate, "192.0.2.10");
+	gate->control->wall_offset_ns = offset;
+	expect_denied(gate, "192.0.2.10");
+	/* What was swept out does not come back with the clock. */
+	gate->control->wall_offset_ns = offset + 3600 * SECOND_NS;
+	assert_int_equal(lists_sweep(lists, expires, 100), 1);
+	gate->control->wall_offset_ns = offset;
+	expect_free(gate, "192.0.2.10");
+}
+
+static void allow_beats_a_remembered_denial(void **state)
+{
+	struct gate *gate = *state;
+	uint64_t soon = time_wall_ns() + 3600 * SECOND_NS, offset = gate->control->wall_offset_ns;
+	struct sluice_list_key key = key_of(SLUICE_LIST_ALLOW, "192.0.0.0/8");
+	struct sluice_list_entry entry = {.text = "test"};
+	struct lists_result result;
+
+	put_and_remember(gate, "192.0.2.10", NEVER, "192.0.2.10");
+	put(SLUICE_LIST_ALLOW, "192.0.2.0/24", soon);
+	expect_free(gate, "192.0.2.10");
+	/* It has expired, and holds again when the clock is set back: until it is gone, nobody near it is remembered. */
+	gate->control->wall_offset_ns = offset + 3600 * SECOND_NS;
+	flood(gate, "192.0.2.10", 20 * SLUICE_LIST_SAMPLE);
+	assert_false(is_remembered(gate, "192.0.2.10"));
+	gate->control->wall_offset_ns = offset;
+	expect_free(gate, "192.0.2.10");
+	take_out(SLUICE_LIST_ALLOW, "192.0.2.0/24");
+	put_and_remember(gate, "192.0.2.10", NEVER, "192.0.2.10");
+	assert_int_equal(lists_put_many(lists, &key, &entry, 1, time_wall_ns(), 0, &result), 0);
+	expect_free(gate, "192.0.2.10");
+}
+
+/* One packet in SLUICE_LIST_SAMPLE is looked up whatever is remembered, so one try does not tell; each denial draws anew. */
+static bool is_believed(struct gate *gate, const char *source)
+{
+	for (int i = 0; i < 8; i++) {
+		if (reason_from(gate, source) == SLUICE_REASON_DENIED)
+			return true;
+		expect_denied(gate, "192.0.2.10");
+	}
+	return false;
+}
+
+/* A slot is believed if it is of this source, of this generation, filled and not being filled. */
+static void a_slot_of_another_time_or_source_is_not_believed(void **state)
+{
+	static const char *const sources[] = {"192.0.2.99", "2001:db8:1::99"};
+	struct gate *gate = *state;
+	uint64_t generation, filled;
+
+	put_and_remember(gate, "192.0.2.10", NEVER, "192.0.2.10");
+	generation = denial_at(gate, SLUICE_DENIALS_SLOTS).stamp >> 32 << 32;
+	filled = generation | SLUICE_DENIAL_FILLED;
+	for (int i = 0; i < 2; i++) {
+		struct sluice_denial other = {.source = address(sources[i]), .stamp = filled};
+		__u32 slot = sluice_denial_slot(&other.source);
+
+		write_denial(gate, sources[i], 0, filled);
+		assert_true(is_believed(gate, sources[i]));
+		write_denial(gate, sources[i], 0, filled | SLUICE_DENIAL_FILLING);
+		assert_false(is_believed(gate, sources[i]));
+		write_denial(gate, sources[i], 0, generation);
+		assert_false(is_believed(gate, sources[i]));
+		write_denial(gate, sources[i], 0, filled - (1ULL << 32));
+		assert_false(is_believed(gate, sources[i]));
+		write_denial(gate, sources[i], 1, filled);
+		assert_false(is_believed(gate, sources[i]));
+		other.source.hi ^= 1;
+		assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.denials), &slot, &other, BPF_ANY), 0);
+		assert_false(is_believed(gate, sources[i]));
+	}
+	assert_true(is_remembered(gate, "192.0.2.10"));
+}
+
+/* Where denials are not counted as denied, there is nothing to draw a sample by. */
+static void shadow_mode_and_call_door_count_each_hit(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_call call = {.op = SLUICE_CALL_RATE, .source = address("192.0.2.10")};
+	uint64_t before;
+
+	put_and_remember(gate, "192.0.2.0/24", NEVER, "192.0.2.10");
+	before = hits(gate, SLUICE_LIST_DENY, "192.0.2.0/24");
+	for (int i = 0; i < 200; i++) {
+		gate_call(gate, &call);
+		assert_int_equal(call.reason, SLUICE_REASON_DENIED);
+	}
+	gate->control->flags |= SLUICE_CONTROL_SHADOW_DENY;
+	for (int i = 0; i < 200; i++)
+		expect_free(gate, "192.0.2.10");
+	assert_int_equal(hits(gate, SLUICE_LIST_DENY, "192.0.2.0/24"), before + 400);
+}
+
 /* --- against a model ------------------------------------------------------------------------------------------------------ */
 static uint64_t next_random(uint64_t *seed)
 {
@@ -513,6 +752,14 @@ int main(void)
 		list_test(lists_hold_at_the_call_door_too),
 		list_test(each_match_is_counted_in_the_entry_that_matched),
 		list_test(the_deny_list_covers_other_ports_only_when_told),
+		list_test(a_few_denials_are_counted_to_the_packet_and_not_remembered),
+		list_test(a_flood_is_remembered_and_its_hits_are_estimated),
+		list_test(sources_that_take_turns_are_counted_alike),
+		list_test(a_remembered_denial_ends_with_its_entry),
+		list_test(a_remembered_denial_ends_at_its_expiry),
+		list_test(allow_beats_a_remembered_denial),
+		list_test(a_slot_of_another_time_or_source_is_not_believed),
+		list_test(shadow_mode_and_call_door_count_each_hit),
 		list_test(the_gate_agrees_with_a_list_that_is_read_one_by_one),
 	};
 

@@ -129,7 +129,8 @@ static void trigger_tcp_malformed(struct gate *gate, struct run *run)
 static void trigger_denied(struct gate *gate, struct run *run)
 {
 	struct sluice_addr addr = {.lo = SOURCE4_MAPPED};
-	struct lists *lists = lists_open(bpf_map__fd(gate->skel->maps.lists), bpf_map__fd(gate->skel->maps.list_index));
+	struct lists *lists = lists_open(bpf_map__fd(gate->skel->maps.lists), bpf_map__fd(gate->skel->maps.list_index),
+		bpf_map__fd(gate->skel->maps.denials));
 
 	assert_non_null(lists);
 	assert_int_equal(lists_put(lists, SLUICE_LIST_DENY, &addr, 128, 0, "test"), 0);

@@ -51,7 +51,8 @@ static void call(struct gate *gate, uint64_t buyer, uint32_t flags, struct sluic
 static void deny_or_not(struct gate *gate, bool deny)
 {
 	static const char *const prefixes[] = {"192.0.2.0/24", "2001:db8::/32"};
-	struct lists *lists = lists_open(bpf_map__fd(gate->skel->maps.lists), bpf_map__fd(gate->skel->maps.list_index));
+	struct lists *lists = lists_open(bpf_map__fd(gate->skel->maps.lists), bpf_map__fd(gate->skel->maps.list_index),
+		bpf_map__fd(gate->skel->maps.denials));
 
 	assert_non_null(lists);
 	for (int i = 0; i < 2; i++) {

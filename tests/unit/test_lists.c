@@ -23,7 +23,7 @@
 #define SMALL 4096
 
 struct place {
-	int lists_fd, index_fd;
+	int lists_fd, index_fd, denials_fd;
 	struct lists *lists;
 };
 
@@ -38,9 +38,11 @@ static int make_place_of(void **state, uint32_t entries)
 		sizeof(struct sluice_list_entry), entries, NULL);
 	place->index_fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_index", sizeof(uint32_t),
 		sizeof(struct sluice_list_index), SLUICE_INDEX_SLOTS, NULL);
-	if (place->lists_fd < 0 || place->index_fd < 0)
+	place->denials_fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_denials", sizeof(uint32_t),
+		sizeof(struct sluice_denial), SLUICE_DENIALS_SLOTS + 1, NULL);
+	if (place->lists_fd < 0 || place->index_fd < 0 || place->denials_fd < 0)
 		return 0; /* no privilege: need_place skips the test */
-	place->lists = lists_open(place->lists_fd, place->index_fd);
+	place->lists = lists_open(place->lists_fd, place->index_fd, place->denials_fd);
 	return place->lists ? 0 : -1;
 }
 
@@ -63,6 +65,8 @@ static int remove_place(void **state)
 		close(place->lists_fd);
 	if (place->index_fd >= 0)
 		close(place->index_fd);
+	if (place->denials_fd >= 0)
+		close(place->denials_fd);
 	free(place);
 	return 0;
 }
@@ -340,7 +344,7 @@ static void random_changes_keep_index_and_entries_in_step(void **state)
 		model[i].there = !model[i].there;
 		if (step % 500 == 499) { /* the daemon restarts */
 			lists_close(place->lists);
-			place->lists = lists_open(place->lists_fd, place->index_fd);
+			place->lists = lists_open(place->lists_fd, place->index_fd, place->denials_fd);
 			assert_non_null(place->lists);
 		}
 		for (size_t p = 0; p < sizeof(probes) / sizeof(probes[0]); p++) {
@@ -375,7 +379,7 @@ static void opening_repairs_an_index_that_a_crash_left(void **state)
 	assert_int_equal(bpf_map_update_elem(place->index_fd, &unused_slot, &wrong, BPF_ANY), 0);
 	assert_int_equal(bpf_map_update_elem(place->index_fd, &used_slot, &none, BPF_ANY), 0);
 	lists_close(place->lists);
-	place->lists = lists_open(place->lists_fd, place->index_fd);
+	place->lists = lists_open(place->lists_fd, place->index_fd, place->denials_fd);
 	assert_non_null(place->lists);
 	assert_true(DENY_BIT(place, "192.0.2.1", 120));
 	assert_int_equal(drop(place, SLUICE_LIST_DENY, "192.0.2.0/24"), 0);
@@ -416,6 +420,50 @@ static struct sluice_list_entry entry_of(struct place *place, const char *prefix
 
 	assert_int_equal(bpf_map_lookup_elem(place->lists_fd, &key, &entry), 0);
 	return entry;
+}
+
+static uint64_t generation_of(struct place *place)
+{
+	uint32_t slot = SLUICE_DENIALS_SLOTS;
+	struct sluice_denial last;
+
+	assert_int_equal(bpf_map_lookup_elem(place->denials_fd, &slot, &last), 0);
+	return last.stamp >> 32;
+}
+
+/* Expects that what the gate remembers is void after `change`, or (0) that it stays. */
+#define expect_forgotten(place, times, change) \
+	do { \
+		uint64_t before = generation_of(place); \
+\
+		assert_int_equal(change, 0); \
+		assert_int_equal(generation_of(place) - before, times); \
+	} while (0)
+
+static void every_change_that_may_end_a_denial_makes_the_gate_forget(void **state)
+{
+	struct place *place = need_place(state);
+	struct sluice_list_key keys[2] = {
+		key_of(SLUICE_LIST_DENY, "192.0.2.0/24"), key_of(SLUICE_LIST_DENY, "198.51.100.1")};
+	struct sluice_list_entry entries[2] = {{.text = "feed"}, {.text = "feed"}};
+	struct lists_result result;
+
+	assert_true(generation_of(place) > 0); /* opening forgets what a writer that died may have left */
+	expect_forgotten(place, 0, put(place, SLUICE_LIST_DENY, "192.0.2.0/24", 0));
+	expect_forgotten(place, 1, put(place, SLUICE_LIST_DENY, "192.0.2.0/24", 5000));
+	expect_forgotten(place, 1, put(place, SLUICE_LIST_ALLOW, "192.0.2.1", 0));
+	expect_forgotten(place, 1, drop(place, SLUICE_LIST_DENY, "192.0.2.0/24"));
+	expect_forgotten(place, 0, drop(place, SLUICE_LIST_DENY, "192.0.2.0/24") + ENOENT);
+	expect_forgotten(place, 0, lists_put_many(place->lists, keys, entries, 2, 1000, 0, &result));
+	expect_forgotten(place, 0, lists_put_many(place->lists, keys, entries, 2, 1000, 0, &result));
+	entries[1].expires_wall = 2000;
+	expect_forgotten(place, 0, lists_put_many(place->lists, keys, entries, 2, 1000, LISTS_DRY_RUN, &result));
+	expect_forgotten(place, 1, lists_put_many(place->lists, keys, entries, 2, 1000, 0, &result));
+	expect_forgotten(place, 0, lists_sweep(place->lists, 1000, SMALL));
+	expect_forgotten(place, 1, lists_sweep(place->lists, 2000, SMALL) - 1);
+	expect_forgotten(place, 1, lists_remove_label(place->lists, SLUICE_LIST_DENY, "feed") - 1);
+	keys[0].list = SLUICE_LIST_ALLOW;
+	expect_forgotten(place, 1, lists_put_many(place->lists, keys, entries, 2, 1000, 0, &result));
 }
 
 static void a_label_keeps_its_entries_unless_told_to_overwrite(void **state)
@@ -719,7 +767,7 @@ static void a_million_entries_open_within_two_seconds(void **state)
 	print_message("put 1048576 entries in %llu ms\n", (unsigned long long)((time_mono_ns() - started) / 1000000));
 	lists_close(place->lists);
 	started = time_mono_ns();
-	place->lists = lists_open(place->lists_fd, place->index_fd);
+	place->lists = lists_open(place->lists_fd, place->index_fd, place->denials_fd);
 	print_message("opened %u entries in %llu ms\n", lists_count(place->lists, SLUICE_LIST_DENY),
 		(unsigned long long)((time_mono_ns() - started) / 1000000));
 	assert_non_null(place->lists);
@@ -734,6 +782,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_bit_stays_while_a_neighbour_needs_it, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(wide_prefixes_are_in_every_slot_they_cover, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(replacing_keeps_hits_and_counts_once, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			every_change_that_may_end_a_denial_makes_the_gate_forget, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(what_the_gate_could_not_match_is_refused, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_full_list_refuses_and_leaves_no_bit, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(the_sweep_removes_what_expired_and_only_that, make_place, remove_place),

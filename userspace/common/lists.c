@@ -3,7 +3,8 @@
  * a command when no daemon runs.
  *
  * The map is read and written in batches: a system call costs more than the entry it is made for. The index never lacks a bit for an
- * entry that is there: bits are flushed before their entries go in, and cleared after the last entry behind them is gone.
+ * entry that is there: bits are flushed before their entries go in, and cleared after the last entry behind them is gone. What the gate
+ * remembers of denials (map "denials") is made void after each change but that of a new deny entry, and before anybody is told of it.
  */
 #include "common/lists.h"
 
@@ -27,7 +28,8 @@ struct batch {
 };
 
 struct lists {
-	int lists_fd;
+	int lists_fd, denials_fd;
+	uint32_t generation; /* of what the gate remembers */
 	unsigned capacity;
 	unsigned entries[SLUICE_LIST_ALLOW + 1];
 	struct lists_index index;
@@ -110,6 +112,27 @@ bool lists_is_wide(const struct sluice_addr *addr, unsigned prefix_len)
 	if (addr_is_ipv4(addr) && prefix_len >= MAPPED_PREFIX_BITS)
 		return prefix_len < MAPPED_PREFIX_BITS + LISTS_WIDE4;
 	return prefix_len < LISTS_WIDE6;
+}
+
+/* --- what the gate remembers --------------------------------------------------------------------------------------------- */
+/* A denial that the gate finds from here on, it finds in the entries as they are now. */
+static int forget_denials(struct lists *lists)
+{
+	struct sluice_denial last = {.stamp = (__u64)++lists->generation << 32};
+	uint32_t slot = SLUICE_DENIALS_SLOTS;
+
+	return bpf_map_update_elem(lists->denials_fd, &slot, &last, BPF_ANY);
+}
+
+static int read_generation(struct lists *lists)
+{
+	struct sluice_denial last;
+	uint32_t slot = SLUICE_DENIALS_SLOTS;
+	int err = bpf_map_lookup_elem(lists->denials_fd, &slot, &last);
+
+	if (!err)
+		lists->generation = (uint32_t)(last.stamp >> 32);
+	return err;
 }
 
 /* --- reading in batches -------------------------------------------------------------------------------------------------- */
@@ -259,7 +282,7 @@ static int read_capacity(struct lists *lists)
 	return 0;
 }
 
-struct lists *lists_open(int lists_fd, int index_fd)
+struct lists *lists_open(int lists_fd, int index_fd, int denials_fd)
 {
 	struct lists *lists = calloc(1, sizeof(*lists));
 	int err;
@@ -269,6 +292,7 @@ struct lists *lists_open(int lists_fd, int index_fd)
 		return NULL;
 	}
 	lists->lists_fd = lists_fd;
+	lists->denials_fd = denials_fd;
 	err = lists_index_open(&lists->index, index_fd);
 	if (!err)
 		err = read_capacity(lists);
@@ -276,6 +300,10 @@ struct lists *lists_open(int lists_fd, int index_fd)
 		err = count_entries(lists);
 	if (!err)
 		err = lists_index_repair(&lists->index);
+	if (!err)
+		err = read_generation(lists);
+	if (!err) /* whoever wrote before may have gone between a change and this */
+		err = forget_denials(lists);
 	if (!err)
 		return lists;
 	lists_close(lists);
@@ -311,7 +339,7 @@ int lists_put(struct lists *lists, enum sluice_list list, const struct sluice_ad
 		err = bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_NOEXIST);
 	if (!err) {
 		lists->entries[list]++;
-		return 0;
+		return list == SLUICE_LIST_ALLOW ? forget_denials(lists) : 0;
 	}
 	/* A bit that cannot be cleared is a bit too many: allowed. */
 	lists_index_drop(&lists->index, &key);
@@ -321,7 +349,8 @@ int lists_put(struct lists *lists, enum sluice_list list, const struct sluice_ad
 	/* Hits that the gate counts between reading and writing are lost: a handful in a figure for people. */
 	if (bpf_map_lookup_elem(lists->lists_fd, &key, &old) == 0)
 		entry.hits = old.hits;
-	return bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_EXIST);
+	err = bpf_map_update_elem(lists->lists_fd, &key, &entry, BPF_EXIST);
+	return err ? err : forget_denials(lists);
 }
 
 static void count_out(struct lists *lists, const struct sluice_list_key *key)
@@ -342,7 +371,7 @@ int lists_remove(struct lists *lists, enum sluice_list list, const struct sluice
 		return err;
 	count_out(lists, &key);
 	lists_index_flush(&lists->index);
-	return 0;
+	return forget_denials(lists);
 }
 
 /* --- many entries: removing ---------------------------------------------------------------------------------------------- */
@@ -369,7 +398,12 @@ static int remove_many(struct lists *lists, const struct sluice_list_key *keys, 
 		}
 	}
 	lists_index_flush(&lists->index);
-	return removed || !err ? removed : err;
+	if (removed) {
+		int forgot = forget_denials(lists);
+
+		return forgot ? forgot : removed;
+	}
+	return err;
 }
 
 /* Reads one batch from `cursor` and removes what `condemned` says of it. Returns how many were read, or negative errno. */
@@ -545,6 +579,7 @@ static int write_slice(struct lists *lists, const struct sluice_list_key *keys, 
 {
 	LIBBPF_OPTS(bpf_map_batch_opts, opts);
 	uint32_t written, filled = 0;
+	bool changed = false;
 	int err = add_to_index(lists, keys, order, count);
 
 	if (err)
@@ -563,6 +598,7 @@ static int write_slice(struct lists *lists, const struct sluice_list_key *keys, 
 	for (unsigned i = 0; i < count; i++) {
 		if (order[i].fate == FATE_LEAVE)
 			continue;
+		changed |= order[i].fate == FATE_WRITE || keys[order[i].at].list == SLUICE_LIST_ALLOW;
 		if (order[i].fate == FATE_NEW && filled < written)
 			lists->entries[keys[order[i].at].list]++;
 		else if (order[i].fate == FATE_NEW)
@@ -571,6 +607,11 @@ static int write_slice(struct lists *lists, const struct sluice_list_key *keys, 
 	}
 	if (err)
 		lists_index_flush(&lists->index);
+	if (changed) {
+		int forgot = forget_denials(lists);
+
+		err = err ? err : forgot;
+	}
 	return err;
 }
 

@@ -19,8 +19,10 @@
 
 struct lists; /* counts, per index slot and length, the entries that set a bit */
 
-/* Reads what is in the maps (an existing gate). Returns NULL and errno on failure. */
-struct lists *lists_open(int lists_fd, int index_fd);
+/* Reads what is in the maps (an existing gate). `denials_fd`: what the gate remembers of the deny list, and is told to forget after each change
+ * that may end a denial. Returns NULL and errno on failure.
+ */
+struct lists *lists_open(int lists_fd, int index_fd, int denials_fd);
 void lists_close(struct lists *lists);
 
 /* Writes the text of an entry: label and reason are cut at the end of a character. `label` "" takes `reason` for one; `reason` may be "". */

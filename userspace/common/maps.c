@@ -40,6 +40,7 @@ static const struct {
 	{"syn_budget", offsetof(struct gate_maps, syn_budget)},
 	{"lists", offsetof(struct gate_maps, lists)},
 	{"list_index", offsetof(struct gate_maps, list_index)},
+	{"denials", offsetof(struct gate_maps, denials)},
 	{"answers", offsetof(struct gate_maps, answers)},
 	{"counters", offsetof(struct gate_maps, counters)},
 	{"calls", offsetof(struct gate_maps, calls)},
@@ -174,6 +175,11 @@ int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, siz
 		if (err == -ENOENT && i == 0)
 			fail(err, error, error_size,
 				"no gate is attached (nothing is pinned under %s): sluice attach IFACE", pin_dir);
+		else if (err == -ENOENT)
+			err = fail(-EPROTO, error, error_size,
+				"the gate under %s was attached by another version (it has no \"%s\"): detach and attach again, "
+				"or use the matching programs",
+				pin_dir, pins[i].name);
 		else if (err == -EPERM)
 			fail(err, error, error_size,
 				"may not open %s/%s: needs root, or CAP_BPF and access to the directory", pin_dir,

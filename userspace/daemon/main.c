@@ -189,7 +189,7 @@ static int open_gate(struct daemon *d, char *error, size_t size)
 	if (err)
 		return err;
 	pipeline_close_orders(d);
-	d->lists = lists_open(d->maps.lists, d->maps.list_index);
+	d->lists = lists_open(d->maps.lists, d->maps.list_index, d->maps.denials);
 	if (!d->lists) {
 		err = errno ? -errno : -ENOMEM;
 		snprintf(error, size, "cannot read the gate's lists: %s", strerror(-err));

@@ -102,7 +102,7 @@ static void deny(const char *pin_dir)
 
 	if (gate_maps_open(&maps, pin_dir, error, sizeof(error)))
 		die("%s", error);
-	lists = lists_open(maps.lists, maps.list_index);
+	lists = lists_open(maps.lists, maps.list_index, maps.denials);
 	if (!lists)
 		die("cannot open the lists of %s: %s", pin_dir, strerror(errno));
 	each_address(deny_one, lists);
