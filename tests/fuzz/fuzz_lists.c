@@ -116,8 +116,12 @@ static void put(struct input *input, unsigned *wide)
 	err = lists_put(open_lists, (enum sluice_list)key.list, &key.addr, key.prefix_len, until, "fuzz");
 	CHECK(!err || err == shim.update_error, "error %d", err);
 	shim.failing_update = 0;
-	if (err)
-		return; /* an entry that was there stays as it was */
+	if (err) { /* an entry that was there stays as it was, unless it is the forgetting of denials that failed */
+		const struct sluice_list_entry *entry = bpf_map_lookup_elem(&lists, &key);
+
+		if (!entry || entry->expires_wall != until || !lists_has_label(entry, labels[0]))
+			return;
+	}
 	entries[i].key = key;
 	entries[i].expires = until;
 	entries[i].label = labels[0];
