@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +19,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "common/file.h"
 
 #define KEY_FILE_MAX 1024 /* bytes; what we write has under 300 */
 #define KEY_FILE_TITLE "sluice-keys 1"
@@ -159,21 +160,6 @@ static int write_all(int fd, const char *bytes, size_t count)
 	return 0;
 }
 
-static int sync_directory_of(const char *path)
-{
-	char copy[PATH_MAX];
-	int fd, err = 0;
-
-	snprintf(copy, sizeof(copy), "%s", path);
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (fsync(fd) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 static int keys_save(const struct token_keys *keys, const char *path, char *error, size_t error_size)
 {
 	char text[KEY_FILE_MAX], temporary[PATH_MAX];
@@ -207,7 +193,7 @@ static int keys_save(const struct token_keys *keys, const char *path, char *erro
 	if (!err && rename(temporary, path) < 0)
 		err = -errno;
 	if (!err)
-		err = sync_directory_of(path);
+		err = file_sync_directory_of(path);
 	if (err) {
 		unlink(temporary);
 		return fail(err, error, error_size, "cannot write the key file %s: %s", path, strerror(-err));

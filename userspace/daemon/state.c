@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/file.h"
+
 int state_make(const char *dir, char *error, size_t error_size)
 {
 	int err = mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
@@ -46,26 +48,16 @@ int state_lock(const char *dir, char *error, size_t error_size)
 static int make_secret(const char *path, char *secret)
 {
 	unsigned char bytes[DAEMON_SECRET_HEX / 2];
-	char temporary[PATH_MAX];
-	int fd, err = 0;
+	char line[DAEMON_SECRET_HEX + 2];
+	int err;
 
 	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
 		return -EIO;
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
-	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", path) >= sizeof(temporary))
-		return -ENAMETOOLONG;
-	unlink(temporary);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, secret, DAEMON_SECRET_HEX) != DAEMON_SECRET_HEX || write(fd, "\n", 1) != 1 || fsync(fd))
-		err = errno ? -errno : -EIO;
-	close(fd);
-	if (!err && rename(temporary, path))
-		err = -errno;
-	if (err)
-		unlink(temporary);
+	snprintf(line, sizeof(line), "%s\n", secret);
+	err = file_replace(path, line, strlen(line));
+	explicit_bzero(line, sizeof(line));
 	return err;
 }
 

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Replacing small files so that a crash leaves either the old or the new one; see file.h. Used for what the daemon keeps in its state directory. */
+#include "common/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+int file_sync_directory_of(const char *path)
+{
+	char copy[PATH_MAX];
+	int fd, err = 0;
+
+	if ((size_t)snprintf(copy, sizeof(copy), "%s", path) >= sizeof(copy))
+		return -ENAMETOOLONG;
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd))
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static int write_new(const char *path, const char *bytes, size_t length)
+{
+	int fd, err = 0;
+
+	unlink(path); /* left by a crash; O_EXCL below refuses anything that another user could have put there */
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	while (length && !err) {
+		ssize_t n = write(fd, bytes, length);
+
+		if (n >= 0) {
+			bytes += n;
+			length -= (size_t)n;
+		} else if (errno != EINTR) {
+			err = -errno;
+		}
+	}
+	if (!err && fsync(fd))
+		err = -errno;
+	if (close(fd) && !err)
+		err = -errno;
+	return err;
+}
+
+int file_replace(const char *path, const void *bytes, size_t length)
+{
+	char fresh[PATH_MAX];
+	int err;
+
+	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
+		return -ENAMETOOLONG;
+	err = write_new(fresh, bytes, length);
+	if (!err && rename(fresh, path))
+		err = -errno;
+	if (err) {
+		unlink(fresh);
+		return err;
+	}
+	err = file_sync_directory_of(path);
+	if (err)
+		log_warn("cannot sync the directory of %s: %s", path, strerror(-err));
+	return 0;
+}
