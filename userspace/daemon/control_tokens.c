@@ -127,7 +127,7 @@ static enum MHD_Result send_revoked(struct http_request *request, uint64_t seria
 			"The gate's map of admissions is full (gate.max_admissions); the token was not revoked.");
 	default:
 		return http_problem(request, 500, "internal_error",
-			"The token is revoked, but that could not be written down: it would be good again after a reboot.");
+			"The token is revoked, but that could not be written down (see the log): it would be good again after a reboot. Ask again.");
 	}
 }
 

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Tokens that were taken back; see revocation.h.
  *
- * The file is a log of lines, each written and synced before the caller is told: "token SERIAL BUYER SALE EXPIRES", "before SALE SECOND",
- * "key ID UNTIL". A last line without its end is what a crash left of an answer that nobody got. It is opened before privileges are
- * dropped, and kept open.
+ * The file is a log of lines (line_log.h): "token SERIAL BUYER SALE EXPIRES", "before SALE SECOND", "key ID UNTIL". A token goes into the gate first
+ * and into the file after it, so the gate may hold one that the file does not: its line could not be written, or the daemon died between the two.
+ * Hence the file is not asked of the gate: which tokens it has is known here.
  */
 #include "daemon/revocation.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -17,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/line_log.h"
 #include "daemon/sales.h"
 
 #define NS_PER_S 1000000000ULL
@@ -31,13 +30,22 @@
 #define CLAIM_TRIES 50
 #define CLAIM_WAIT_NS 1000000
 
+#define SERIALS_MIN 64 /* a power of two */
+
 struct before {
 	uint32_t sale, second;
 };
 
+/* A set of serials. They are keyed hashes, so they lie where their low bits say, or behind; 0 is an empty place. */
+struct serials {
+	uint64_t *place;
+	size_t count, size; /* size: a power of two, or 0 */
+};
+
 struct revocations {
 	pthread_mutex_t lock;
-	int fd;
+	struct line_log log;
+	struct serials written; /* those that have a line in the file */
 	struct before *befores;
 	size_t before_count, before_capacity;
 	uint64_t key_until[KEY_IDS];
@@ -46,22 +54,62 @@ struct revocations {
 static __attribute__((format(printf, 2, 3))) int append(struct revocations *r, const char *format, ...)
 {
 	char line[LINE_MAX_BYTES];
-	off_t end = lseek(r->fd, 0, SEEK_END);
 	va_list args;
-	int length;
+	int length, err;
 
 	va_start(args, format);
 	length = vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	if (end >= 0 && write(r->fd, line, (size_t)length) == length && !fdatasync(r->fd))
+	err = line_log_append(&r->log, line, (size_t)length);
+	if (!err)
 		return 0;
-	log_error("cannot write to the file of revoked tokens: %s", strerror(errno));
-	/* Half a line must not stand before the next one. */
-	if (end >= 0 && ftruncate(r->fd, end))
-		log_error("cannot cut the file of revoked tokens: %s", strerror(errno));
+	log_error("cannot write to the file of revoked tokens: %s", strerror(-err));
 	return -EIO;
 }
 
+/* --- serials -------------------------------------------------------------------------------------------------------------------- */
+static uint64_t *serials_place(const struct serials *serials, uint64_t serial)
+{
+	size_t at = (size_t)serial & (serials->size - 1);
+
+	while (serials->place[at] && serials->place[at] != serial)
+		at = (at + 1) & (serials->size - 1);
+	return &serials->place[at];
+}
+
+static bool serials_have(const struct serials *serials, uint64_t serial)
+{
+	return serials->size && serial && *serials_place(serials, serial) == serial;
+}
+
+/* At most half full, so that a search ends soon. */
+static bool serials_grow(struct serials *serials)
+{
+	struct serials larger = {.size = serials->size ? serials->size * 2 : SERIALS_MIN, .count = serials->count};
+
+	if (serials->count < serials->size / 2)
+		return true;
+	larger.place = calloc(larger.size, sizeof(*larger.place));
+	if (!larger.place)
+		return false;
+	for (size_t i = 0; i < serials->size; i++)
+		if (serials->place[i])
+			*serials_place(&larger, serials->place[i]) = serials->place[i];
+	free(serials->place);
+	*serials = larger;
+	return true;
+}
+
+/* One that finds no place is written again when it is revoked again, which does no harm. */
+static void serials_add(struct serials *serials, uint64_t serial)
+{
+	if (!serial || serials_have(serials, serial) || !serials_grow(serials))
+		return;
+	*serials_place(serials, serial) = serial;
+	serials->count++;
+}
+
+/* --- the words ------------------------------------------------------------------------------------------------------------------ */
 static uint32_t get_before(const struct revocations *r, uint32_t sale)
 {
 	for (size_t i = 0; i < r->before_count; i++)
@@ -116,136 +164,105 @@ static int put_entry(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t
 struct reader {
 	struct daemon *d;
 	struct revocations *r;
-	FILE *kept; /* the new file */
+	const char *path;
+	char *error;
+	size_t error_size;
 	uint64_t now_s;
 	unsigned tokens;
 };
 
-/* Returns 0, -EINVAL for a line that is none of ours, or what went wrong. */
-static int read_line(struct reader *reader, const char *line)
+static int read_token(struct reader *reader, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s)
 {
+	int err;
+
+	if ((uint64_t)expires_at_s + EXPIRED_KEEP_S < reader->now_s)
+		return 0;
+	err = put_entry(reader->d, serial, buyer, sale, expires_at_s);
+	if (err && err != -EEXIST && err != -EBUSY) {
+		snprintf(reader->error, reader->error_size, "cannot revoke the tokens of %s in the gate: %s%s",
+			reader->path, strerror(-err),
+			err == -E2BIG ? " (raise gate.max_admissions and attach again)" : "");
+		return err;
+	}
+	if (serials_have(&reader->r->written, serial))
+		return 0;
+	serials_add(&reader->r->written, serial);
+	reader->tokens++;
+	return 1;
+}
+
+static int read_line(void *arg, unsigned number, const char *line)
+{
+	struct reader *reader = arg;
 	uint64_t serial, buyer, until;
 	unsigned id, sale, second;
 	int used = 0, err;
 
 	if (sscanf(line, "token %16" SCNx64 " %16" SCNx64 " %u %u\n%n", &serial, &buyer, &sale, &second, &used) == 4 &&
-		used && !line[used]) {
-		if ((uint64_t)second + EXPIRED_KEEP_S < reader->now_s)
-			return 0;
-		err = put_entry(reader->d, serial, buyer, sale, second);
-		reader->tokens++;
-		fputs(line, reader->kept);
-		return err == -EEXIST || err == -EBUSY ? 0 : err;
+		used && !line[used])
+		return read_token(reader, serial, buyer, sale, second);
+	if (sscanf(line, "before %u %u\n%n", &sale, &second, &used) == 2 && used && !line[used]) {
+		err = set_before(reader->r, sale, second);
+		if (err)
+			snprintf(reader->error, reader->error_size, "no memory");
+		return err;
 	}
-	if (sscanf(line, "before %u %u\n%n", &sale, &second, &used) == 2 && used && !line[used])
-		return set_before(reader->r, sale, second);
 	if (sscanf(line, "key %u %" SCNu64 "\n%n", &id, &until, &used) == 2 && used && !line[used] && id < KEY_IDS) {
 		reader->r->key_until[id] = until;
 		return 0;
 	}
+	snprintf(reader->error, reader->error_size,
+		"line %u of %s is not understood: it says which tokens are revoked. Restore the file, or remove it to revoke none",
+		number, reader->path);
 	return -EINVAL;
 }
 
-static int read_file(struct reader *reader, const char *path, char *error, size_t error_size)
+static void write_rest(void *arg, FILE *file)
 {
-	FILE *file = fopen(path, "re");
-	char line[LINE_MAX_BYTES];
-	unsigned number = 0;
-	int err = 0;
-
-	if (!file) {
-		if (errno == ENOENT)
-			return 0;
-		err = -errno;
-		snprintf(error, error_size, "cannot open %s: %s", path, strerror(-err));
-		return err;
-	}
-	while (!err && fgets(line, sizeof(line), file)) {
-		number++;
-		if (!strchr(line, '\n') && feof(file))
-			break;
-		err = read_line(reader, line);
-		if (err == -EINVAL)
-			snprintf(error, error_size,
-				"line %u of %s is not understood: it says which tokens are revoked. Restore the file, or remove it to revoke none",
-				number, path);
-		else if (err)
-			snprintf(error, error_size, "cannot revoke the tokens of %s in the gate: %s%s", path,
-				strerror(-err), err == -E2BIG ? " (raise gate.max_admissions and attach again)" : "");
-	}
-	fclose(file);
-	return err;
-}
-
-static int write_rest(struct reader *reader)
-{
+	const struct reader *reader = arg;
 	const struct revocations *r = reader->r;
 
 	for (size_t i = 0; i < r->before_count; i++)
 		if (r->befores[i].second)
-			fprintf(reader->kept, "before %u %u\n", r->befores[i].sale, r->befores[i].second);
+			fprintf(file, "before %u %u\n", r->befores[i].sale, r->befores[i].second);
 	for (unsigned id = 0; id < KEY_IDS; id++)
 		if (r->key_until[id] > reader->now_s)
-			fprintf(reader->kept, "key %u %" PRIu64 "\n", id, r->key_until[id]);
-	return fflush(reader->kept) || ferror(reader->kept) || fsync(fileno(reader->kept)) ? -EIO : 0;
+			fprintf(file, "key %u %" PRIu64 "\n", id, r->key_until[id]);
 }
 
 struct revocations *revocation_open(struct daemon *d, char *error, size_t error_size)
 {
 	struct revocations *r = calloc(1, sizeof(*r));
-	struct reader reader = {.d = d, .r = r, .now_s = time_wall_ns() / NS_PER_S};
-	char path[PATH_MAX], fresh[PATH_MAX];
-	int err;
+	char path[PATH_MAX];
+	struct reader reader = {.d = d,
+		.r = r,
+		.path = path,
+		.error = error,
+		.error_size = error_size,
+		.now_s = time_wall_ns() / NS_PER_S};
+	const struct line_log_reader lines = {.line = read_line, .rest = write_rest, .arg = &reader};
 
 	if (!r) {
 		snprintf(error, error_size, "no memory");
 		return NULL;
 	}
-	r->fd = -1;
 	pthread_mutex_init(&r->lock, NULL);
 	snprintf(path, sizeof(path), "%s/revoked", d->config.daemon.state_dir);
-	snprintf(fresh, sizeof(fresh), "%s/revoked.new", d->config.daemon.state_dir);
-	unlink(fresh);
-	reader.kept = fopen(fresh, "wxe"); /* the umask makes it 0600 */
-	if (!reader.kept) {
-		snprintf(error, error_size, "cannot make %s: %s", fresh, strerror(errno));
-		goto fail;
-	}
-	err = read_file(&reader, path, error, error_size);
-	if (!err) {
-		err = write_rest(&reader);
-		if (err)
-			snprintf(error, error_size, "cannot write %s: %s", fresh, strerror(errno));
-	}
-	fclose(reader.kept);
-	if (err)
-		goto fail_file;
-	if (rename(fresh, path)) {
-		snprintf(error, error_size, "cannot rename %s: %s", fresh, strerror(errno));
-		goto fail_file;
-	}
-	r->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
-	if (r->fd < 0) {
-		snprintf(error, error_size, "cannot open %s: %s", path, strerror(errno));
-		goto fail;
+	if (line_log_open(&r->log, path, &lines, error, error_size)) {
+		revocation_close(r);
+		return NULL;
 	}
 	if (reader.tokens)
 		log_info("%u tokens are revoked", reader.tokens);
 	return r;
-
-fail_file:
-	unlink(fresh);
-fail:
-	revocation_close(r);
-	return NULL;
 }
 
 void revocation_close(struct revocations *r)
 {
 	if (!r)
 		return;
-	if (r->fd >= 0)
-		close(r->fd);
+	line_log_close(&r->log);
+	free(r->written.place);
 	free(r->befores);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
@@ -269,18 +286,17 @@ int revocation_token(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t
 	int err = -EBUSY;
 
 	pthread_mutex_lock(&r->lock);
-	if (revocation_has(d, serial)) {
-		pthread_mutex_unlock(&r->lock);
-		return 0;
-	}
 	/* A claim is settled within microseconds. */
 	for (int i = 0; i < CLAIM_TRIES && err == -EBUSY; i++) {
 		err = put_entry(d, serial, buyer, sale, expires_at_s);
 		if (err == -EBUSY)
 			nanosleep(&wait, NULL);
 	}
-	if (!err)
+	if (!err && !serials_have(&r->written, serial)) {
 		err = append(r, "token %016" PRIx64 " %016" PRIx64 " %u %u\n", serial, buyer, sale, expires_at_s);
+		if (!err)
+			serials_add(&r->written, serial);
+	}
 	pthread_mutex_unlock(&r->lock);
 	return err;
 }

@@ -24,7 +24,8 @@ void revocation_close(struct revocations *revocations);
 void revocation_apply(struct daemon *d);
 
 /* Returns 0 (also if it was revoked before), -EEXIST: it was admitted, and a yes is never taken back; -EBUSY: it is being judged, ask again;
- * -E2BIG: the gate's map is full; -EIO: revoked, but the file could not be written, so it will not outlive a reboot.
+ * -E2BIG: the gate's map is full; -EIO: revoked, but the file could not be written, so it will not outlive a reboot: the same again tries to
+ * write it again.
  */
 int revocation_token(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s);
 /* Revokes all tokens of the sale that were issued before `not_before_s`; 0 = none. Returns 0, or -EIO: nothing was changed. */
