@@ -253,6 +253,68 @@ static void a_spoilt_file_is_put_aside(void **state)
 	}
 }
 
+static void restart(struct place *place)
+{
+	answers_stop();
+	answers_start(&place->daemon);
+}
+
+static void expect_body(struct place *place, enum sluice_answer code, const char *body)
+{
+	char text[SLUICE_ANSWER_MAX + 1];
+
+	read_now(place, code, text);
+	assert_string_equal(strstr(text, "\r\n\r\n") + 4, body);
+}
+
+/* A directory can be opened, and reading it fails: nothing was learnt about what it holds. */
+static void a_file_that_cannot_be_read_stays(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault;
+	char aside[128], text[SLUICE_ANSWER_MAX + 1];
+
+	snprintf(aside, sizeof(aside), "%s.rejected", place->file);
+	assert_int_equal(mkdir(place->file, 0700), 0);
+	restart(place);
+	assert_int_equal(access(aside, F_OK), -1);
+	assert_int_equal(access(place->file, F_OK), 0);
+	read_now(place, SLUICE_ANSWER_PAUSED, text);
+	assert_non_null(strstr(text, "\"code\":\"paused\""));
+	/* A change writes a file of its own: what stood there is not lost by it. */
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	assert_int_equal(rmdir(aside), 0);
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "sooner", &fault), 0);
+	assert_int_equal(access(aside, F_OK), -1);
+	restart(place);
+	expect_body(place, SLUICE_ANSWER_PAUSED, "sooner");
+}
+
+static void an_answer_that_does_not_fit_any_more_leaves_the_others(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault;
+	char room[880], aside[128], text[SLUICE_ANSWER_MAX + 1];
+
+	snprintf(aside, sizeof(aside), "%s.rejected", place->file);
+	memset(room, 'x', sizeof(room) - 1);
+	room[sizeof(room) - 1] = '\0';
+	assert_int_equal(set(place, SLUICE_ANSWER_SOLD_OUT, room, &fault), 0);
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	snprintf(place->daemon.config.daemon.cors_origin, sizeof(place->daemon.config.daemon.cors_origin),
+		"https://shop.example");
+	restart(place);
+	assert_int_equal(access(aside, F_OK), -1);
+	expect_body(place, SLUICE_ANSWER_PAUSED, "later");
+	read_now(place, SLUICE_ANSWER_SOLD_OUT, text);
+	assert_non_null(strstr(text, "\"code\":\"sold_out\""));
+	assert_non_null(strstr(text, "Access-Control-Allow-Origin: https://shop.example\r\n"));
+	/* The file has not changed, so with the origin of before it is as before. */
+	*place->daemon.config.daemon.cors_origin = '\0';
+	restart(place);
+	expect_body(place, SLUICE_ANSWER_SOLD_OUT, room);
+}
+
 /* --- readers while it changes ------------------------------------------------------------------------------------------------ */
 struct race {
 	struct place *place;
@@ -326,6 +388,9 @@ int main(void)
 			a_gate_that_cannot_be_written_takes_the_file_back, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(the_origin_changes_all_answers_in_one_step, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_spoilt_file_is_put_aside, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_file_that_cannot_be_read_stays, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			an_answer_that_does_not_fit_any_more_leaves_the_others, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(readers_never_see_a_mixture, make_place, remove_place),
 	};
 

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/file.h"
 #include "common/log.h"
 #include "common/maps.h"
 
@@ -37,6 +38,7 @@ static struct {
 	pthread_mutex_t lock;
 	json_t *custom[SLUICE_ANSWER_COUNT];
 	bool origin_is_set;
+	bool is_partial;              /* the file may hold more of the operator's than is known here */
 	pthread_rwlock_t origin_lock; /* for `origin` alone, which every HTTP answer wants */
 	char origin[ANSWER_ORIGIN_SIZE];
 	atomic_uint rewrites; /* how often a bank was begun to be written */
@@ -228,43 +230,6 @@ static void file_path(const struct daemon *d, char path[PATH_MAX], const char *s
 	snprintf(path, PATH_MAX, "%s/" FILE_NAME "%s", d->config.daemon.state_dir, suffix);
 }
 
-/* Without it a crash of the machine may bring the file of before back; that is no reason to say that nothing was changed. */
-static void sync_directory(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || fsync(fd))
-		log_warn("cannot sync the directory %s: %s", dir, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-}
-
-static int write_file(const char *path, const char *text)
-{
-	size_t length = strlen(text);
-	int fd, err = 0;
-
-	unlink(path);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	while (length && !err) {
-		ssize_t n = write(fd, text, length);
-
-		if (n >= 0) {
-			text += n;
-			length -= (size_t)n;
-		} else if (errno != EINTR) {
-			err = -errno;
-		}
-	}
-	if (!err && fsync(fd))
-		err = -errno;
-	if (close(fd) && !err)
-		err = -errno;
-	return err;
-}
-
 static json_t *to_json(const struct wanted *wanted)
 {
 	json_t *answers = json_object(), *json;
@@ -278,25 +243,33 @@ static json_t *to_json(const struct wanted *wanted)
 	return json;
 }
 
+static int put_aside(const char *path, const char *aside)
+{
+	return rename(path, aside) && errno != ENOENT ? -errno : 0;
+}
+
 static int save(const struct daemon *d, const struct wanted *wanted)
 {
-	char path[PATH_MAX], fresh[PATH_MAX], *text;
+	char path[PATH_MAX], aside[PATH_MAX], *text;
 	json_t *json = to_json(wanted);
-	int err;
+	bool moved;
+	int err = 0;
 
 	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	json_decref(json);
 	if (!text)
 		return -ENOMEM;
 	file_path(d, path, "");
-	file_path(d, fresh, ".new");
-	err = write_file(fresh, text);
-	if (!err && rename(fresh, path))
-		err = -errno;
-	if (err)
-		unlink(fresh);
-	else
-		sync_directory(d->config.daemon.state_dir);
+	file_path(d, aside, ".rejected");
+	if (state.is_partial)
+		err = put_aside(path, aside);
+	moved = state.is_partial && !err;
+	if (!err)
+		err = file_replace(path, text, strlen(text));
+	if (!err)
+		state.is_partial = false;
+	else if (moved)
+		put_aside(aside, path); /* back */
 	free(text);
 	return err;
 }
@@ -397,70 +370,102 @@ int answers_set_origin(struct daemon *d, const char *origin, struct answers_faul
 }
 
 /* --- start ---------------------------------------------------------------------------------------------------------------------- */
-static int adopt(struct daemon *d, const struct wanted *wanted, char *error, size_t size)
+static int adopt(struct daemon *d, const struct wanted *wanted, struct answers_fault *fault)
 {
 	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
-	struct answers_fault fault = {0};
-	int err = all ? render(wanted, all, &fault) : -ENOMEM;
+	int err = all ? render(wanted, all, fault) : -ENOMEM;
 
-	if (err == -EMSGSIZE)
-		say(error, size, "with its headers the answer %s has %zu bytes, and %d is the limit",
-			answer_code(fault.code), fault.size, SLUICE_ANSWER_MAX);
-	else if (err)
-		say(error, size, "it cannot be rendered: %s", strerror(-err));
-	if (!err) {
+	if (!err)
 		err = publish(&d->maps, all);
-		if (err)
-			say(error, size, "the gate's map cannot be written: %s", strerror(-err));
-	}
 	free(all);
-	if (err)
-		return err;
-	remember(wanted);
-	return 0;
+	if (!err)
+		remember(wanted);
+	return err;
 }
 
-static json_t *read_file(const char *path, bool *absent, char *error, size_t size)
+/* An answer that does not fit any more (the origin in the config has become longer, or what this version adds) is left out; the others are used. */
+static void adopt_what_fits(struct daemon *d, struct wanted *wanted)
 {
-	FILE *file = fopen(path, "re");
-	json_error_t at;
-	json_t *json;
+	struct answers_fault fault = {0};
+	int err;
 
-	*absent = !file && errno == ENOENT;
-	if (!file) {
-		say(error, size, "%s", strerror(errno));
-		return NULL;
+	while ((err = adopt(d, wanted, &fault)) == -EMSGSIZE && wanted->custom[fault.code]) {
+		log_error(
+			"the operator's answer %s is not in force: with its headers it has %zu bytes, and %d is the limit",
+			answer_code(fault.code), fault.size, SLUICE_ANSWER_MAX);
+		wanted->custom[fault.code] = NULL;
+		state.is_partial = true;
 	}
-	json = json_loadf(file, JSON_REJECT_DUPLICATES, &at);
-	if (!json)
-		say(error, size, "%s (line %d)", at.text, at.line);
-	fclose(file);
-	return json;
+	if (!err)
+		return;
+	log_error("the answers stay as they are in the gate: %s", strerror(-err));
+	state.is_partial = true;
 }
 
+struct source {
+	int fd, err;
+};
+
+static size_t read_some(void *buffer, size_t size, void *arg)
+{
+	struct source *source = arg;
+	ssize_t n;
+
+	do
+		n = read(source->fd, buffer, size);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		source->err = -errno;
+	return (size_t)n;
+}
+
+/* Returns 0, -ENOENT, -EINVAL (it was read, and is not JSON) with a sentence, or another negative errno: what it holds is not known. */
+static int read_file(const char *path, json_t **json, char *error, size_t size)
+{
+	struct source source = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
+	json_error_t at;
+
+	if (source.fd < 0)
+		return -errno;
+	*json = json_load_callback(read_some, &source, JSON_REJECT_DUPLICATES, &at);
+	close(source.fd);
+	if (*json || source.err)
+		return source.err;
+	if (json_error_code(&at) == json_error_out_of_memory)
+		return -ENOMEM;
+	say(error, size, "%s (line %d)", at.text, at.line);
+	return -EINVAL;
+}
+
+/* Only what was read and is wrong is put aside. What could not be read may be good: it stays, and is used at the next start. */
 void answers_start(struct daemon *d)
 {
-	struct wanted wanted = {0}, defaults = {0};
 	char path[PATH_MAX], aside[PATH_MAX], error[512] = "";
-	bool absent, bad;
-	json_t *json;
+	struct wanted wanted = {0}, defaults = {0};
+	json_t *json = NULL;
+	int err;
 
 	file_path(d, path, "");
 	file_path(d, aside, ".rejected");
 	snprintf(defaults.origin, sizeof(defaults.origin), "%s", d->config.daemon.cors_origin);
 	wanted = defaults;
 	answers_lock();
-	json = read_file(path, &absent, error, sizeof(error));
-	bad = !json && !absent;
-	if (json)
-		bad = read_document(json, &wanted, error, sizeof(error)) || adopt(d, &wanted, error, sizeof(error));
-	if (bad) {
+	state.is_partial = false;
+	err = read_file(path, &json, error, sizeof(error));
+	if (!err && read_document(json, &wanted, error, sizeof(error)))
+		err = -EINVAL;
+	if (err == -EINVAL) {
 		log_error("the operator's answers are not in force: %s: %s; put aside as %s", path, error, aside);
-		if (rename(path, aside))
-			log_error("cannot put %s aside: %s", path, strerror(errno));
+		err = put_aside(path, aside);
+		if (err)
+			log_error("cannot put %s aside: %s", path, strerror(-err));
+		wanted = defaults;
+	} else if (err && err != -ENOENT) {
+		log_error("the operator's answers are not in force: cannot read %s: %s; it stays for the next start",
+			path, strerror(-err));
+		state.is_partial = true;
 	}
-	if ((bad || absent) && adopt(d, &defaults, error, sizeof(error)))
-		log_error("the answers stay as they are in the gate: %s", error);
+	adopt_what_fits(d, &wanted);
 	json_decref(json);
 	answers_unlock();
 }
