@@ -219,6 +219,30 @@ def test_what_is_exported_can_be_imported_again(clean):
     assert done["added"] == len(before) and all_of_it() == before
 
 
+def test_what_may_be_put_comes_back_from_an_export(clean):
+    """Wide prefixes, and every text that the API takes; those that a line of an export could not hold are refused."""
+    for name in ("deny", "allow"):
+        clean.ask("PUT", f"/v1/lists/{name}/128.0.0.0/1", {"reason": "half of it"})
+        clean.ask("PUT", f"/v1/lists/{name}/2000::/3", {"label": '"', "reason": " a, b "})
+        for text in ("two\nlines", "tab\there", "\x7f", "cr\r"):
+            for field in ("label", "reason"):
+                answer = clean.control("PUT", f"/v1/lists/{name}/192.0.2.1", {field: text})
+                assert_problem(answer, 422, "out_of_range", field)
+                answer = post(clean, {"entries": [{"prefix": "192.0.2.1", field: text}]}, name=name)
+                assert_problem(answer, 422, "out_of_range", f"entries[0].{field}")
+            assert_problem(post(clean, {"entries": [], "label": text}, name=name), 422, "out_of_range", "label")
+    def all_of_it(name):
+        return sorted((e["prefix"], e["label"], e["reason"], e["expires_at"]) for e in entries_of(clean, name))
+    before = {name: all_of_it(name) for name in ("deny", "allow")}
+    saved = {name: clean.cli(name, "export").stdout for name in before}
+    empty(clean)
+    for name in before:
+        done = imported(clean, saved[name], noun=name, name="saved.csv", check=False)
+        assert done.returncode == USAGE and "--force" in done.stderr, done
+        assert imported(clean, saved[name], "--force", noun=name, name="saved.csv")["added"] == 2
+        assert all_of_it(name) == before[name]
+
+
 def test_a_page_goes_on_where_entries_went_meanwhile(clean):
     imported(clean, hosts(0, 900))
     found, after = [], ""
@@ -327,6 +351,13 @@ def test_lines_go_in_as_text_or_csv_with_options_in_the_query(clean):
     assert_problem(post(clean, raw=b"192.0.2.9\n", content_type="text/html"), 415, "unsupported_type")
     assert_problem(post(clean, raw=b"192.0.2.9\n", content_type="text/plain", name="block"), 404, "not_found")
     assert len(found) == len(entries_of(clean))
+
+
+def test_ranges_that_are_too_many_prefixes_are_refused_whole(clean):
+    # Each line is 113 prefixes.
+    answer = post(clean, raw=b"1::1-2::\n" * 3000, content_type="text/plain", query="?force=true&dry_run=true")
+    assert_problem(answer, 413, "body_too_long", "line 2320")
+    assert post(clean, raw=b"1::1-2::\n" * 2319, content_type="text/plain", query="?force=true").json()["added"] == 113
 
 
 def test_the_longer_body_is_for_this_route_and_for_those_who_may(clean):

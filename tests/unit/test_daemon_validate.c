@@ -126,6 +126,30 @@ static void a_nul_inside_a_text_is_refused(void **state)
 	json_decref(json);
 }
 
+static void a_text_of_one_line_has_no_control_characters(void **state)
+{
+	static const struct validate_field line[] = {
+		{.name = "name", .kind = VALIDATE_LINE, .max = 7, .offset = offsetof(struct body, name)}};
+	static const char *const dirty[] = {"{\"name\":\"a\\nb\"}", "{\"name\":\"\\u007f\"}", "{\"name\":\"\\t\"}"};
+	struct validate_error error;
+	struct body body = {0};
+	uint32_t present;
+	json_t *json;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(dirty) / sizeof(dirty[0]); i++) {
+		json = json_loads(dirty[i], 0, NULL);
+		assert_int_equal(validate_object(json, line, 1, &body, &present, &error), -EINVAL);
+		assert_string_equal(error.code, "out_of_range");
+		assert_string_equal(error.field, "name");
+		json_decref(json);
+	}
+	json = json_pack("{s:s}", "name", "a é");
+	assert_int_equal(validate_object(json, line, 1, &body, &present, &error), 0);
+	assert_string_equal(body.name, "a é");
+	json_decref(json);
+}
+
 static void an_unknown_name_of_any_length_fits_the_error(void **state)
 {
 	char name[4096], text[4200];
@@ -148,6 +172,7 @@ int main(void)
 		cmocka_unit_test(absent_fields_stay_as_they_are),
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(a_nul_inside_a_text_is_refused),
+		cmocka_unit_test(a_text_of_one_line_has_no_control_characters),
 		cmocka_unit_test(an_unknown_name_of_any_length_fits_the_error),
 	};
 

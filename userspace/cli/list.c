@@ -2,6 +2,7 @@
 /* `sluice deny` and `sluice allow`: the two lists of prefixes, the same verbs for both. A list may have a million entries, so it is
  * printed as its pages come.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,13 +97,14 @@ static int run_list(const struct cli_call *call)
 	return code;
 }
 
+/* A text of the gate is not always one of ours: a control character would be a bad line for the import, so it becomes a blank. */
 static void print_quoted(FILE *out, const char *text)
 {
 	fputc('"', out);
 	for (; *text; text++) {
 		if (*text == '"')
 			fputc('"', out);
-		fputc(*text, out);
+		fputc(iscntrl((unsigned char)*text) ? ' ' : *text, out);
 	}
 	fputc('"', out);
 }
@@ -133,7 +135,7 @@ static int export_prefix(const json_t *entry, void *arg)
 	return 0;
 }
 
-/* What comes out goes in again by `import`. */
+/* What comes out goes in again by `import --force`: an entry may be as wide as somebody meant it to be. */
 static int run_export(const struct cli_call *call)
 {
 	const char *format = call->value[EXPORT_FORMAT] ? call->value[EXPORT_FORMAT] : "csv";
@@ -240,7 +242,7 @@ static const struct cli_verb verbs[] = {
 	{"list", "", "all entries", 0, 0, list_options, run_list},
 	{"import", "[FILE|-]", "entries from a file, or standard input: netset, ipset save, CSV, ranges", 0, 1,
 		cli_list_import_options, cli_list_import},
-	{"export", "", "all entries, to be imported again (after a reboot the lists are empty)", 0, 0, export_options,
+	{"export", "", "all entries, for import --force (after a reboot the lists are empty)", 0, 0, export_options,
 		run_export},
 	{"undo", "LABEL", "remove all entries with this label", 1, 1, NULL, run_undo},
 	{"labels", "", "how many entries each label has", 0, 0, NULL, run_labels},

@@ -20,7 +20,8 @@
 
 #define ABOUT_MAX 128
 #define BAD_SHOWN 10
-#define SAID_MAX 80 /* of a bad line */
+#define SAID_MAX 80          /* of a bad line */
+#define ITEMS_MAX (1u << 24) /* gate.max_prefixes cannot be more */
 /* The daemon takes a megabyte; a line of a piece is far below the rest. */
 #define PIECE_BYTES (960u << 10)
 #define LINE_MAX_BYTES 512
@@ -113,6 +114,8 @@ static int on_prefix(void *arg, const struct list_text_entry *entry)
 
 	if (!import->force && lists_is_wide(&entry->addr, entry->prefix_len))
 		return -ERANGE;
+	if (import->count == ITEMS_MAX)
+		return -E2BIG;
 	if (import->count == import->size) {
 		import->size = import->size ? import->size * 2 : 4096;
 		import->items = realloc(import->items, import->size * sizeof(*import->items));
@@ -141,7 +144,8 @@ static void say_bad(struct import *import, const char *line, const char *why)
 		cli_say("%s:%llu: \"%s\": %s", import->name, (unsigned long long)import->text.line, line, why);
 }
 
-static void read_line(struct import *import, char *line, size_t length)
+/* Returns -E2BIG if no list can hold as many, else 0: bad lines are counted. */
+static int read_line(struct import *import, char *line, size_t length)
 {
 	size_t before = import->count;
 	char said[SAID_MAX + 4], error[256] = "";
@@ -152,13 +156,14 @@ static void read_line(struct import *import, char *line, size_t length)
 	snprintf(said, sizeof(said), "%.*s%s", (int)(length < SAID_MAX ? length : SAID_MAX), line,
 		length > SAID_MAX ? "…" : "");
 	err = list_text_line(&import->text, line, length, on_prefix, import, error, sizeof(error));
-	if (!err)
-		return;
+	if (!err || err == -E2BIG)
+		return err;
 	import->count = before; /* of a range, some may have been taken */
 	if (err == -ERANGE)
 		snprintf(error, sizeof(error), "wider than an IPv4 /%d or an IPv6 /%d (--force takes it)", LISTS_WIDE4,
 			LISTS_WIDE6);
 	say_bad(import, said, error);
+	return 0;
 }
 
 static int read_all(struct import *import, FILE *in)
@@ -166,10 +171,16 @@ static int read_all(struct import *import, FILE *in)
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t length;
+	int err = 0;
 
-	while ((length = getline(&line, &size, in)) >= 0)
-		read_line(import, line, (size_t)length);
+	while (!err && (length = getline(&line, &size, in)) >= 0)
+		err = read_line(import, line, (size_t)length);
 	free(line);
+	if (err) {
+		cli_say("%s:%llu: more than %u prefixes (those of a range are counted one by one): no list holds as many; nothing was applied",
+			import->name, (unsigned long long)import->text.line, ITEMS_MAX);
+		return CLI_USAGE;
+	}
 	if (!ferror(in))
 		return CLI_OK;
 	cli_say("cannot read %s: %s", import->name, strerror(errno));

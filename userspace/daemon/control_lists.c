@@ -39,10 +39,10 @@ static const struct validate_field entry_fields[] = {
 		.max = TTL_MAX_S,
 		.offset = offsetof(struct entry_body, ttl_seconds)},
 	{.name = "reason",
-		.kind = VALIDATE_TEXT,
+		.kind = VALIDATE_LINE,
 		.max = LISTS_LABEL_MAX,
 		.offset = offsetof(struct entry_body, reason)},
-	{.name = "label", .kind = VALIDATE_TEXT, .max = LISTS_LABEL_MAX, .offset = offsetof(struct entry_body, label)},
+	{.name = "label", .kind = VALIDATE_LINE, .max = LISTS_LABEL_MAX, .offset = offsetof(struct entry_body, label)},
 };
 
 bool control_find_list(struct http_request *request, enum sluice_list *list, enum MHD_Result *result)

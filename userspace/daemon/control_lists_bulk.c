@@ -2,8 +2,8 @@
 /* Many entries at once: POST /v1/lists/{list} with JSON, or with the lines that common/list_text.c reads and options in the query.
  *
  * One request is checked whole before its first entry goes in: every line must be good, and all must fit. Then entries go in, each in force
- * at once; the gate may see some before the others. A body is at most a megabyte and one request is worked on at a time, so memory stays
- * bounded; what is longer comes in several requests under one label, and the label takes all of them back.
+ * at once; the gate may see some before the others. A body is at most a megabyte and BULK_MAX prefixes, and one request is worked on at a time, so
+ * memory stays bounded; what is longer comes in several requests under one label, and the label takes all of them back.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,6 +23,8 @@
 
 #define NS_PER_S 1000000000ULL
 #define TYPE_MAX 128
+/* Of one request: more than a megabyte has lines of one prefix, and 20 MB of ours. A line with a range can be two hundred. */
+#define BULK_MAX (1u << 18)
 
 struct options {
 	char label[LISTS_TEXT_SIZE];
@@ -65,7 +67,7 @@ static int bulk_grow(struct bulk *bulk)
 	return 0;
 }
 
-/* Takes one prefix. Returns 0, -ERANGE for one that is too wide, or -ENOMEM. */
+/* Takes one prefix. Returns 0, -ERANGE for one that is too wide, -E2BIG for one too many, or -ENOMEM. */
 static int bulk_add(void *arg, const struct list_text_entry *from)
 {
 	struct bulk *bulk = arg;
@@ -81,6 +83,8 @@ static int bulk_add(void *arg, const struct list_text_entry *from)
 		bulk->expired++;
 		return 0;
 	}
+	if (bulk->count == BULK_MAX)
+		return -E2BIG;
 	if (bulk->count == bulk->size) {
 		err = bulk_grow(bulk);
 		if (err)
@@ -99,6 +103,10 @@ static enum MHD_Result send_fault(struct http_request *request, const char *fiel
 {
 	if (err == -ENOMEM)
 		return http_problem(request, 500, "internal_error", "No memory. Nothing was changed.");
+	if (err == -E2BIG)
+		return http_problem_field(request, 413, "body_too_long", field,
+			"%s: one request may have %u prefixes, those of its ranges counted one by one; send the rest in another. Nothing was changed.",
+			field, BULK_MAX);
 	if (err == -ERANGE)
 		return http_problem_field(request, 422, "too_wide", field,
 			"%s: wider than an IPv4 /%d or an IPv6 /%d; \"force\" takes it. Nothing was changed.", field,
@@ -168,11 +176,11 @@ static const struct validate_field entry_fields[] = {
 		.max = LIST_TTL_MAX_S,
 		.offset = IN(json_entry, ttl_seconds)},
 	{.name = "expires_at", .kind = VALIDATE_TIME, .offset = IN(json_entry, expires_wall)},
-	{.name = "label", .kind = VALIDATE_TEXT, .max = LISTS_LABEL_MAX, .offset = IN(json_entry, label)},
-	{.name = "reason", .kind = VALIDATE_TEXT, .max = LIST_REASON_SIZE - 1, .offset = IN(json_entry, reason)},
+	{.name = "label", .kind = VALIDATE_LINE, .max = LISTS_LABEL_MAX, .offset = IN(json_entry, label)},
+	{.name = "reason", .kind = VALIDATE_LINE, .max = LIST_REASON_SIZE - 1, .offset = IN(json_entry, reason)},
 };
 static const struct validate_field option_fields[] = {
-	{.name = "label", .kind = VALIDATE_TEXT, .max = LISTS_LABEL_MAX, .offset = IN(options, label)},
+	{.name = "label", .kind = VALIDATE_LINE, .max = LISTS_LABEL_MAX, .offset = IN(options, label)},
 	{.name = "ttl_seconds",
 		.kind = VALIDATE_INTEGER,
 		.min = 1,

@@ -45,7 +45,7 @@ struct problem_text {
 	X("missing_field", "400", "The body lacks a field.", "The detail names it.") \
 	X("wrong_type", "400", "A field has a value of another JSON type.", "`field` names it, the detail says what it must be.") \
 	X("out_of_range", "422", "A value is out of its range.", "`field` names it, the detail gives the range.") \
-	X("body_too_long", "413", "The body is longer than this route takes.", "Send less at a time.") \
+	X("body_too_long", "413", "The body is longer than this route takes, or makes more list entries than one request may.", "Send less at a time.") \
 	X("not_found", "404", "There is nothing at this path.", "See /v1/openapi.json for what there is.") \
 	X("method_not_allowed", "405", "The path is there, the method is not.", "The header Allow lists the methods.") \
 	X("precondition_failed", "412", "What If-Match or If-None-Match expects is not so: somebody changed it meanwhile.", "Read it again, and decide again.") \

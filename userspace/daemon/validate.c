@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/list_text.h"
 #include "common/timefmt.h"
 
 static __attribute__((format(printf, 5, 6))) int fail(
@@ -63,6 +64,9 @@ static int read_text(const struct validate_field *field, const json_t *value, ch
 	if (strlen(json_string_value(value)) != length)
 		return fail(
 			error, 422, "out_of_range", field->name, "%s must not contain a NUL character.", field->name);
+	if (field->kind == VALIDATE_LINE && !list_text_is_clean(json_string_value(value)))
+		return fail(error, 422, "out_of_range", field->name, "%s must not contain control characters.",
+			field->name);
 	memcpy(out, json_string_value(value), length + 1);
 	return 0;
 }
@@ -99,6 +103,7 @@ static int read_field(const struct validate_field *field, const json_t *value, v
 	case VALIDATE_NUMBER:
 		return read_number(field, value, at, error);
 	case VALIDATE_TEXT:
+	case VALIDATE_LINE:
 		return read_text(field, value, at, error);
 	case VALIDATE_TIME:
 		return read_time(field, value, at, error);

@@ -12,6 +12,7 @@ enum validate_kind {
 	VALIDATE_INTEGER, /* int64_t, min..max */
 	VALIDATE_NUMBER,  /* double, 0 or low..high */
 	VALIDATE_TEXT,    /* char[max + 1], min..max bytes, no NUL */
+	VALIDATE_LINE,    /* the same, and no control characters */
 	VALIDATE_TIME,    /* uint64_t, ns since 1970, from RFC 3339 */
 	VALIDATE_BOOLEAN, /* bool */
 };
