@@ -25,13 +25,11 @@ static __always_inline int verdict_apply(struct xdp_md *ctx, struct packet *pkt,
 {
 	__u32 action = verdict_action[reason & (SLUICE_REASON_ROWS - 1)];
 	struct sluice_counter *counter;
-	__u32 row, in_shadow;
+	__u32 row, in_shadow, shown = reason;
 
 	/* The judge has only looked, so what it would have admitted is not admitted either. */
 	in_shadow = (pkt->control & SLUICE_CONTROL_SHADOW_ALL) &&
 		(action != SLUICE_ACTION_PASS || reason == SLUICE_REASON_ADMITTED);
-	if (pkt->control & SLUICE_CONTROL_WATCH)
-		watch_show(pkt, reason, SLUICE_DOOR_WIRE, in_shadow);
 	if (in_shadow) {
 		shadow_count(reason);
 		reason = SLUICE_REASON_SHADOWED;
@@ -39,9 +37,12 @@ static __always_inline int verdict_apply(struct xdp_md *ctx, struct packet *pkt,
 	}
 	if (action == SLUICE_ACTION_ANSWER &&
 		answer_send(ctx, pkt, verdict_answer[reason & (SLUICE_REASON_ROWS - 1)])) {
-		reason = SLUICE_REASON_ANSWER_FAILED;
+		reason = shown = SLUICE_REASON_ANSWER_FAILED;
 		action = SLUICE_ACTION_DROP;
 	}
+	/* What is shown is what is counted; in shadow, what it would have been. */
+	if (pkt->control & SLUICE_CONTROL_WATCH)
+		watch_show(pkt, shown, SLUICE_DOOR_WIRE, in_shadow);
 	row = pkt->service * SLUICE_REASON_ROWS + reason;
 	counter = bpf_map_lookup_elem(&counters, &row);
 	if (counter) { /* per CPU, and XDP does not interrupt itself */

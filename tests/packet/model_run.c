@@ -64,11 +64,13 @@ static bool verdict_fits(struct arena *arena, const struct model_verdict *verdic
 		return arena_wrong(
 			arena, "action %d, and the model says %s", arena->run.action, reason_label(verdict->reason));
 	if (arena->watched) {
-		if (arena->event.reason != verdict->said ||
-			arena->event.shadow != (verdict->reason == SLUICE_REASON_SHADOWED) ||
+		bool in_shadow = verdict->reason == SLUICE_REASON_SHADOWED;
+		unsigned shown = (unsigned)(in_shadow ? verdict->said : verdict->reason);
+
+		if (arena->event.reason != shown || arena->event.shadow != in_shadow ||
 			arena->event.service != verdict->service || arena->event.bytes != arena->in_length)
 			return arena_wrong(arena, "%s, and the model says %s", reason_label(arena->event.reason),
-				reason_label(verdict->said));
+				reason_label(shown));
 	} else if (arena_counted(arena, row_of(verdict)) != arena->packets[row_of(verdict)] + 1) {
 		return arena_wrong(
 			arena, "not counted as %s of service %u", reason_label(verdict->reason), verdict->service);

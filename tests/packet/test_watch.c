@@ -146,6 +146,39 @@ static void a_sample_is_about_the_part_asked_for(void **state)
 	assert_int_equal(events.all[0].threshold, ~0U / 8);
 }
 
+static void a_refusal_that_could_not_be_answered_is_shown_as_it_is_counted(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_answer_bytes none = {0};
+	__u32 spare = SLUICE_ANSWER_COUNT + SLUICE_ANSWER_TOKEN_INVALID;
+	char text[SLUICE_TOKEN_TEXT + 1], request[512];
+	struct frame frame = frame_syn(false);
+	struct events events;
+	struct run run;
+
+	memset(text, 'A', SLUICE_TOKEN_TEXT);
+	text[SLUICE_TOKEN_TEXT] = '\0';
+	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.answers), &spare, &none, 0), 0);
+	gate->control->answer_banks = 1u << SLUICE_ANSWER_TOKEN_INVALID;
+	ask_for(gate, ALL, NULL, ~0U, time_mono_ns() + SOON_NS);
+	frame.sport = 42002;
+	assert_int_equal(gate_handshake(gate, &frame, request, gate_order_request(text, request, sizeof(request))), 0);
+	drain(gate, &events);
+	gate_run_frame(gate, &frame, &run);
+	expect_reason(&run, SLUICE_REASON_ANSWER_FAILED, "an answer that is not there");
+	assert_int_equal(drain(gate, &events), 1);
+	assert_int_equal(events.all[0].reason, SLUICE_REASON_ANSWER_FAILED);
+	assert_int_equal(events.all[0].shadow, 0);
+
+	/* In shadow nothing is answered, so nothing fails: shown is what would have been refused. */
+	gate->control->flags |= SLUICE_CONTROL_SHADOW_ALL;
+	gate_run_frame(gate, &frame, &run);
+	expect_reason(&run, SLUICE_REASON_SHADOWED, "in shadow");
+	assert_int_equal(drain(gate, &events), 1);
+	assert_int_equal(events.all[0].reason, SLUICE_REASON_TOKEN_FORM);
+	assert_int_equal(events.all[0].shadow, 1);
+}
+
 static void a_full_ring_loses_events_and_nothing_else(void **state)
 {
 	struct gate *gate = *state;
@@ -171,6 +204,7 @@ int main(void)
 		gate_test(an_order_is_shown_with_source_sale_and_door),
 		gate_test(reasons_and_sources_are_chosen_in_the_gate),
 		gate_test(a_sample_is_about_the_part_asked_for),
+		gate_test(a_refusal_that_could_not_be_answered_is_shown_as_it_is_counted),
 		gate_test(a_full_ring_loses_events_and_nothing_else),
 	};
 
