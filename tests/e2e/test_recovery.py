@@ -346,3 +346,31 @@ def run_full_disk(world, box):
     for token in waiting:
         assert world.order(token).status in (200, 201)
     sale.assert_books(put_in=2000)
+
+
+# --- the gate goes away ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("again", [False, True], ids=["detached", "detached and attached again"])
+def test_a_daemon_whose_gate_was_detached_ends_and_the_next_one_works_with_the_new_gate(again):
+    with World() as shop:
+        sale = shop.sale(stock=3)
+        first, second = sale.token(), sale.token()
+        assert shop.order(first).status == 201
+        shop.sluice("detach", "--all", "--pin-dir", shop.pin_dir)
+        if again:
+            shop.attach()
+        wait_until(lambda: not shop.daemon.running(), "the daemon ends")
+        assert shop.daemon.terminate() == 1 and "the gate was detached from under this daemon" in shop.daemon.log()
+        if not again:
+            shop.attach()
+        shop.start_daemon()
+        assert shop.order(second).status == 201 and shop.order(first).status == 200
+        sale.assert_books(free=1)
+
+
+def test_a_reload_is_no_detach():
+    with World() as shop:
+        sale = shop.sale(stock=3)
+        shop.sluice("reload", "--config", shop.config)
+        time.sleep(1)  # ten looks of the daemon at its pins
+        assert shop.daemon.running() and shop.control("GET", "/readyz").status == 200
+        assert shop.order(sale.token()).status == 201

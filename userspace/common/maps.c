@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define COUNTER_ROWS ((SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS)
@@ -156,6 +157,7 @@ static int map_shared_words(struct gate_maps *maps, char *error, size_t error_si
 
 int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, size_t error_size)
 {
+	struct stat info;
 	int err;
 
 	memset(maps, 0, sizeof(*maps));
@@ -189,6 +191,8 @@ int gate_maps_open(struct gate_maps *maps, const char *pin_dir, char *error, siz
 		goto out_close;
 	}
 	maps->dir = open(pin_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (maps->dir >= 0 && !fstatat(maps->dir, "control", &info, AT_SYMLINK_NOFOLLOW))
+		maps->control_pin = info.st_ino;
 	err = map_shared_words(maps, error, error_size);
 	if (err)
 		goto out_close;
@@ -237,6 +241,20 @@ int gate_maps_refresh(struct gate_maps *maps)
 	if (!err)
 		__atomic_store_n(&maps->door_generation, generation, __ATOMIC_RELAXED);
 	return err;
+}
+
+/* A detach removes every pin, and the directory too. What is in a directory of the same name afterwards is another gate's. */
+bool gate_maps_are_orphans(const struct gate_maps *maps)
+{
+	struct stat info;
+
+	if (maps->dir < 0 || fstat(maps->dir, &info))
+		return false;
+	if (!info.st_nlink)
+		return true;
+	if (fstatat(maps->dir, "control", &info, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT;
+	return maps->control_pin && info.st_ino != maps->control_pin;
 }
 
 int gate_maps_call(struct gate_maps *maps, struct sluice_call *call)

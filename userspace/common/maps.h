@@ -3,6 +3,7 @@
 #ifndef SLUICE_COMMON_MAPS_H
 #define SLUICE_COMMON_MAPS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "sluice/abi.h"
@@ -18,7 +19,8 @@ struct gate_maps {
 	struct sluice_key *keys;
 	__u64 door_generation;
 	char pin_dir[256];
-	int dir; /* the pin directory, O_PATH; -1 = not open */
+	int dir;           /* the pin directory, O_PATH; -1 = not open */
+	__u64 control_pin; /* inode of the pin "control"; 0 = not known */
 };
 
 /* Opens every pin under `pin_dir`. Returns 0 or negative errno with a sentence in `error` (>= 512 bytes):
@@ -33,6 +35,8 @@ void gate_maps_close(struct gate_maps *maps); /* safe on a zeroed struct */
 int gate_maps_call(struct gate_maps *maps, struct sluice_call *call);
 /* Reopens the door if control->generation changed. */
 int gate_maps_refresh(struct gate_maps *maps);
+/* Was the gate detached, so that these maps are nobody's any more? (Another one may be attached by now.) False also where that cannot be told. */
+bool gate_maps_are_orphans(const struct gate_maps *maps);
 
 /* Sums the per-CPU counters. `out` has (SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS entries / SLUICE_REASON_ROWS entries. */
 int gate_maps_read_counters(const struct gate_maps *maps, struct sluice_counter *out);

@@ -162,15 +162,16 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 	struct pipeline_status status;
 	char text[512];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
+	bool attached = !atomic_load(&d->gate_is_gone);
 
 	pipeline_status(d->pipeline, &status);
-	ready = alive && known && status.open;
+	ready = alive && known && status.open && attached;
 	if (ready && !MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "verbose") &&
 		MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, NULL, NULL) == 0)
 		return send_health(request, true, "ok\n");
 	snprintf(text, sizeof(text),
-		"[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s\n",
-		alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-', status.open ? '+' : '-',
-		ready ? "ready" : "not ready");
+		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s\n",
+		attached ? '+' : '-', alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-',
+		status.open ? '+' : '-', ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

@@ -47,7 +47,8 @@ struct daemon {
 	struct watch *watch;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
-	atomic_bool sales_known; /* the ledger's sales have been read at least once */
+	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */
+	atomic_bool sales_known;  /* the ledger's sales have been read at least once */
 };
 
 #endif

@@ -451,5 +451,5 @@ int main(int argc, char **argv)
 		received = 0;
 	log_info("stopping on signal %d", received);
 	stop(&daemon, &servers);
-	return 0;
+	return atomic_load(&daemon.gate_is_gone) ? EXIT_FAILED : 0;
 }

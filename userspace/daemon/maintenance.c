@@ -11,8 +11,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
@@ -217,11 +219,24 @@ static void sweep_maps(struct daemon *d, unsigned count, uint64_t wall_ns)
 			rests_until[i] = count + STEPS_OF_REST;
 }
 
+/* The call door would go on judging in maps that no packet meets any more, beside those of the gate that may be attached by now. */
+static void check_gate(struct daemon *d)
+{
+	if (!gate_maps_are_orphans(&d->maps) || atomic_exchange(&d->gate_is_gone, true))
+		return;
+	log_error(
+		"the gate was detached from under this daemon (pin directory %s), which ends; started again, it works with the gate that is attached then",
+		d->maps.pin_dir);
+	pipeline_close_orders(d);
+	kill(getpid(), SIGTERM); /* to main, which waits for it */
+}
+
 static void step(struct daemon *d, unsigned count)
 {
 	uint64_t wall = time_wall_ns();
 	int err;
 
+	check_gate(d);
 	orders_wake_expired(d->orders, time_mono_ns());
 	err = gate_maps_refresh(&d->maps);
 	if (err && count % STEPS_PER_READ == 0)
