@@ -289,6 +289,14 @@ def test_a_full_list_whose_entries_expired_takes_new_ones(clean, family):
     assert can_connect(clean, family, source) and bits_in_index(clean) == 0
 
 
+def test_expired_entries_make_room_for_an_import_in_several_pieces():
+    """Each piece fits for itself; all of them fit only where expired entries are."""
+    with World({"gate.max_prefixes": 262144}) as shop:
+        imported(shop, hosts(0, 160000), "--label", "old", "--ttl", "1s")
+        time.sleep(1.1)
+        assert imported(shop, hosts(300000, 190000), "--label", "new")["added"] == 190000
+
+
 def test_the_sweeper_clears_entries_and_index_by_itself(clean):
     imported(clean, hosts(0, 1000) + "172.16.0.0/12\n2001:d00::/24\n", "--ttl", "1s")
     imported(clean, "192.0.2.0/24\n", "--label", "stays")

@@ -592,6 +592,25 @@ static void expired_entries_make_room_when_it_is_short(void **state)
 	assert_true(index_is_empty(place));
 }
 
+/* Two dry runs that fit one by one and not together: only what was swept out tells whether they do. */
+static void the_room_of_several_calls_is_known_after_a_sweep(void **state)
+{
+	struct place *place = need_place(state);
+	struct sluice_list_entry entry = {.text = "new"};
+	struct sluice_list_key key = {.addr.lo = 0xffff0b000001ULL, .list = SLUICE_LIST_DENY, .prefix_len = 128};
+	struct lists_result result;
+
+	assert_int_equal(put_hosts(place, 0, SMALL - 10, 5000, 1000, &result), 0);
+	assert_int_equal(lists_put_many(place->lists, &key, &entry, 1, 5000, LISTS_DRY_RUN, &result), 0);
+	assert_true(result.needed == 1 && result.room == 10);
+	assert_int_equal(lists_put_many(place->lists, &key, &entry, 1, 4999, LISTS_DRY_RUN | LISTS_SWEEP, &result), 0);
+	assert_int_equal(result.room, 10);
+	assert_int_equal(lists_put_many(place->lists, &key, &entry, 1, 5000, LISTS_DRY_RUN | LISTS_SWEEP, &result), 0);
+	assert_true(result.needed == 1 && result.room == SMALL);
+	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 0);
+	assert_true(index_is_empty(place));
+}
+
 static void a_bad_key_among_good_ones_stops_them_all(void **state)
 {
 	struct place *place = need_place(state);
@@ -797,6 +816,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_dry_run_counts_and_changes_nothing, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(what_does_not_fit_whole_is_refused_whole, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(expired_entries_make_room_when_it_is_short, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			the_room_of_several_calls_is_known_after_a_sweep, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_bad_key_among_good_ones_stops_them_all, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(
 			pages_have_every_entry_once_whatever_their_size, make_place, remove_place),

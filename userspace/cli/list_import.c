@@ -275,18 +275,20 @@ static size_t write_item(const struct import *import, const struct item *item, c
 	return (size_t)(at - to);
 }
 
-static char *piece_path(const struct import *import, bool dry)
+/* Of a dry run, the first piece has what expired swept out: each piece for itself may have room enough, and all of them together need more. */
+static char *piece_path(const struct import *import, bool dry, bool sweep)
 {
 	const char *list = import->call->noun->name, *replace = import->call->value[IMPORT_REPLACE] ? "true" : "false";
 	const char *force = import->force ? "true" : "false", *dry_run = dry ? "true" : "false";
+	const char *sweep_first = sweep ? "true" : "false";
 	char ttl[24];
 
 	if (!import->ttl_s)
-		return cli_api_path("/v1/lists/%s?label=%s&replace=%s&force=%s&dry_run=%s", list, import->label,
-			replace, force, dry_run);
+		return cli_api_path("/v1/lists/%s?label=%s&replace=%s&force=%s&dry_run=%s&sweep=%s", list,
+			import->label, replace, force, dry_run, sweep_first);
 	snprintf(ttl, sizeof(ttl), "%llu", (unsigned long long)import->ttl_s);
-	return cli_api_path("/v1/lists/%s?label=%s&replace=%s&force=%s&dry_run=%s&ttl_seconds=%s", list, import->label,
-		replace, force, dry_run, ttl);
+	return cli_api_path("/v1/lists/%s?label=%s&replace=%s&force=%s&dry_run=%s&sweep=%s&ttl_seconds=%s", list,
+		import->label, replace, force, dry_run, sweep_first, ttl);
 }
 
 /* Sends all items, piece by piece, and adds up what the daemon says. *sent is how many it has taken. */
@@ -307,7 +309,7 @@ static int send_all(const struct import *import, bool dry, struct totals *totals
 			used = (size_t)sprintf(piece, CSV_NAMES);
 		while (next < import->count && used < PIECE_BYTES)
 			used += write_item(import, &import->items[next++], piece + used);
-		code = cli_api_send(import->call->api, about, "POST", piece_path(import, dry),
+		code = cli_api_send(import->call->api, about, "POST", piece_path(import, dry, dry && !*sent),
 			import->is_plain ? "text/plain" : "text/csv", piece, used, &answer);
 		if (code)
 			break;

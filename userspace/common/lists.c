@@ -631,7 +631,7 @@ int lists_put_many(struct lists *lists, const struct sluice_list_key *keys, stru
 		goto out_free;
 	qsort_r(order, count, sizeof(*order), compare_keys, (void *)(uintptr_t)keys);
 	err = decide_all(lists, keys, entries, order, count, wall_ns, flags, result);
-	if (!err && result->needed > result->room) {
+	if (!err && (result->needed > result->room || flags & LISTS_SWEEP)) {
 		lists->sweep.started = false;
 		lists_sweep(lists, wall_ns, UINT32_MAX);
 		err = decide_all(lists, keys, entries, order, count, wall_ns, flags, result);

@@ -43,6 +43,7 @@ int lists_remove(struct lists *lists, enum sluice_list list, const struct sluice
 
 #define LISTS_OVERWRITE 1u /* also live entries that have another label; else they are kept as they are */
 #define LISTS_DRY_RUN 2u   /* only count */
+#define LISTS_SWEEP 4u     /* sweep out what expired, though this call has room enough: it is one of several */
 
 struct lists_result {
 	unsigned added;      /* were not there, or had expired */

@@ -29,7 +29,7 @@
 struct options {
 	char label[LISTS_TEXT_SIZE];
 	int64_t ttl_seconds; /* 0 = for ever */
-	bool replace, force, dry_run;
+	bool replace, force, dry_run, sweep;
 };
 
 struct bulk {
@@ -259,7 +259,8 @@ static bool read_document(struct http_request *request, json_t *json, struct bul
 	}
 	if (!read_switch(request, json, "replace", &options->replace, result) ||
 		!read_switch(request, json, "force", &options->force, result) ||
-		!read_switch(request, json, "dry_run", &options->dry_run, result))
+		!read_switch(request, json, "dry_run", &options->dry_run, result) ||
+		!read_switch(request, json, "sweep", &options->sweep, result))
 		goto out;
 	if (validate_object(json, option_fields, COUNT(option_fields), options, &present, &error)) {
 		*result = http_send_invalid(request, &error);
@@ -318,7 +319,8 @@ static bool read_query(struct http_request *request, struct options *options, en
 	}
 	return query_switch(request, "replace", &options->replace, result) &&
 		query_switch(request, "force", &options->force, result) &&
-		query_switch(request, "dry_run", &options->dry_run, result);
+		query_switch(request, "dry_run", &options->dry_run, result) &&
+		query_switch(request, "sweep", &options->sweep, result);
 }
 
 struct argument_check {
@@ -328,7 +330,7 @@ struct argument_check {
 
 static enum MHD_Result check_argument(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	static const char *const known[] = {"label", "ttl_seconds", "replace", "force", "dry_run"};
+	static const char *const known[] = {"label", "ttl_seconds", "replace", "force", "dry_run", "sweep"};
 	struct argument_check *check = arg;
 
 	(void)kind;
@@ -399,7 +401,8 @@ static enum MHD_Result put(struct http_request *request, struct bulk *bulk)
 	const struct options *options = &bulk->options;
 	struct daemon *d = request->d;
 	struct lists_result done;
-	unsigned flags = (options->replace ? LISTS_OVERWRITE : 0) | (options->dry_run ? LISTS_DRY_RUN : 0);
+	unsigned flags = (options->replace ? LISTS_OVERWRITE : 0) | (options->dry_run ? LISTS_DRY_RUN : 0) |
+		(options->sweep ? LISTS_SWEEP : 0);
 	int err;
 
 	pthread_mutex_lock(&d->lists_lock);
