@@ -136,13 +136,15 @@ class Machine:
         path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.calls}\n{body}\n', encoding="utf-8")
         path.chmod(0o755)
 
-    def sluice(self, sales="[]", reload=0, detach=0):
-        self.stand_in("sluice", f"case $1 in sale) echo '{{\"sales\": {sales}}}' ;; reload) exit {reload} ;; detach) exit {detach} ;; esac")
+    def sluice(self, sales="[]", reload=0, detach=0, asked=0):
+        self.stand_in("sluice", f"case $1 in sale) echo '{{\"sales\": {sales}}}'; exit {asked} ;; reload) exit {reload} ;; detach) exit {detach} ;; esac")
 
-    def run(self, script, *args, check=True):
+    def run(self, script, *args, check=True, then=None):
+        """One script, and another after it on the same /run, whatever the first one said."""
         self.calls.write_text("", encoding="ascii")
         mounts = f"mount -t tmpfs none /run && mkdir -p /run/systemd/system && mount --bind {self.lib} /var/lib && mount --bind {self.etc} /etc/systemd"
-        done = run(["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", self.scripts / script, *args], check=check,
+        after = f"; {self.scripts / then[0]} {then[1]}" if then else ""
+        done = run(["unshare", "-m", "sh", "-c", f'{mounts} && "$@"{after}', "sh", self.scripts / script, *args], check=check,
                    env={"PATH": f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin"})
         done.calls = self.calls.read_text(encoding="utf-8").splitlines()
         return done
@@ -180,6 +182,15 @@ def test_an_upgrade_during_a_sale_touches_nothing_and_says_what_to_do(machine):
     assert "a sale is open" in done.stdout and "sluice reload" in done.stdout
 
 
+@pytest.mark.parametrize("code, restarts", [(6, True), (1, False), (5, False), (124, False)])
+def test_an_upgrade_that_cannot_find_out_whether_a_sale_is_open_touches_nothing(machine, code, restarts):
+    """But for a daemon that is not there (6): it has no sale that could be disturbed."""
+    machine.sluice(asked=code)
+    done = machine.run("postinst", "configure", "0.0.1")
+    assert bool(changes(done.calls)) == restarts
+    assert ("could not be found out" in done.stdout and "sluice reload" in done.stdout) != restarts
+
+
 @pytest.mark.parametrize("code", [1, 4])
 def test_an_upgrade_whose_program_does_not_fit_the_gate_restarts_nothing(machine, code):
     machine.sluice(reload=code)
@@ -201,7 +212,7 @@ def test_the_old_version_stops_nothing_on_an_upgrade(machine):
 
 def test_a_removal_stops_the_services_and_then_takes_the_gate_off(machine):
     machine.sluice()
-    calls = machine.run("prerm", "remove").calls
+    calls = [call for call in machine.run("prerm", "remove").calls if not call.startswith("systemctl list-units")]
     assert calls == ["deb-systemd-invoke stop sluiced.service sluice-writer.service sluice-gate@*.service", "sluice detach --all"]
 
 
@@ -211,11 +222,22 @@ def test_a_gate_that_cannot_be_taken_off_keeps_the_package(machine, code, allowe
     assert (machine.run("prerm", "remove", check=False).returncode == 0) == allowed
 
 
+def test_a_removal_that_comes_to_nothing_starts_again_what_ran(machine):
+    machine.sluice(detach=1)
+    machine.stand_in("systemctl", "case $* in *list-units*) printf 'sluiced.service loaded active\\nsluice-gate@eth0.service loaded active\\n' ;; esac")
+    done = machine.run("prerm", "remove", then=("postinst", "abort-remove"), check=False)
+    assert changes(done.calls)[-1] == "systemctl start sluiced.service sluice-gate@eth0.service", done
+    # Nothing ran, so nothing is started.
+    machine.stand_in("systemctl")
+    done = machine.run("prerm", "remove", then=("postinst", "abort-remove"), check=False)
+    assert changes(done.calls)[-1] == "sluice detach --all"
+
+
 def test_a_purge_deletes_keys_and_links_but_never_a_ledger(machine):
     daemon, writer = machine.lib / "sluice", machine.lib / "sluice-writer"
     daemon.mkdir()
     writer.mkdir()
-    for name in ("keys", "control.secret", "revoked", "sluiced.lock"):
+    for name in ("keys", "control.secret", "revoked", "answers.json", "answers.json.new", "answers.json.rejected", "sluiced.lock"):
         (daemon / name).touch()
     (writer / "ledger.db").touch()
     wants = machine.etc / "system" / "multi-user.target.wants"
