@@ -21,7 +21,8 @@
 
 static struct {
 	bool write_falls_short; /* half of it is written, then the disk is full */
-	bool cut, sync, sync_file, sync_directory;
+	bool cut, sync, sync_file;
+	int sync_directory; /* an errno */
 	unsigned directory_syncs;
 } fails;
 
@@ -57,9 +58,9 @@ int fsync(int fd)
 	bool is_directory = !fstat(fd, &info) && S_ISDIR(info.st_mode);
 
 	fails.directory_syncs += is_directory;
-	if (!(is_directory ? fails.sync_directory : fails.sync_file))
+	if (!(is_directory ? fails.sync_directory != 0 : fails.sync_file))
 		return (int)syscall(SYS_fsync, fd);
-	errno = ENOSPC;
+	errno = is_directory ? fails.sync_directory : ENOSPC;
 	return -1;
 }
 
@@ -315,9 +316,12 @@ static void the_name_is_synced_too(void **state)
 
 	reopen(place, "");
 	assert_int_equal(fails.directory_syncs, 1);
-	fails.sync_directory = true;
-	assert_int_equal(open_path(place, place->file), -ENOSPC);
+	fails.sync_directory = EIO;
+	assert_int_equal(open_path(place, place->file), -EIO);
 	assert_non_null(strstr(place->error, "cannot sync the directory"));
+	/* A file system that cannot do it. */
+	fails.sync_directory = EINVAL;
+	reopen(place, "");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)

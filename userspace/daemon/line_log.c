@@ -186,10 +186,16 @@ int line_log_open(
 	err = read_and_replace(log, in, path, reader, error, error_size);
 	fclose(in);
 	if (!err) {
-		/* Else a crash could bring the file of before back, or none, and what was appended to this one would be gone. */
+		/* Else a crash could bring the file of before back, or none, and what was appended to this one would be gone. Where it cannot be done
+		 * at all (a directory that we may write and not read, a file system without it), to refuse the start would help nobody.
+		 */
 		err = file_sync_directory_of(path);
-		if (err)
+		if (err == -EACCES || err == -EINVAL) {
+			log_warn("cannot sync the directory of %s: %s", path, strerror(-err));
+			err = 0;
+		} else if (err) {
 			fail(err, error, error_size, "cannot sync the directory of %s: %s", path, strerror(-err));
+		}
 	}
 	if (err)
 		goto fail_close;
