@@ -20,7 +20,7 @@ FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -W
 	-Wno-address-of-packed-member -Wno-pointer-arith -Wno-shadow
 
 FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
-FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check token reasons)
+FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check file token reasons)
 FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
 # All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
 FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery writer_link), \
@@ -39,7 +39,7 @@ fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
 fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
-	$(filter-out $(addprefix userspace/common/,log answers answers_check token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
+	$(filter-out $(addprefix userspace/common/,log answers answers_check file token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 
 fuzz_libs_import = $(call pkg,jansson)
 fuzz_libs_config = $(call pkg,libconfig)
@@ -99,7 +99,7 @@ fuzz-coverage:
 		FUZZ_LINK='-fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping' fuzz-programs
 	$(Q)tests/fuzz/run.sh coverage $(BUILD)/fuzz-coverage/fuzz $(foreach target,$(FUZZ),$(target) $(FUZZ_BUILD)/corpus 0)
 
-$(FUZZ_BUILD)/seeds: tests/fuzz/seeds.c tests/packet/frames.c userspace/common/token.c tests/fuzz/rules.mk
+$(FUZZ_BUILD)/seeds: tests/fuzz/seeds.c tests/packet/frames.c userspace/common/file.c userspace/common/token.c tests/fuzz/rules.mk
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 $(WARN) -O1 -g -D_GNU_SOURCE -Iinclude -Iuserspace -Itests/fuzz $(filter %.c,$^) -o $@

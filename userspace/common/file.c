@@ -10,8 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/log.h"
-
 int file_sync_directory_of(const char *path)
 {
 	char copy[PATH_MAX];
@@ -67,8 +65,5 @@ int file_replace(const char *path, const void *bytes, size_t length)
 		unlink(fresh);
 		return err;
 	}
-	err = file_sync_directory_of(path);
-	if (err)
-		log_warn("cannot sync the directory of %s: %s", path, strerror(-err));
-	return 0;
+	return file_sync_directory_of(path) ? 1 : 0;
 }

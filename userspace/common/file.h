@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-/* Makes `bytes` the content of the file (0600): PATH.new, synced, renamed, and the directory synced. Returns 0 or negative errno, after
- * which the file is as it was. A directory that cannot be synced is only logged: the change is made, and a crash of the machine may take it back.
+/* Makes `bytes` the content of the file (0600): PATH.new, synced, renamed, and the directory synced. Returns 0; 1: the file is the new one,
+ * but its directory could not be synced, so a crash of the machine may take that back; or negative errno: the file is as it was.
  */
 int file_replace(const char *path, const void *bytes, size_t length);
 /* A name that was made or changed in the directory of `path` outlives a crash. Returns 0 or negative errno. */

@@ -266,12 +266,15 @@ static int save(const struct daemon *d, const struct wanted *wanted)
 	moved = state.is_partial && !err;
 	if (!err)
 		err = file_replace(path, text, strlen(text));
-	if (!err)
+	/* Without it a crash of the machine may bring the file of before back; that is no reason to say that nothing was changed. */
+	if (err > 0)
+		log_warn("cannot sync the directory of %s", path);
+	if (err >= 0)
 		state.is_partial = false;
 	else if (moved)
 		put_aside(aside, path); /* back */
 	free(text);
-	return err;
+	return err < 0 ? err : 0;
 }
 
 /* Takes the document apart. Returns NULL or what is wrong with it. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "common/log.h"
 
 int state_make(const char *dir, char *error, size_t error_size)
 {
@@ -58,7 +59,9 @@ static int make_secret(const char *path, char *secret)
 	snprintf(line, sizeof(line), "%s\n", secret);
 	err = file_replace(path, line, strlen(line));
 	explicit_bzero(line, sizeof(line));
-	return err;
+	if (err > 0)
+		log_warn("cannot sync the directory of %s: after a crash the secret may be another one", path);
+	return err < 0 ? err : 0;
 }
 
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size)
