@@ -8,7 +8,6 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,19 +169,56 @@ static void what_is_in_the_file_is_not_written_again(void **state)
 	}
 }
 
-static void a_line_that_comes_twice_is_kept_once(void **state)
+static uint32_t expiry_in_gate(const struct place *place)
+{
+	struct sluice_admission entry;
+	uint64_t serial = FIRST_SERIAL;
+
+	assert_int_equal(bpf_map_lookup_elem(place->daemon.maps.admissions, &serial, &entry), 0);
+	return entry.expires_at_s;
+}
+
+static void a_token_of_the_same_serial_that_lives_longer_is_revoked_for_as_long(void **state)
 {
 	struct place *place = need_place(state);
-	FILE *file = fopen(place->file, "w");
+	uint32_t first = place->expires_at_s, last = first + 600;
+	uint64_t serial = FIRST_SERIAL;
 
-	assert_non_null(file);
-	for (unsigned i = 0; i < 2; i++)
-		fprintf(file, "token %016" PRIx64 " %016x %u %u\n", (uint64_t)FIRST_SERIAL, BUYER, SALE,
-			place->expires_at_s);
-	fclose(file);
+	assert_int_equal(take_back(place, FIRST_SERIAL), 0);
+	place->expires_at_s = last;
+	disk_is_full = true;
+	assert_int_equal(take_back(place, FIRST_SERIAL), -EIO);
+	disk_is_full = false;
+	assert_int_equal(take_back(place, FIRST_SERIAL), 0);
+	assert_int_equal(expiry_in_gate(place), last);
+	place->expires_at_s = first;
+	assert_int_equal(take_back(place, FIRST_SERIAL), 0);
+	assert_int_equal(expiry_in_gate(place), last);
+	/* Also where the gate has it already, and the file is read twice. */
 	start(place);
+	start(place);
+	reboot(place);
+	assert_int_equal(expiry_in_gate(place), last);
+	assert_int_equal(lines(place), 2);
+	/* What was swept out is put in, and written, anew. */
+	assert_int_equal(bpf_map_delete_elem(place->daemon.maps.admissions, &serial), 0);
+	place->expires_at_s = last + 600;
+	assert_int_equal(take_back(place, FIRST_SERIAL), 0);
+	reboot(place);
+	assert_int_equal(expiry_in_gate(place), last + 600);
+}
+
+static void what_is_over_is_left_out_of_the_file(void **state)
+{
+	struct place *place = need_place(state);
+
+	assert_int_equal(take_back(place, FIRST_SERIAL), 0);
+	place->expires_at_s -= 3 * 3600;
+	assert_int_equal(take_back(place, FIRST_SERIAL + 1), 0);
+	reboot(place);
 	assert_int_equal(lines(place), 1);
 	assert_true(revocation_has(&place->daemon, FIRST_SERIAL));
+	assert_false(revocation_has(&place->daemon, FIRST_SERIAL + 1));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
@@ -193,7 +229,8 @@ int main(void)
 		TEST(a_revocation_that_could_not_be_written_is_written_when_it_is_repeated),
 		TEST(it_is_also_written_by_the_daemon_of_after),
 		TEST(what_is_in_the_file_is_not_written_again),
-		TEST(a_line_that_comes_twice_is_kept_once),
+		TEST(a_token_of_the_same_serial_that_lives_longer_is_revoked_for_as_long),
+		TEST(what_is_over_is_left_out_of_the_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,23 +29,27 @@
 #define EXPIRED_KEEP_S 3600
 #define CLAIM_TRIES 50
 #define CLAIM_WAIT_NS 1000000
-
 #define SERIALS_MIN 64 /* a power of two */
 
 struct before {
 	uint32_t sale, second;
 };
 
-/* A set of serials. They are keyed hashes, so they lie where their low bits say, or behind; 0 is an empty place. */
+struct serial {
+	uint64_t serial;
+	uint32_t expires_at_s; /* 0 = an empty place */
+};
+
+/* Serials are keyed hashes, so each lies where its low bits say, or behind. */
 struct serials {
-	uint64_t *place;
+	struct serial *place;
 	size_t count, size; /* size: a power of two, or 0 */
 };
 
 struct revocations {
 	pthread_mutex_t lock;
 	struct line_log log;
-	struct serials written; /* those that have a line in the file */
+	struct serials written; /* those that have a line in the file, and until when by it */
 	struct before *befores;
 	size_t before_count, before_capacity;
 	uint64_t key_until[KEY_IDS];
@@ -68,18 +72,19 @@ static __attribute__((format(printf, 2, 3))) int append(struct revocations *r, c
 }
 
 /* --- serials -------------------------------------------------------------------------------------------------------------------- */
-static uint64_t *serials_place(const struct serials *serials, uint64_t serial)
+static struct serial *serials_place(const struct serials *serials, uint64_t serial)
 {
 	size_t at = (size_t)serial & (serials->size - 1);
 
-	while (serials->place[at] && serials->place[at] != serial)
+	while (serials->place[at].expires_at_s && serials->place[at].serial != serial)
 		at = (at + 1) & (serials->size - 1);
 	return &serials->place[at];
 }
 
-static bool serials_have(const struct serials *serials, uint64_t serial)
+/* 0: it is not there. */
+static uint32_t serials_expiry(const struct serials *serials, uint64_t serial)
 {
-	return serials->size && serial && *serials_place(serials, serial) == serial;
+	return serials->size ? serials_place(serials, serial)->expires_at_s : 0;
 }
 
 /* At most half full, so that a search ends soon. */
@@ -93,20 +98,23 @@ static bool serials_grow(struct serials *serials)
 	if (!larger.place)
 		return false;
 	for (size_t i = 0; i < serials->size; i++)
-		if (serials->place[i])
-			*serials_place(&larger, serials->place[i]) = serials->place[i];
+		if (serials->place[i].expires_at_s)
+			*serials_place(&larger, serials->place[i].serial) = serials->place[i];
 	free(serials->place);
 	*serials = larger;
 	return true;
 }
 
 /* One that finds no place is written again when it is revoked again, which does no harm. */
-static void serials_add(struct serials *serials, uint64_t serial)
+static void serials_put(struct serials *serials, uint64_t serial, uint32_t expires_at_s)
 {
-	if (!serial || serials_have(serials, serial) || !serials_grow(serials))
+	struct serial *place;
+
+	if (!serials_grow(serials))
 		return;
-	*serials_place(serials, serial) = serial;
-	serials->count++;
+	place = serials_place(serials, serial);
+	serials->count += !place->expires_at_s;
+	*place = (struct serial){.serial = serial, .expires_at_s = expires_at_s};
 }
 
 /* --- the words ------------------------------------------------------------------------------------------------------------------ */
@@ -138,7 +146,7 @@ static int set_before(struct revocations *r, uint32_t sale, uint32_t second)
 	return 0;
 }
 
-/* Returns 0, -EEXIST (admitted), -EBUSY (claimed), or what the map says. */
+/* Returns 0, also if it was there; -EEXIST (admitted), -EBUSY (claimed), or what the map says. */
 static int put_entry(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s)
 {
 	struct sluice_admission entry = {
@@ -155,8 +163,13 @@ static int put_entry(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t
 		return err;
 	if (bpf_map_lookup_elem(d->maps.admissions, &key, &entry) || entry.serial != serial)
 		return -EBUSY; /* it has gone meanwhile, or is being written */
-	if (entry.state == SLUICE_ADMISSION_REVOKED)
-		return 0;
+	if (entry.state == SLUICE_ADMISSION_REVOKED) {
+		if (entry.expires_at_s >= expires_at_s)
+			return 0;
+		/* Tokens of one serial may live longer, if their sale does. */
+		entry.expires_at_s = expires_at_s;
+		return bpf_map_update_elem(d->maps.admissions, &key, &entry, BPF_ANY);
+	}
 	return entry.state == SLUICE_ADMISSION_DONE ? -EEXIST : -EBUSY;
 }
 
@@ -173,6 +186,7 @@ struct reader {
 
 static int read_token(struct reader *reader, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s)
 {
+	uint32_t written;
 	int err;
 
 	if ((uint64_t)expires_at_s + EXPIRED_KEEP_S < reader->now_s)
@@ -184,10 +198,11 @@ static int read_token(struct reader *reader, uint64_t serial, uint64_t buyer, ui
 			err == -E2BIG ? " (raise gate.max_admissions and attach again)" : "");
 		return err;
 	}
-	if (serials_have(&reader->r->written, serial))
+	written = serials_expiry(&reader->r->written, serial);
+	if (written >= expires_at_s)
 		return 0;
-	serials_add(&reader->r->written, serial);
-	reader->tokens++;
+	serials_put(&reader->r->written, serial, expires_at_s);
+	reader->tokens += !written;
 	return 1;
 }
 
@@ -292,10 +307,10 @@ int revocation_token(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t
 		if (err == -EBUSY)
 			nanosleep(&wait, NULL);
 	}
-	if (!err && !serials_have(&r->written, serial)) {
+	if (!err && serials_expiry(&r->written, serial) < expires_at_s) {
 		err = append(r, "token %016" PRIx64 " %016" PRIx64 " %u %u\n", serial, buyer, sale, expires_at_s);
 		if (!err)
-			serials_add(&r->written, serial);
+			serials_put(&r->written, serial, expires_at_s);
 	}
 	pthread_mutex_unlock(&r->lock);
 	return err;
