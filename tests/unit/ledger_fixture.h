@@ -275,7 +275,7 @@ static inline void fixture_expect(
 /* SQLite only: runs SQL on a connection of its own, as a person with the sqlite3 shell would, and gives the first value as text. */
 static inline const char *fixture_sql(const struct ledger_fixture *fixture, const char *sql)
 {
-	static char text[256];
+	static char text[8192];
 	sqlite3_stmt *statement = NULL;
 	sqlite3 *db = NULL;
 
