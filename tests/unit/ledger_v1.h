@@ -15,7 +15,6 @@
 #define V1_ENDS_AT V1_TIME_SQL("ends_ns", "ends_at")
 #define V1_MOVED_AT V1_TIME_SQL("m.at_ns", "at")
 
-
 static const char ledger_v1_schema[] =
 	"CREATE TABLE sales("
 	" id INTEGER PRIMARY KEY CHECK(id BETWEEN 1 AND 4294967295),"

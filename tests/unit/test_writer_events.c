@@ -273,8 +273,8 @@ static void an_unknown_sale_has_no_news(void **state)
 	struct ledger_fixture *fixture = *state;
 	bool recorded = true;
 
-	assert_int_equal(fixture->store->ops->sale_event(fixture->store, 3, STORE_SALE_OPENED, NOW_NS, &recorded),
-		-ENOENT);
+	assert_int_equal(
+		fixture->store->ops->sale_event(fixture->store, 3, STORE_SALE_OPENED, NOW_NS, &recorded), -ENOENT);
 	assert_non_null(strstr(fixture->store->error, "id 3"));
 	assert_int_equal(list(fixture, 0, 0, 64).count, 0);
 }

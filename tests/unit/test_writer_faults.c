@@ -183,8 +183,7 @@ static unsigned ask_until_answered(struct ledger_fixture *fixture, const char *q
 	unsigned failed = 0;
 
 	for (;; failed++) {
-		enum wire_type type =
-			writer_query_answer(fixture->store, question, strlen(question), LATER_NS, answer);
+		enum wire_type type = writer_query_answer(fixture->store, question, strlen(question), LATER_NS, answer);
 
 		assert_non_null(*answer);
 		if (type == WIRE_QUERY)
@@ -260,16 +259,14 @@ static bool live_on_with_fault(struct ledger_fixture *fixture, enum fault kind, 
 		free(first);
 		reached = fault_kind == FAULT_NONE;
 		disarm();
-		fixture_expect_sums(
-			fixture, 1, sums[step + 1][0], sums[step + 1][1], sums[step + 1][2], LIFE_ORDERS);
+		fixture_expect_sums(fixture, 1, sums[step + 1][0], sums[step + 1][1], sums[step + 1][2], LIFE_ORDERS);
 		fixture_audit(fixture);
 		if (!reached)
 			arm_again(kind);
 	}
 	disarm();
 	fixture_reopen(fixture);
-	fixture_expect_sums(
-		fixture, 1, sums[LIFE_STEPS][0], sums[LIFE_STEPS][1], sums[LIFE_STEPS][2], LIFE_ORDERS);
+	fixture_expect_sums(fixture, 1, sums[LIFE_STEPS][0], sums[LIFE_STEPS][1], sums[LIFE_STEPS][2], LIFE_ORDERS);
 	fixture_audit(fixture);
 	return reached;
 }

@@ -218,7 +218,8 @@ static void a_ledger_of_version_1_is_brought_up_to_date(void **state)
 static void an_older_ledger_gets_the_tables_of_a_new_one(void **state)
 {
 	struct ledger_fixture *fixture = *state;
-	static const char all[] = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
+	static const char all[] =
+		"SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
 	char *made = strdup(fixture_sql(fixture, all));
 
 	make_version_1(fixture);
@@ -276,10 +277,10 @@ static void the_audit_finds_what_does_not_agree(void **state)
 			"UPDATE orders SET hold_seconds = 900 WHERE position = 3", "before their time"},
 		{"UPDATE orders SET hold_seconds = 0 WHERE position = 3",
 			"UPDATE orders SET hold_seconds = 900 WHERE position = 3", "before their time"},
-		{"UPDATE orders SET restocked = 1 WHERE position = 1", "UPDATE orders SET restocked = 0 WHERE position = 1",
-			"refunds"},
-		{"UPDATE orders SET restocked = 1 WHERE position = 2", "UPDATE orders SET restocked = 0 WHERE position = 2",
-			"refunds"},
+		{"UPDATE orders SET restocked = 1 WHERE position = 1",
+			"UPDATE orders SET restocked = 0 WHERE position = 1", "refunds"},
+		{"UPDATE orders SET restocked = 1 WHERE position = 2",
+			"UPDATE orders SET restocked = 0 WHERE position = 2", "refunds"},
 		{"UPDATE stock_moves SET key = 'refund:0000000000000002' WHERE delta < 0",
 			"UPDATE stock_moves SET key = 'refund:0000000000000001' WHERE delta < 0", "refunds"},
 		{"UPDATE sales SET announced_sold_out = 1 WHERE id = 1",
@@ -292,14 +293,14 @@ static void the_audit_finds_what_does_not_agree(void **state)
 		{"UPDATE sales SET announced_ended = 1 WHERE id = 1; INSERT INTO events VALUES"
 		 "(20, 'sale.ended', 1, NULL, 1, '', 0, 0, 0), (21, 'sale.sold_out', 1, NULL, 1, '', 0, 0, 0),"
 		 " (22, 'sale.restocked', 1, NULL, 1, '', 0, 0, 0)",
-			"UPDATE sales SET announced_ended = 0; DELETE FROM events WHERE position >= 20", "events of sales"},
+			"UPDATE sales SET announced_ended = 0; DELETE FROM events WHERE position >= 20",
+			"events of sales"},
 	};
 
 	assert_int_equal(fixture_sale(fixture, 1, 1, 10), 0);
 	assert_int_equal(fixture_sale(fixture, 2, 1, 10), 0);
 	assert_int_equal(fixture_admit_range(fixture, 1, 1, 4), 0);
-	assert_int_equal(fixture->store->ops->sale_event(
-				 fixture->store, 1, STORE_SALE_OPENED, NOW_NS, &(bool){false}),
+	assert_int_equal(fixture->store->ops->sale_event(fixture->store, 1, STORE_SALE_OPENED, NOW_NS, &(bool){false}),
 		0); /* position 5 */
 	assert_int_equal(fixture_change(fixture, 1, STORE_CONFIRM), STORE_CHANGED);
 	assert_int_equal(fixture_change_at(fixture, 1, STORE_REFUND, false, NOW_NS), STORE_CHANGED);

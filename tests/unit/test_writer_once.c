@@ -122,7 +122,8 @@ static void a_key_names_one_question(void **state)
 static void sales_and_stock_are_asked_once_too(void **state)
 {
 	struct ledger_fixture *fixture = *state;
-	static const char put[] = "{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10,\"key\":\"c\"" ONCE("p", "f") "}";
+	static const char put[] =
+		"{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10,\"key\":\"c\"" ONCE("p", "f") "}";
 	char *created = ask(fixture, put), *moved;
 
 	moved = ask(fixture, MOVE ONCE("k", "f") "}");

@@ -48,7 +48,10 @@ struct transition {
 	enum wire_order_state to;
 };
 
-#define STAYS(from, restocked, action, restock, result) {from, restocked, action, restock, result, from}
+#define STAYS(from, restocked, action, restock, result) \
+	{ \
+		from, restocked, action, restock, result, from \
+	}
 
 static const struct transition transitions[] = {
 	{WIRE_ORDER_HELD, false, STORE_CONFIRM, false, STORE_CHANGED, WIRE_ORDER_CONFIRMED},
@@ -99,8 +102,7 @@ static void expect_order(const struct store_order *order, const struct store_ord
 /* Does one row of the table, once, again, and once more after a restart. */
 static void check_transition(struct ledger_fixture *fixture, const struct transition *row)
 {
-	struct store_change what = {
-		.serial = 1, .action = row->action, .by = STORE_BY_SHOP, .restock = row->restock};
+	struct store_change what = {.serial = 1, .action = row->action, .by = STORE_BY_SHOP, .restock = row->restock};
 	struct store_order before, after;
 	struct store_changed changed;
 	bool is_live = store_state_is_live(row->to);
@@ -125,8 +127,7 @@ static void check_transition(struct ledger_fixture *fixture, const struct transi
 		changed = change(fixture, what, LATER_NS + 9);
 		assert_int_equal(changed.result, row->result == STORE_CHANGED ? STORE_SAME : row->result);
 		expect_order(&changed.order, &after);
-		fixture_expect_sums(fixture, 1,
-			after.state == WIRE_ORDER_REFUNDED && !after.restocked ? 9 : 10,
+		fixture_expect_sums(fixture, 1, after.state == WIRE_ORDER_REFUNDED && !after.restocked ? 9 : 10,
 			after.state == WIRE_ORDER_HELD, after.state == WIRE_ORDER_CONFIRMED, 1);
 		/* what the daemon learns when it delivers the order again */
 		assert_int_equal(fixture_admit_range(fixture, 1, 1, 1), 0);
@@ -140,8 +141,7 @@ static void check_transition(struct ledger_fixture *fixture, const struct transi
 
 		more.buyer = 1;
 		assert_int_equal(fixture_admit(fixture, &more, 1), 0);
-		fixture_expect(fixture, 0, i && is_live ? WIRE_ACK_REFUSED : WIRE_ACK_STORED,
-			i && is_live ? 0 : 2 + i);
+		fixture_expect(fixture, 0, i && is_live ? WIRE_ACK_REFUSED : WIRE_ACK_STORED, i && is_live ? 0 : 2 + i);
 	}
 	fixture_audit(fixture);
 }
@@ -337,16 +337,14 @@ static void stock_and_changes_keep_the_equation_whatever_happens(void **state)
 		}
 		assert_int_equal(fixture_admit(fixture, records, 16), 0);
 		now += SECOND_NS;
-		assert_int_equal(
-			fixture->store->ops->orders_change(fixture->store, changes, 32, now, results), 0);
+		assert_int_equal(fixture->store->ops->orders_change(fixture->store, changes, 32, now, results), 0);
 		if (round % 20 == 19)
 			fixture_reopen(fixture);
 		if (round % 7 == 6) {
 			struct store_move move = {.sale = 1, .delta = 5};
 
 			snprintf(move.key, sizeof(move.key), "more-%u", round);
-			assert_int_equal(
-				fixture->store->ops->stock_move(fixture->store, &move, now, &put_in), 0);
+			assert_int_equal(fixture->store->ops->stock_move(fixture->store, &move, now, &put_in), 0);
 		}
 		fixture_audit(fixture);
 	}
@@ -462,8 +460,8 @@ static void a_search_for_what_is_over_is_bounded(void **state)
 		for (unsigned j = 0; j < 500; j++)
 			changes[j] = (struct store_change){
 				.serial = 1 + i + j, .action = STORE_CONFIRM, .by = STORE_BY_SHOP};
-		assert_int_equal(fixture->store->ops->orders_change(fixture->store, changes,
-					 i + 500 == total ? 499 : 500, NOW_NS, results),
+		assert_int_equal(fixture->store->ops->orders_change(
+					 fixture->store, changes, i + 500 == total ? 499 : 500, NOW_NS, results),
 			0);
 	}
 	do {
