@@ -6,7 +6,7 @@
  * database. One thread, one store.
  *
  * Errors, for every call: -EINVAL the request can never be right, -ENOENT no such thing, -EEXIST conflict with what is
- * stored, -ENOTUNIQ an idempotency key that was used for another question, -EIO the store failed. `store->error` is then
+ * stored, -ENOTUNIQ an idempotency key that was used for another question, -ENOMEM, -EIO the store failed. `store->error` is then
  * one sentence that says what and why. After -EIO the store does not go on as if nothing had happened: it closes the
  * database and reads it anew from disk before the next call is served, and answers -EIO for as long as that does not
  * succeed.
@@ -30,6 +30,7 @@
 #define STORE_FINGERPRINT_MAX 128
 #define STORE_REASON_MAX 256
 #define STORE_MODE_MAX 15
+#define STORE_STATE_MAX 15 /* of a state as a word */
 #define STORE_NAME_MAX 64 /* of a document */
 #define STORE_LABEL_MAX 63
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
