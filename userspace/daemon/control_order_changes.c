@@ -3,7 +3,6 @@
  * what is said here is made of nothing else, so that it is the same when it is said again.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/control.h"
@@ -50,26 +49,15 @@ static enum MHD_Result refuse_late(struct http_request *request, const char *id)
 	struct pipeline_answer answer;
 	enum MHD_Result result;
 	struct order_once once;
-	json_t *results;
-	char *text;
 
 	if (!control_once(request, &once))
 		return send_no_unit(request);
-	results = json_pack("{s:[{s:s, s:s, s:n}]}", "results", "id", id, "result", "no_unit", "order");
-	text = results ? json_dumps(results, JSON_COMPACT) : NULL;
-	json_decref(results);
 	pipeline_ask(request->d->pipeline,
-		json_pack("{s:s, s:s, s:{s:s, s:s}}", "op", "once_put", "answer", text ? text : "", "once", "key",
-			once.key, "fingerprint", once.fingerprint),
+		json_pack("{s:s, s:{s:[{s:s, s:s, s:n}]}, s:{s:s, s:s}}", "op", "once_put", "answer", "results", "id",
+			id, "result", "no_unit", "order", "once", "key", once.key, "fingerprint", once.fingerprint),
 		NULL, NULL, &answer);
-	free(text);
-	if (answer.error) {
-		result = control_send_writer_error(request, &answer);
-	} else { /* the first answer under the key, which may be another request's that was as late */
-		results = json_loads(json_string_value(json_object_get(answer.json, "answer")), 0, NULL);
-		result = send_result(request, results);
-		json_decref(results);
-	}
+	/* The first answer under the key, which may be that of another request that was as late. */
+	result = answer.error ? control_send_writer_error(request, &answer) : send_result(request, answer.json);
 	json_decref(answer.json);
 	return result;
 }
