@@ -7,7 +7,7 @@
 
 #include "daemon/control.h"
 #include "daemon/http_public.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/order_changes.h"
 #include "daemon/validate.h"
 
@@ -23,7 +23,7 @@ static enum MHD_Result send_result(struct http_request *request, const json_t *a
 {
 	const json_t *result = json_array_get(json_object_get(answer, "results"), 0);
 	const char *word = json_string_value(json_object_get(result, "result"));
-	json_t *order = ledger_order_control_json(request->d, json_object_get(result, "order"));
+	json_t *order = order_facts_control_json(request->d, json_object_get(result, "order"));
 	enum MHD_Result sent;
 
 	if (word && order && (!strcmp(word, "changed") || !strcmp(word, "same")))
