@@ -368,6 +368,49 @@ def test_a_late_payment_does_not_lift_the_limit_of_its_buyer(world):
     assert_whole(world, sale, free=4, confirmed=1)
 
 
+def test_late_payments_and_new_buyers_race_for_the_same_units(world):
+    """Confirmed at the very moment at which the holds end, while others want the units: each unit is sold once."""
+    sale = world.sale(stock=24, hold_seconds=2)
+    late = [bought(world, sale)[1] for _ in range(24)]
+    sale.change(hold_seconds=600)
+    stop, winners, told = threading.Event(), [], {}
+
+    def pay(n):
+        wait = seconds_of(late[n]["expires_at"]) + (n % 8 - 3) * 0.15 - time.time()
+        time.sleep(max(0.0, wait))
+        told[n] = act(world, late[n], "confirm")
+
+    def buy(n):
+        buyer = sale.buyer()
+        while not stop.is_set():
+            reply = world.control("POST", f"{sale.path}/tokens", {"buyer": f"{buyer}-{n}"})
+            if reply.status not in (200, 201):
+                continue  # sold out, as far as the daemon can see
+            answer = world.order(reply.json()["token"])
+            if answer.status in (200, 201):
+                winners.append(answer.json()["id"])
+                return
+            assert answer.code() == "sold_out", answer
+    buyers = [threading.Thread(target=buy, args=(n,)) for n in range(4)]
+    payers = [threading.Thread(target=pay, args=(n,)) for n in range(24)]
+    for thread in buyers + payers:
+        thread.start()
+    for thread in payers:
+        thread.join()
+    wait_until(lambda: all(state_of(world, order) != "held" for order in late), "every hold has ended")
+    stop.set()
+    for thread in buyers:
+        thread.join()
+    assert {(reply.status, reply.code() if reply.status != 200 else None) for reply in told.values()} <= \
+        {(200, None), (409, "hold_expired")}
+    states = {order["id"]: order["state"] for order in sale.orders()}
+    for n, reply in told.items():
+        assert states[late[n]["id"]] == ("confirmed" if reply.status == 200 else "expired")
+    confirmed = sum(reply.status == 200 for reply in told.values())
+    assert_whole(world, sale, put_in=24, held=len(winners), confirmed=confirmed)
+    assert "sluice_ledger_refusals_total 0" in world.control("GET", "/metrics").body.decode()
+
+
 # --- the same change again ------------------------------------------------------------------------------------------------------
 def restart_daemon(world):
     world.daemon.kill()
