@@ -15,7 +15,7 @@ import urllib.parse
 import pytest
 
 import talk
-from netns import wait_until
+from netns import run, wait_until
 from world import seconds_of
 
 
@@ -252,6 +252,19 @@ def test_a_buyer_may_order_again_after_a_cancellation_with_a_new_token(world):
     assert [answer["state"] for answer in answers] == ["cancelled"] * 3 + ["held"]
     assert [answer["seq"] for answer in answers] == [1, 2, 3, 4]
     assert_whole(world, sale, put_in=3, free=2, held=1)
+
+
+def test_a_buyer_cannot_order_and_cancel_for_ever(world):
+    """Each order keeps its place among the admissions, whatever becomes of it."""
+    sale = world.sale(stock=2)
+    buyer = sale.buyer()
+    for _ in range(256):
+        _, order = bought(world, sale, buyer)
+        done(world, order, "cancel")
+    problem = refused(world.control("POST", f"{sale.path}/tokens", {"buyer": buyer}), 409, "already_ordered")
+    assert "as often" in problem["detail"]
+    bought(world, sale)
+    assert_whole(world, sale, put_in=2, free=1, held=1)
 
 
 def test_an_order_of_several_units_comes_back_whole(world):
@@ -739,3 +752,17 @@ def test_a_pace_above_what_the_writer_drains_is_warned_of(world):
     sale.act("pause")
     assert "drains" in sale.act("resume")["warning"]
     assert "warning" not in sale.change(pace_per_second=0), "no pace is no promise"
+
+
+def test_what_the_writer_drains_is_known_before_there_is_a_load(world):
+    """An earlier daemon found it out and kept it in the ledger."""
+    sale = world.sale(stock=3)
+    assert world.daemon.terminate() == 0 and world.writer.terminate() == 0
+    run(["sqlite3", world.ledger, "INSERT OR REPLACE INTO documents VALUES ('writer.drain', '4321', 1)"])
+    world.start_writer()
+    world.start_daemon()
+    assert world.status()["writer"]["drain_per_second"] == 4321
+    assert "4321" in sale.change(pace_per_second=4322)["warning"]
+    assert "warning" not in sale.change(pace_per_second=4321)
+    shown = world.cli("sale", "set", sale.slug, "--pace", "5000")
+    assert "drains" in shown.stderr
