@@ -26,7 +26,7 @@ struct problem_text {
 	X("unknown_sale", "404", "There is no sale of that name on this node.", "Check the slug; the operator sees all sales with `sluice sale list`.") \
 	X("sale_not_open", "409", "The sale has not opened yet.", "Try again after the seconds of Retry-After.") \
 	X("sold_out", "409", "Fewer units are free than the request asks for.", "Units may return when held orders are not confirmed. Nothing was taken.") \
-	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
+	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or has ordered 256 times, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
 	X("sale_ended", "409, 410", "The sale is over; that is final.", "An operator creates another sale.") \
 	X("rate_limited", "429", "More requests came from this source, its network, this buyer or this token than the limits allow, or the sale sells at a set pace.", "Try again after the seconds of Retry-After.") \
 	X("paused", "503", "The operator has paused the sale.", "Try again after the seconds of Retry-After.") \
@@ -66,6 +66,9 @@ struct problem_text {
 	X("no_answer", "404", "There is no answer of this code.", "GET /v1/answers lists them.") \
 	X("answer_too_long", "422", "With its headers an answer would not fit one segment. Nothing was changed.", "The fields `size` and `limit` say by how much; `answer` says which.") \
 	X("admissions_full", "507", "The gate's map of admissions is full.", "Raise gate.max_admissions and attach the gate again.") \
+	X("hold_expired", "409", "The order's hold has expired, and it can have its units no more: none is free, or its buyer has others by now. Nothing was changed.", "Give the payment back.") \
+	X("order_state", "409", "The state of the order does not allow this. Nothing was changed.", "The detail names the state; GET /v1/orders/{id} tells the rest.") \
+	X("key_reused", "422", "The Idempotency-Key came before with another request. Nothing was changed.", "Give each change a key of its own, and send the same request with it.") \
 	X("conflict", "409", "The ledger refused the change as it does not fit what it has.", "Read it again, and decide again.") \
 	X("writer_away", "503", "The order writer is not there, or did not answer in time.", "The detail says whether anything was changed. Look at the writer's log.") \
 	X("internal_error", "500", "Something failed that should not.", "Look at the daemon's log.")

@@ -64,6 +64,8 @@ static const struct operation {
 	{"list_remove", ask_list_remove, OPERATION_CHANGES},
 	{"list_page", ask_list_page, OPERATION_ASKS},
 	{"list_clear", ask_list_clear, OPERATION_CHANGES},
+	{"once_get", ask_once_get, OPERATION_ASKS},
+	{"once_put", ask_once_put, OPERATION_ONCE},
 };
 
 static const struct operation *find_operation(struct fields *fields)
