@@ -135,8 +135,12 @@ $(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(BENCH_SUPPORT_O) 
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -lm -o $@
 
+# What every store must do is asked of each: of the default by its turn among all tests, of the others by itself.
+STORE_TESTS := $(filter $(patsubst %,$(BUILD)/tests/unit/test_writer_%,store orders events once keep query),$(UNIT))
+
 check-unit: $(UNIT)
 	$(Q)scripts/run-tests.sh $(UNIT)
+	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh $(STORE_TESTS)
 
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
