@@ -462,6 +462,7 @@ static void a_deadlock_is_an_error_and_the_repetition_succeeds(void **state)
 	struct store_move move = {.sale = 1, .delta = 5, .key = "more", .reason = "test"};
 	int64_t put_in = 0;
 	PGconn *stranger;
+	PGresult *result;
 
 	assert_int_equal(fixture_sale(fixture, 1, 1, 100), 0);
 	stranger = session(POSTGRES_USER);
@@ -477,8 +478,8 @@ static void a_deadlock_is_an_error_and_the_repetition_succeeds(void **state)
 	/* the bracket is broken until it is ended, and brings nothing */
 	assert_int_equal(fixture_sale(fixture, 3, 1, 100), -EIO);
 	assert_int_equal(fixture->store->ops->rollback(fixture->store, -EIO), -EIO);
-	while (PQgetResult(stranger))
-		;
+	while ((result = PQgetResult(stranger)))
+		PQclear(result);
 	say(stranger, "ROLLBACK");
 	PQfinish(stranger);
 	assert_int_equal(fixture->store->ops->stock_move(fixture->store, &move, NOW_NS, &put_in), 0);
@@ -500,6 +501,21 @@ static void a_row_that_did_not_get_in_takes_its_batch_with_it(void **state)
 	owner("DROP TRIGGER swallow ON sluice.orders");
 	assert_int_equal(deliver(fixture, 1, 5), 0);
 	expect_exactly(fixture, 5);
+}
+
+static void an_order_whose_sale_was_taken_away_is_an_error(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	struct store_change change = {.serial = 1, .action = STORE_CONFIRM, .by = STORE_BY_SHOP};
+	struct store_changed changed;
+
+	assert_int_equal(fixture_sale(fixture, 1, 1, 100), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 5), 0);
+	owner("DELETE FROM sluice.stock_moves; DELETE FROM sluice.sales");
+	expect_error(fixture, fixture->store->ops->orders_change(fixture->store, &change, 1, NOW_NS, &changed), -EIO,
+		"belongs to no sale");
+	fixture_close(fixture);
+	expect_error(fixture, fixture->backend->audit(fixture), -EPROTO, "belong to no sale");
 }
 
 static void a_session_that_is_terminated_loses_its_transaction(void **state)
@@ -770,6 +786,7 @@ int main(void)
 		TEST(a_row_that_somebody_holds_is_an_error_and_not_a_wait_without_end),
 		TEST(a_deadlock_is_an_error_and_the_repetition_succeeds),
 		TEST(a_row_that_did_not_get_in_takes_its_batch_with_it),
+		TEST(an_order_whose_sale_was_taken_away_is_an_error),
 		TEST(a_session_that_is_terminated_loses_its_transaction),
 		TEST(a_server_that_was_restarted_meanwhile_costs_no_call),
 		TEST(without_a_server_every_call_fails_until_it_is_back),

@@ -209,6 +209,11 @@ static int note_failure(struct postgres *pg, int code)
 	return code;
 }
 
+int postgres_fail(struct postgres *pg, const char *doing, const char *why)
+{
+	return note_failure(pg, link_fail(&pg->link, doing, why));
+}
+
 int postgres_queue(struct postgres *pg, enum postgres_statement name, const struct link_values *values)
 {
 	return note_failure(pg, link_queue(&pg->link, statements[name].name, values));
@@ -276,7 +281,7 @@ int postgres_change(struct postgres *pg, enum postgres_statement name, const str
 	int code = postgres_run(pg, name, values, doing, &result);
 
 	if (!code && strtoul(PQcmdTuples(result), NULL, 10) != rows)
-		code = note_failure(pg, link_fail(&pg->link, doing, "somebody else changes its rows"));
+		code = postgres_fail(pg, doing, "somebody else changes its rows");
 	PQclear(result);
 	return code;
 }
@@ -342,9 +347,9 @@ int postgres_take_commit(struct postgres *pg)
 	if (!code)
 		code = postgres_finish(pg);
 	if (!code && strcmp(PQcmdStatus(result), "COMMIT"))
-		code = note_failure(pg, link_fail(&pg->link, "commit", "the server rolled the transaction back"));
+		code = postgres_fail(pg, "commit", "the server rolled the transaction back");
 	if (!code && pg->link.warned)
-		code = note_failure(pg, link_fail(&pg->link, "commit", "the server gave a warning with it"));
+		code = postgres_fail(pg, "commit", "the server gave a warning with it");
 	PQclear(result);
 	return code;
 }

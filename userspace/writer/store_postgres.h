@@ -225,6 +225,8 @@ int postgres_run(struct postgres *pg, enum postgres_statement name, const struct
 /* postgres_run for a statement that must change `rows` rows. */
 int postgres_change(struct postgres *pg, enum postgres_statement name, const struct link_values *values,
 	const char *doing, unsigned rows);
+/* For what the server would not call an error, but is: gives the connection up. Returns -EIO. */
+int postgres_fail(struct postgres *pg, const char *doing, const char *why);
 /* Queues COMMIT to travel with what was queued before; then postgres_send, a postgres_take for each of those, and postgres_take_commit. */
 int postgres_queue_commit(struct postgres *pg);
 int postgres_take_commit(struct postgres *pg);

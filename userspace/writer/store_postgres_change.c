@@ -86,6 +86,10 @@ static int look_up(struct changing *all)
 
 		postgres_read_order(orders, row, 0, order);
 		*tally_value(&pg->tally, TALLY_SERIAL, 0, order->serial) = all->order_count;
+		if (!*tally_value(&pg->tally, TALLY_SALE, 0, order->sale)) {
+			code = postgres_fail(pg, doing, "one of them belongs to no sale");
+			goto out;
+		}
 	}
 	for (int row = 0; row < PQntuples(units); row++) {
 		int64_t ordinal = *tally_value(&pg->tally, TALLY_SERIAL, 0, (uint64_t)link_integer(units, row, 0));

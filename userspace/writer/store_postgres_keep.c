@@ -16,7 +16,7 @@ static char *copy_text(struct postgres *pg, const PGresult *result, int row, int
 	char *copy = strdup(link_text(result, row, column));
 
 	if (!copy)
-		link_fail(&pg->link, "read a text", "out of memory");
+		postgres_fail(pg, "read a text", "out of memory");
 	return copy;
 }
 
