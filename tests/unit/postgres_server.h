@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,24 +174,47 @@ static inline void postgres_stop(int sig)
 	postgres_server.pid = 0;
 }
 
-/* Runs SQL as `user` in `database`, as a person with psql would, and gives the first value as text. */
-static inline const char *postgres_sql_as(const char *user, const char *database, const char *sql)
+/* Runs SQL as `user` in `database`, as a person with psql would; `text` gets the first value, or the error. */
+static inline bool postgres_try(const char *user, const char *database, const char *sql, char *text, size_t size)
 {
-	static char text[512];
-	char conninfo[128];
+	char conninfo[160];
 	PGresult *result;
 	PGconn *conn;
+	bool done;
 
 	snprintf(conninfo, sizeof(conninfo), "host=%s user=%s dbname=%s options='-c client_min_messages=warning'",
 		postgres_server.directory, user, database);
 	conn = PQconnectdb(conninfo);
 	result = PQexec(conn, sql);
-	if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK)
-		fail_msg("%s: %s", sql, PQerrorMessage(conn));
-	snprintf(text, sizeof(text), "%s", PQntuples(result) && PQnfields(result) ? PQgetvalue(result, 0, 0) : "");
+	done = PQresultStatus(result) == PGRES_COMMAND_OK || PQresultStatus(result) == PGRES_TUPLES_OK;
+	snprintf(text, size, "%s",
+		!done                                            ? PQerrorMessage(conn)
+			: PQntuples(result) && PQnfields(result) ? PQgetvalue(result, 0, 0)
+								 : "");
 	PQclear(result);
 	PQfinish(conn);
+	return done;
+}
+
+/* The same where it must succeed. */
+static inline const char *postgres_sql_as(const char *user, const char *database, const char *sql)
+{
+	static char text[512];
+
+	if (!postgres_try(user, database, sql, text, sizeof(text)))
+		fail_msg("%s: %s", sql, text);
 	return text;
+}
+
+/* A process beside the test, which must not outlive it and not fail in its place: it ends by _exit. */
+static inline pid_t postgres_fork(void)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
 }
 
 static inline void postgres_server_need(void)

@@ -392,7 +392,7 @@ static void the_ledger_of_a_writer_that_was_killed_is_free(void **state)
 	assert_int_equal(fixture_sale(fixture, 1, 1, 100), 0);
 	fixture_close(fixture);
 	assert_int_equal(pipe(ends), 0);
-	child = fork();
+	child = postgres_fork();
 	if (!child) {
 		if (fixture_open(fixture) || fixture->store->ops->begin(fixture->store) ||
 			fixture_sale(fixture, 2, 1, 7) || write(ends[1], "x", 1) != 1)
@@ -597,7 +597,7 @@ static void whatever_a_server_was_killed_in_is_there_once_or_not_at_all(void **s
 	assert_int_equal(fixture_sale(fixture, 1, 1, 1000000), 0);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		unsigned delay_us = (unsigned)rand() % 30000;
-		pid_t killer = fork();
+		pid_t killer = postgres_fork();
 		bool killed = false;
 
 		if (!killer) {
@@ -651,22 +651,29 @@ static void an_acknowledged_order_survives_though_its_role_waits_for_no_commit(v
 /* Waits until the writer's COMMIT waits for a standby that is not there; then `sql` meets it, and the standby is no longer asked for. */
 static pid_t disturb_commit(const char *sql)
 {
+	static const char waiting[] = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sluice-writer' "
+				      "AND wait_event = 'SyncRep'";
+	char text[64];
 	pid_t child;
+	bool done;
 
 	reconfigure("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 	while (strcmp(admin("SHOW synchronous_standby_names"), "nobody"))
 		usleep(10000);
-	child = fork();
+	child = postgres_fork();
 	if (child)
 		return child;
-	while (strcmp(
-		admin("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sluice-writer' AND wait_event = 'SyncRep'"),
-		"1"))
+	do {
 		usleep(10000);
-	admin(sql);
+		done = postgres_try(POSTGRES_USER, "ledger", waiting, text, sizeof(text));
+	} while (done && strcmp(text, "1"));
+	done = done && postgres_try(POSTGRES_USER, "ledger", sql, text, sizeof(text));
 	usleep(300000); /* for the answer to be seen; a slow machine may see it later, which is no other outcome */
-	reconfigure("ALTER SYSTEM RESET synchronous_standby_names");
-	_exit(0);
+	done = postgres_try(
+		       POSTGRES_USER, "ledger", "ALTER SYSTEM RESET synchronous_standby_names", text, sizeof(text)) &&
+		done;
+	done = postgres_try(POSTGRES_USER, "ledger", "SELECT pg_reload_conf()", text, sizeof(text)) && done;
+	_exit(!done);
 }
 
 static void expect_known(struct ledger_fixture *fixture, pid_t child)
