@@ -32,7 +32,9 @@
 
 #define POSTGRES_BIN "/usr/lib/postgresql/15/bin/"
 #define POSTGRES_USER "postgres"
-#define POSTGRES_SMALL_DISK "small" /* in the server's directory, where a test mounts one */
+/* In the server's directory: where a test mounts a disk, and the data and socket of a second server. */
+#define POSTGRES_SMALL_DISK "small"
+#define POSTGRES_STANDBY "standby"
 #define POSTGRES_PATIENCE_MS 30000
 #define POSTGRES_STEP_MS 20
 
@@ -91,22 +93,32 @@ static inline int postgres_remove_one(const char *path, const struct stat *statu
 	return remove(path);
 }
 
-static inline void postgres_guard(int fd)
+/* Ends at once the server whose data are in `data`: there is nothing to be kept. */
+static inline void postgres_end(const char *data)
 {
-	char path[64], byte;
+	char path[80];
 	int pid = 0;
 	FILE *file;
 
-	while (read(fd, &byte, 1) < 0 && errno == EINTR)
-		;
-	snprintf(path, sizeof(path), "%s/postmaster.pid", postgres_server.data);
+	snprintf(path, sizeof(path), "%s/postmaster.pid", data);
 	file = fopen(path, "r");
 	if (file && fscanf(file, "%d", &pid) == 1 && pid > 1)
-		kill(pid, SIGQUIT); /* at once; there is nothing to be kept */
+		kill(pid, SIGQUIT);
 	if (file)
 		fclose(file);
 	for (unsigned ms = 0; pid > 1 && !kill(pid, 0) && ms < POSTGRES_PATIENCE_MS; ms += POSTGRES_STEP_MS)
 		usleep(POSTGRES_STEP_MS * 1000);
+}
+
+static inline void postgres_guard(int fd)
+{
+	char path[64], byte;
+
+	while (read(fd, &byte, 1) < 0 && errno == EINTR)
+		;
+	postgres_end(postgres_server.data);
+	snprintf(path, sizeof(path), "%s/" POSTGRES_STANDBY, postgres_server.directory);
+	postgres_end(path);
 	snprintf(path, sizeof(path), "%s/" POSTGRES_SMALL_DISK, postgres_server.directory);
 	umount2(path, MNT_DETACH); /* if a test failed with it in place */
 	nftw(postgres_server.directory, postgres_remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -142,29 +154,31 @@ static inline void postgres_set_guardian(void)
 }
 
 /* --- starting and stopping */
-static inline bool postgres_answers(const char *user, const char *database)
+
+/* Starts a server and waits until it answers at the socket in `directory`. */
+static inline pid_t postgres_start_at(const char *data, const char *directory, const char *setting)
 {
+	const char *const argv[] = {POSTGRES_BIN "postgres", "-D", data, "-k", directory, "-c",
+		"listen_addresses=", "-c", "max_connections=20", "-c", "shared_buffers=32MB", "-c",
+		"max_wal_size=128MB", "-c", setting, NULL};
+	pid_t pid = postgres_spawn(argv);
 	char conninfo[128];
 
-	snprintf(conninfo, sizeof(conninfo), "host=%s user=%s dbname=%s connect_timeout=2", postgres_server.directory,
-		user, database);
-	return PQping(conninfo) == PQPING_OK;
-}
-
-static inline void postgres_start(void)
-{
-	const char *const argv[] = {POSTGRES_BIN "postgres", "-D", postgres_server.data, "-k",
-		postgres_server.directory, "-c", "listen_addresses=", "-c", "max_connections=20", "-c",
-		"shared_buffers=32MB", "-c", "max_wal_size=128MB", NULL};
-
-	postgres_server.pid = postgres_spawn(argv);
-	for (unsigned ms = 0; !postgres_answers(POSTGRES_USER, "postgres"); ms += POSTGRES_STEP_MS) {
-		if (ms > POSTGRES_PATIENCE_MS || waitpid(postgres_server.pid, NULL, WNOHANG)) {
+	snprintf(conninfo, sizeof(conninfo), "host=%s user=" POSTGRES_USER " dbname=postgres connect_timeout=2",
+		directory);
+	for (unsigned ms = 0; PQping(conninfo) != PQPING_OK; ms += POSTGRES_STEP_MS) {
+		if (ms > POSTGRES_PATIENCE_MS || waitpid(pid, NULL, WNOHANG)) {
 			postgres_show_log();
 			fail_msg("the PostgreSQL server does not start");
 		}
 		usleep(POSTGRES_STEP_MS * 1000);
 	}
+	return pid;
+}
+
+static inline void postgres_start(void)
+{
+	postgres_server.pid = postgres_start_at(postgres_server.data, postgres_server.directory, "cluster_name=first");
 }
 
 static inline void postgres_stop(int sig)
@@ -175,7 +189,8 @@ static inline void postgres_stop(int sig)
 }
 
 /* Runs SQL as `user` in `database`, as a person with psql would; `text` gets the first value, or the error. */
-static inline bool postgres_try(const char *user, const char *database, const char *sql, char *text, size_t size)
+static inline bool postgres_try_at(
+	const char *directory, const char *user, const char *database, const char *sql, char *text, size_t size)
 {
 	char conninfo[160];
 	PGresult *result;
@@ -183,7 +198,7 @@ static inline bool postgres_try(const char *user, const char *database, const ch
 	bool done;
 
 	snprintf(conninfo, sizeof(conninfo), "host=%s user=%s dbname=%s options='-c client_min_messages=warning'",
-		postgres_server.directory, user, database);
+		directory, user, database);
 	conn = PQconnectdb(conninfo);
 	result = PQexec(conn, sql);
 	done = PQresultStatus(result) == PGRES_COMMAND_OK || PQresultStatus(result) == PGRES_TUPLES_OK;
@@ -194,6 +209,11 @@ static inline bool postgres_try(const char *user, const char *database, const ch
 	PQclear(result);
 	PQfinish(conn);
 	return done;
+}
+
+static inline bool postgres_try(const char *user, const char *database, const char *sql, char *text, size_t size)
+{
+	return postgres_try_at(postgres_server.directory, user, database, sql, text, size);
 }
 
 /* The same where it must succeed. */

@@ -712,6 +712,71 @@ static void a_commit_whose_answer_was_lost_is_found_again(void **state)
 	expect_known(fixture, child);
 }
 
+/* A standby of the server, on which every commit waits. */
+static pid_t start_standby(const char *directory)
+{
+	const char *const argv[] = {POSTGRES_BIN "pg_basebackup", "-h", postgres_server.directory, "-U", POSTGRES_USER,
+		"-D", directory, "-R", "-X", "stream", "-c", "fast", "--no-sync", NULL};
+	int status;
+	pid_t pid;
+
+	assert_true(waitpid(postgres_spawn(argv), &status, 0) > 0);
+	assert_int_equal(status, 0);
+	pid = postgres_start_at(directory, directory, "cluster_name=second");
+	reconfigure("ALTER SYSTEM SET synchronous_standby_names = 'second'");
+	while (strcmp(admin("SELECT coalesce(max(sync_state), '') FROM pg_stat_replication"), "sync"))
+		usleep(10000);
+	return pid;
+}
+
+static void a_failover_to_a_synchronous_standby_loses_nothing(void **state)
+{
+	enum { BATCH = 16 };
+	struct ledger_fixture *fixture = *state;
+	char directory[48], conninfo[160], text[64];
+	struct store_order order;
+	uint64_t acknowledged;
+	pid_t standby, killer;
+	uint64_t next = 1;
+
+	snprintf(directory, sizeof(directory), "%s/" POSTGRES_STANDBY, postgres_server.directory);
+	standby = start_standby(directory);
+	fixture_close(fixture);
+	snprintf(conninfo, sizeof(conninfo), "host=%s,%s user=writer dbname=ledger", postgres_server.directory,
+		directory);
+	if (store_postgres_open(conninfo, &fixture->store, fixture->error))
+		fail_msg("%s", fixture->error);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000000), 0);
+	killer = postgres_fork();
+	if (!killer) {
+		usleep(200000);
+		kill_server();
+		_exit(0);
+	}
+	while (!fixture_admit_range(fixture, 1, next, BATCH))
+		next += BATCH;
+	acknowledged = next - 1;
+	assert_true(acknowledged > 0);
+	assert_int_equal(waitpid(killer, NULL, 0), killer);
+	assert_int_equal(waitpid(postgres_server.pid, NULL, 0), postgres_server.pid);
+	/* the standby alone is no ledger */
+	expect_error(fixture, fixture_admit_range(fixture, 1, next, BATCH), -EIO, "cannot connect");
+	assert_true(postgres_try_at(directory, POSTGRES_USER, "ledger", "SELECT pg_promote()", text, sizeof(text)));
+	deliver(fixture, next, BATCH);
+	for (uint64_t serial = 1; serial <= acknowledged + BATCH; serial++) {
+		assert_int_equal(fixture->store->ops->order_get(fixture->store, serial, &order), 0);
+		assert_int_equal(order.seq, serial);
+	}
+	assert_true(postgres_try_at(
+		directory, "writer", "ledger", "SELECT count(*) FROM sluice.orders", text, sizeof(text)));
+	assert_int_equal(strtoull(text, NULL, 10), acknowledged + BATCH);
+	fixture_close(fixture);
+	kill(standby, SIGQUIT);
+	assert_int_equal(waitpid(standby, NULL, 0), standby);
+	postgres_start();
+	reconfigure("ALTER SYSTEM RESET synchronous_standby_names");
+}
+
 static void a_server_that_stands_still_is_an_error(void **state)
 {
 	struct ledger_fixture *fixture = *state;
@@ -801,6 +866,7 @@ int main(void)
 		TEST(an_acknowledged_order_survives_though_its_role_waits_for_no_commit),
 		TEST(a_commit_whose_wait_was_cancelled_is_not_acknowledged),
 		TEST(a_commit_whose_answer_was_lost_is_found_again),
+		TEST(a_failover_to_a_synchronous_standby_loses_nothing),
 		TEST(a_server_that_stands_still_is_an_error),
 		TEST(a_full_disk_is_an_error_and_space_cures_it),
 	};
