@@ -50,13 +50,16 @@ class Postgres:
         self.close()
 
     def start(self):
-        self.process = Process([*AS_USER, BIN / "postgres", "-D", self.data, "-k", self.dir, "-c", "listen_addresses=",
-                                "-c", "shared_buffers=32MB"], self.dir / "log", cwd="/")
-
+        """Repeats it: a server does not start while a process of one that was killed is still there."""
         def ready():
-            assert self.process.running(), "the PostgreSQL server ended:\n" + self.process.log()
+            if not self.process or not self.process.running():
+                self.process = Process([*AS_USER, BIN / "postgres", "-D", self.data, "-k", self.dir, "-c", "listen_addresses=",
+                                        "-c", "shared_buffers=32MB"], self.dir / "log", cwd="/")
             return run([BIN / "pg_isready", "-q", "-h", self.dir], check=False).returncode == 0
-        wait_until(ready, "the PostgreSQL server answers", timeout=60)
+        try:
+            wait_until(ready, "the PostgreSQL server answers", timeout=60, pause=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.process.log()}") from error
 
     def kill(self):
         """SIGKILL to the server and all its processes at once, as a machine that stops."""

@@ -155,25 +155,31 @@ static inline void postgres_set_guardian(void)
 
 /* --- starting and stopping */
 
-/* Starts a server and waits until it answers at the socket in `directory`. */
+/* Starts a server and waits until it answers at the socket in `directory`. Repeats it: a server does not start while a process of one
+ * that was killed is still there.
+ */
 static inline pid_t postgres_start_at(const char *data, const char *directory, const char *setting)
 {
 	const char *const argv[] = {POSTGRES_BIN "postgres", "-D", data, "-k", directory, "-c",
 		"listen_addresses=", "-c", "max_connections=20", "-c", "shared_buffers=32MB", "-c",
 		"max_wal_size=128MB", "-c", setting, NULL};
-	pid_t pid = postgres_spawn(argv);
+	pid_t pid = 0;
 	char conninfo[128];
 
 	snprintf(conninfo, sizeof(conninfo), "host=%s user=" POSTGRES_USER " dbname=postgres connect_timeout=2",
 		directory);
-	for (unsigned ms = 0; PQping(conninfo) != PQPING_OK; ms += POSTGRES_STEP_MS) {
-		if (ms > POSTGRES_PATIENCE_MS || waitpid(pid, NULL, WNOHANG)) {
-			postgres_show_log();
-			fail_msg("the PostgreSQL server does not start");
-		}
+	for (unsigned ms = 0; ms < POSTGRES_PATIENCE_MS; ms += POSTGRES_STEP_MS) {
+		if (!pid)
+			pid = postgres_spawn(argv);
+		if (PQping(conninfo) == PQPING_OK)
+			return pid;
 		usleep(POSTGRES_STEP_MS * 1000);
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			pid = 0;
 	}
-	return pid;
+	postgres_show_log();
+	fail_msg("the PostgreSQL server does not start");
+	return 0;
 }
 
 static inline void postgres_start(void)
