@@ -26,8 +26,8 @@ pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
 LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
 LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd) -lm
-LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3)
-LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libmicrohttpd cmocka)
+LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3 libpq)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libpq libmicrohttpd cmocka)
 
 BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
 SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)
@@ -98,7 +98,7 @@ $(BUILD)/gen/api_documents.h: scripts/embed-web.sh $(wildcard docs/openapi-*.jso
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h $(BUILD)/gen/api_documents.h
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3) -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3 libpq) -c $< -o $@
 
 # Rebuild when compiler or flags change (gcc, clang and sanitizer builds may share a directory by mistake).
 $(BUILD)/flags: FORCE
@@ -135,8 +135,12 @@ $(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(BENCH_SUPPORT_O) 
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -lm -o $@
 
+# What every store must do is asked of each: of the default by its turn among all tests, of the others by itself.
+STORE_TESTS := $(filter $(patsubst %,$(BUILD)/tests/unit/test_writer_%,store orders events once keep query),$(UNIT))
+
 check-unit: $(UNIT)
 	$(Q)scripts/run-tests.sh $(UNIT)
+	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh $(STORE_TESTS)
 
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)

@@ -35,6 +35,7 @@ build  libelf-dev         mod:libelf
 build  zlib1g-dev         mod:zlib
 build  libmicrohttpd-dev  mod:libmicrohttpd
 build  libsqlite3-dev     mod:sqlite3
+build  libpq-dev          mod:libpq
 build  libjansson-dev     mod:jansson
 build  libconfig-dev      mod:libconfig
 build  libcurl4-openssl-dev mod:libcurl
@@ -47,6 +48,7 @@ test   iproute2           cmd:ip
 test   iproute2           cmd:ss
 test   ethtool            cmd:ethtool
 test   curl               cmd:curl
+test   postgresql         file:/usr/lib/postgresql/15/bin/initdb
 test   wrk                cmd:wrk
 test   procps             cmd:sysctl
 test   util-linux         cmd:nsenter

@@ -71,7 +71,7 @@ fuzz_objects = $(patsubst %,$(FUZZ_BUILD)/%.o,$(1))
 $(FUZZ_BUILD)/userspace/%.o: userspace/%.c tests/fuzz/rules.mk | $(FUZZ_GENERATED)
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3) -c $< -o $@
+	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3 libpq) -c $< -o $@
 
 $(FUZZ_BUILD)/tests/%.o: tests/%.c tests/fuzz/rules.mk
 	$(call say,FUZZ,$@)

@@ -22,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include "postgres_server.h"
 #include "writer/store.h"
 
 #define NOW_NS 1763812800250000000ULL /* 2025-11-22T12:00:00.250Z */
@@ -89,7 +90,39 @@ static const struct fixture_backend fixture_sqlite = {
 	.audit = fixture_sqlite_audit,
 };
 
-static const struct fixture_backend *const fixture_backends[] = {&fixture_sqlite};
+/* --- the PostgreSQL store: one server for the program, an empty database for each test */
+
+static inline void fixture_postgres_create(struct ledger_fixture *fixture)
+{
+	postgres_server_need();
+	snprintf(fixture->path, sizeof(fixture->path), "host=%s user=writer dbname=ledger", postgres_server.directory);
+}
+
+static inline void fixture_postgres_destroy(struct ledger_fixture *fixture)
+{
+	(void)fixture;
+	postgres_sql_as("writer", "ledger", "DROP SCHEMA IF EXISTS sluice CASCADE");
+}
+
+static inline int fixture_postgres_open(struct ledger_fixture *fixture)
+{
+	return store_postgres_open(fixture->path, &fixture->store, fixture->error);
+}
+
+static inline int fixture_postgres_audit(struct ledger_fixture *fixture)
+{
+	return store_postgres_audit(fixture->path, fixture->error);
+}
+
+static const struct fixture_backend fixture_postgres = {
+	.name = "postgres",
+	.create = fixture_postgres_create,
+	.destroy = fixture_postgres_destroy,
+	.open = fixture_postgres_open,
+	.audit = fixture_postgres_audit,
+};
+
+static const struct fixture_backend *const fixture_backends[] = {&fixture_sqlite, &fixture_postgres};
 
 /* --- any store */
 

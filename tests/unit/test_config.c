@@ -92,7 +92,8 @@ static void every_key_is_taken(void **state)
 		"  max_connections_per_source = 8; idle_seconds = 9;\n"
 		"  public_tokens = false; token_ttl_seconds = 6; token_bind_network = true; token_multiplier = 7;\n"
 		"  issue_source: { rate = 1.5; burst = 2; }; issue_buyer: { rate = 2.5; burst = 3; }; };\n"
-		"writer: { socket = \"/w\"; ledger = \"/l\"; group = \"g\"; user = \"u\"; };\n";
+		"writer: { socket = \"/w\"; store = \"postgres\"; ledger = \"/l\"; postgres = \"host=/run/postgresql dbname=shop\"; group = \"g\";\n"
+		"  user = \"u\"; };\n";
 	struct config c;
 	char error[512];
 
@@ -129,7 +130,9 @@ static void every_key_is_taken(void **state)
 	assert_true(c.daemon.issue_source.rate == 1.5 && c.daemon.issue_source.burst == 2);
 	assert_true(c.daemon.issue_buyer.rate == 2.5 && c.daemon.issue_buyer.burst == 3);
 	assert_string_equal(c.writer.socket, "/w");
+	assert_true(c.writer.in_postgres);
 	assert_string_equal(c.writer.ledger, "/l");
+	assert_string_equal(c.writer.postgres, "host=/run/postgresql dbname=shop");
 	assert_string_equal(c.writer.group, "g");
 	assert_string_equal(c.writer.user, "u");
 }
@@ -187,6 +190,11 @@ static void what_is_not_allowed_is_refused_with_its_line(void **state)
 		{"daemon: { public_tokens = 1; };", "true or false"},
 		{"daemon: { token_ttl_seconds = 0; };", "1..31536000"},
 		{"writer: { ledger = \"\"; };", "writer.ledger"},
+		{"writer: { store = \"postgresql\"; };", "writer.store must be \"sqlite\" or \"postgres\""},
+		{"writer: { store = true; };", "\"sqlite\" or \"postgres\""},
+		{"writer: { postgres = \"dbname=a\\nhost=b\"; };",
+			"writer.postgres must be a string: a connection string"},
+		{"writer: { postgres = 5432; };", "writer.postgres must be a string"},
 		{"services = { };", "services must be a list"},
 		{"services = ( 5 );", "services must be a list"},
 		{"services = ( { name = \"a\"; } );", "must have a port"},

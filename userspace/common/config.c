@@ -34,7 +34,9 @@ enum kind {
 	KIND_NAME,
 	KIND_LISTEN,
 	KIND_ORIGIN,
+	KIND_CONNINFO,
 	KIND_SCOPE,
+	KIND_STORE,
 	KIND_LIMIT
 };
 
@@ -87,7 +89,9 @@ static const struct key keys[] = {
 	LIMIT(daemon, issue_source),
 	LIMIT(daemon, issue_buyer),
 	TEXT(KIND_PATH, writer, socket),
+	{"writer", "store", KIND_STORE, FIELD(writer, in_postgres), 0, 0},
 	TEXT(KIND_PATH, writer, ledger),
+	TEXT(KIND_CONNINFO, writer, postgres),
 	TEXT(KIND_NAME, writer, group),
 	TEXT(KIND_NAME, writer, user),
 };
@@ -144,6 +148,7 @@ void config_defaults(struct config *config)
 		.writer = {
 			.socket = "/run/sluice/writer.sock",
 			.ledger = "/var/lib/sluice/ledger.db",
+			.postgres = "dbname=sluice",
 		},
 	};
 	/* clang-format on */
@@ -299,6 +304,15 @@ static bool is_origin(const char *text)
 		(is_plain(text) && scheme_end && scheme_end > text && scheme_end[3] && !strchr(scheme_end + 3, '/'));
 }
 
+/* What libpq makes of it only the writer knows, which is linked with it. */
+static bool is_one_line(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			return false;
+	return true;
+}
+
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)
 {
 	const char *text =
@@ -320,6 +334,10 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 		ok = fits && ((key->max && !*text) || is_listen(text));
 		allowed = key->max ? "ADDRESS:PORT such as \"127.0.0.1:9180\" or \"[::1]:9180\", or \"\" for none"
 				   : "ADDRESS:PORT such as \"0.0.0.0:8080\" or \"[::]:8080\"";
+		break;
+	case KIND_CONNINFO:
+		ok = fits && is_one_line(text);
+		allowed = "a connection string such as \"host=/run/postgresql dbname=sluice\"";
 		break;
 	default:
 		ok = fits && is_origin(text);
@@ -368,11 +386,22 @@ static int read_limit(
 	return 0;
 }
 
+/* One of two words: false is the first, true the second. */
+static int read_word(const struct reader *reader, const struct key *key, const config_setting_t *setting,
+	const char *no, const char *yes, bool *field)
+{
+	const char *text = config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
+
+	if (strcmp(text, no) && strcmp(text, yes))
+		return fail_at(reader, setting, "%s.%s must be \"%s\" or \"%s\"", key->section, key->name, no, yes);
+	*field = !strcmp(text, yes);
+	return 0;
+}
+
 static int read_key(const struct reader *reader, const struct key *key, const config_setting_t *setting)
 {
 	void *field = (char *)reader->config + key->offset;
 	long long integer;
-	const char *text;
 
 	switch (key->kind) {
 	case KIND_BOOL:
@@ -394,12 +423,9 @@ static int read_key(const struct reader *reader, const struct key *key, const co
 			*(uint32_t *)field = (uint32_t)integer;
 		return 0;
 	case KIND_SCOPE:
-		text = config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
-		if (strcmp(text, "protected") && strcmp(text, "all"))
-			return fail_at(
-				reader, setting, "%s.%s must be \"protected\" or \"all\"", key->section, key->name);
-		*(bool *)field = !strcmp(text, "all");
-		return 0;
+		return read_word(reader, key, setting, "protected", "all", field);
+	case KIND_STORE:
+		return read_word(reader, key, setting, "sqlite", "postgres", field);
 	case KIND_LIMIT:
 		return read_limit(reader, key, setting, field);
 	default:

@@ -14,6 +14,7 @@
 
 #define CONFIG_DEFAULT_PATH "/etc/sluice/sluice.conf"
 #define CONFIG_PATH_MAX 256
+#define CONFIG_CONNINFO_MAX 512
 
 /* requests per second and burst, as people write them; rate 0 = off */
 struct config_limit {
@@ -55,9 +56,11 @@ struct config {
 		struct config_limit issue_buyer;  /* token issue per buyer: 1/s burst 10 */
 	} daemon;
 	struct {
-		char socket[108];             /* /run/sluice/writer.sock */
-		char ledger[CONFIG_PATH_MAX]; /* /var/lib/sluice/ledger.db */
-		char group[32];               /* "" = leave */
+		char socket[108];                   /* /run/sluice/writer.sock */
+		bool in_postgres;                   /* store = "sqlite" (default) | "postgres" */
+		char ledger[CONFIG_PATH_MAX];       /* /var/lib/sluice/ledger.db; of the store "sqlite" */
+		char postgres[CONFIG_CONNINFO_MAX]; /* "dbname=sluice": how libpq connects; of the store "postgres" */
+		char group[32];                     /* "" = leave */
 		char user[32];
 	} writer;
 };

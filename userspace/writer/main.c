@@ -25,13 +25,15 @@
 
 #define EXIT_USAGE 2
 #define CONFIG_ERROR_MAX 512
+#define LEDGER_NAME_MAX 256
 #define SOCKET_MODE 0660
 #define DIRECTORY_MODE 0755 /* the files in it have modes of their own */
 
 static const char usage_text[] =
 	"Usage: sluice-writer [--config FILE] [--check] [--foreground]\n"
 	"\n"
-	"Takes admitted orders from sluiced over a Unix socket and makes them durable in the ledger (SQLite).\n"
+	"Takes admitted orders from sluiced over a Unix socket and makes them durable in the ledger, which is a\n"
+	"file (SQLite) or a database of a server (PostgreSQL): writer.store.\n"
 	"\n"
 	"  -c, --config FILE  configuration (default " CONFIG_DEFAULT_PATH ")\n"
 	"  -t, --check        check the configuration, and the ledger if there is one, and exit\n"
@@ -113,12 +115,12 @@ static int hand_over_socket(const struct config *config, const struct passwd *us
 }
 
 /* Gives up root and whatever the ledger does not need. Without a user to become, root keeps the one capability by which it writes in a
- * directory of somebody else: the ledger may lie in the daemon's.
+ * directory of somebody else: the ledger may lie in the daemon's. A server may be across a network.
  */
-static int drop_privileges(const struct passwd *user)
+static int drop_privileges(const struct config *config, const struct passwd *user)
 {
-	static const struct sandbox sandbox = {.network = false, .maps = false};
-	uint64_t keep = user || geteuid() ? 0 : SANDBOX_CAPABILITY(CAP_DAC_OVERRIDE);
+	const struct sandbox sandbox = {.network = config->writer.in_postgres, .maps = false};
+	uint64_t keep = user || geteuid() || config->writer.in_postgres ? 0 : SANDBOX_CAPABILITY(CAP_DAC_OVERRIDE);
 	int error;
 
 	sandbox_bound_capabilities(keep);
@@ -163,28 +165,46 @@ static int find_user(const struct config *config, const struct passwd **user)
 	return 0;
 }
 
+/* What the ledger is called in the log and in the answer to HELLO. */
+static int name_ledger(const struct config *config, char *name, char *error)
+{
+	if (config->writer.in_postgres)
+		return store_postgres_describe(config->writer.postgres, name, LEDGER_NAME_MAX, error);
+	snprintf(name, LEDGER_NAME_MAX, "%s", config->writer.ledger);
+	return 0;
+}
+
+static int open_store(const struct config *config, struct store **store, char *error)
+{
+	return config->writer.in_postgres ? store_postgres_open(config->writer.postgres, store, error)
+					  : store_sqlite_open(config->writer.ledger, store, error);
+}
+
 static int check(const struct config *config)
 {
 	const struct passwd *user;
-	char error[STORE_ERROR_MAX];
+	char error[STORE_ERROR_MAX], name[LEDGER_NAME_MAX];
 	int code;
 
 	/* As the user that the writer will be, or the answer would be another. */
 	if (find_user(config, &user) || (user && become(user)))
 		return 1;
-	code = store_sqlite_audit(config->writer.ledger, error);
+	code = name_ledger(config, name, error);
+	if (!code)
+		code = config->writer.in_postgres ? store_postgres_audit(config->writer.postgres, error)
+						  : store_sqlite_audit(config->writer.ledger, error);
 	if (code && code != -ENOENT) {
 		log_error("%s", error);
 		return 1;
 	}
-	printf("config ok; ledger %s: %s\n", config->writer.ledger, code ? "none yet" : "ok, its books balance");
+	printf("config ok; ledger %s: %s\n", name, code ? "none yet" : "ok, its books balance");
 	return 0;
 }
 
 static int run(const struct config *config)
 {
 	const struct passwd *user;
-	char error[STORE_ERROR_MAX];
+	char error[STORE_ERROR_MAX], name[LEDGER_NAME_MAX];
 	struct store *store = NULL;
 	int stop_fd = -1, listen_fd = -1;
 	int code = 1;
@@ -197,17 +217,22 @@ static int run(const struct config *config)
 		log_error("cannot take signals: %s", strerror(-stop_fd));
 		return 1;
 	}
-	if (ensure_directory(config->writer.socket, user) || ensure_directory(config->writer.ledger, user))
-		goto out;
-	listen_fd = listen_on(config);
-	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || drop_privileges(user))
-		goto out;
-	if (store_sqlite_open(config->writer.ledger, &store, error)) {
+	if (name_ledger(config, name, error)) {
 		log_error("%s", error);
 		goto out;
 	}
-	log_info("version %s, ledger %s, socket %s", SLUICE_VERSION, config->writer.ledger, config->writer.socket);
-	code = writer_server_run(store, config->writer.ledger, listen_fd, stop_fd);
+	if (ensure_directory(config->writer.socket, user) ||
+		(!config->writer.in_postgres && ensure_directory(config->writer.ledger, user)))
+		goto out;
+	listen_fd = listen_on(config);
+	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || drop_privileges(config, user))
+		goto out;
+	if (open_store(config, &store, error)) {
+		log_error("%s", error);
+		goto out;
+	}
+	log_info("version %s, ledger %s, socket %s", SLUICE_VERSION, name, config->writer.socket);
+	code = writer_server_run(store, name, listen_fd, stop_fd);
 	if (code)
 		log_error("stopped: %s", strerror(-code));
 	code = code ? 1 : 0;

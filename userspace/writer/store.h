@@ -330,6 +330,8 @@ int store_sqlite_audit(const char *path, char *error);
 /* The same for a database of PostgreSQL, named by a connection string of libpq without a password in it. */
 int store_postgres_open(const char *conninfo, struct store **store, char *error);
 int store_postgres_audit(const char *conninfo, char *error);
+/* Names the ledger for people and logs: the connection string without its secrets. Returns 0, or -EINVAL with a sentence. */
+int store_postgres_describe(const char *conninfo, char *name, size_t size, char *error);
 
 /* --- store.c: what the numbers are called in answers and tables ("held", "shop", "order.confirmed", …). The *_word
  * functions know every number of their enum, and give "" for 0 and for what is none. The *_of_word functions give 0 for
