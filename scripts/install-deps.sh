@@ -38,6 +38,7 @@ build  libsqlite3-dev     mod:sqlite3
 build  libjansson-dev     mod:jansson
 build  libconfig-dev      mod:libconfig
 build  libcurl4-openssl-dev mod:libcurl
+build  nettle-dev         mod:nettle
 test   libcmocka-dev      mod:cmocka
 test   python3            file:/usr/bin/python3
 test   python3-pytest     py:pytest

@@ -43,23 +43,19 @@ int state_lock(const char *dir, char *error, size_t error_size)
 	return fd;
 }
 
-static int make_secret(const char *path, char *secret)
+int state_write_secret(const char *path, const char *secret)
 {
-	unsigned char bytes[DAEMON_SECRET_HEX / 2];
+	ssize_t length = (ssize_t)strlen(secret);
 	char temporary[PATH_MAX];
 	int fd, err = 0;
 
-	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
-		return -EIO;
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
 	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", path) >= sizeof(temporary))
 		return -ENAMETOOLONG;
 	unlink(temporary);
 	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	if (write(fd, secret, DAEMON_SECRET_HEX) != DAEMON_SECRET_HEX || write(fd, "\n", 1) != 1 || fsync(fd))
+	if (write(fd, secret, (size_t)length) != length || write(fd, "\n", 1) != 1 || fsync(fd))
 		err = errno ? -errno : -EIO;
 	close(fd);
 	if (!err && rename(temporary, path))
@@ -67,6 +63,17 @@ static int make_secret(const char *path, char *secret)
 	if (err)
 		unlink(temporary);
 	return err;
+}
+
+static int make_secret(const char *path, char *secret)
+{
+	unsigned char bytes[DAEMON_SECRET_HEX / 2];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return -EIO;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
+	return state_write_secret(path, secret);
 }
 
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size)
