@@ -6,7 +6,7 @@
  * database. One thread, one store.
  *
  * Errors, for every call: -EINVAL the request can never be right, -ENOENT no such thing, -EEXIST conflict with what is
- * stored, -ENOTUNIQ an idempotency key that was used for another question, -EIO the store failed. `store->error` is then
+ * stored, -ENOTUNIQ an idempotency key that was used for another question, -ENOMEM, -EIO the store failed. `store->error` is then
  * one sentence that says what and why. After -EIO the store does not go on as if nothing had happened: it closes the
  * database and reads it anew from disk before the next call is served, and answers -EIO for as long as that does not
  * succeed.
@@ -30,6 +30,7 @@
 #define STORE_FINGERPRINT_MAX 128
 #define STORE_REASON_MAX 256
 #define STORE_MODE_MAX 15
+#define STORE_STATE_MAX 15 /* of a state as a word */
 #define STORE_NAME_MAX 64 /* of a document */
 #define STORE_LABEL_MAX 63
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
@@ -329,15 +330,14 @@ int store_sqlite_audit(const char *path, char *error);
 int store_postgres_open(const char *conninfo, struct store **store, char *error);
 int store_postgres_audit(const char *conninfo, char *error);
 
-/* --- store_words.c: what the numbers are called in answers and tables ("held", "shop", "order.confirmed", …). The
- * *_word functions know every number of their enum but 0, and give "" for 0 of enum store_by. The *_of_word functions
- * give 0 for what is no such word.
+/* --- store.c: what the numbers are called in answers and tables ("held", "shop", "order.confirmed", …). The *_word
+ * functions know every number of their enum, and give "" for 0 and for what is none. The *_of_word functions give 0 for
+ * what is no such word.
  */
 const char *store_state_word(enum wire_order_state state);
 unsigned store_state_of_word(const char *word);
 const char *store_by_word(enum store_by by);
 unsigned store_by_of_word(const char *word);
-const char *store_action_word(enum store_action action);
 unsigned store_action_of_word(const char *word);
 const char *store_result_word(enum store_result result);
 const char *store_event_word(enum store_event_type type);
@@ -347,8 +347,23 @@ unsigned store_list_of_word(const char *word);
 
 /* When a hold of `hold_seconds` ends: 0 = never; INT64_MAX if it is later than any store can tell. */
 uint64_t store_expires_ns(uint64_t admitted_ns, uint32_t hold_seconds);
-/* The state that an event of an order made. */
+/* The state that an event of an order made, and the other way round. */
 enum wire_order_state store_event_state(enum store_event_type type);
+enum store_event_type store_event_of_state(enum wire_order_state state);
+/* What becomes of a change by the order's own state: STORE_CHANGED (then *to is the state it comes to), STORE_SAME or
+ * STORE_CONFLICT. Whether an expired order that is confirmed can have its units again is for the store to say.
+ */
+enum store_result store_change_judge(
+	const struct store_order *order, const struct store_change *change, uint64_t now_ns, enum wire_order_state *to);
+/* What the events of a sale have said so far; all false at first. */
+struct store_announced {
+	bool opened;
+	bool sold_out; /* by the last of sold_out and restocked */
+	bool ended;
+};
+/* Whether an event of type STORE_SALE_* is to be recorded (see sale_event), and what is so after it. */
+bool store_sale_event_is_news(const struct store_announced *announced, enum store_event_type type);
+void store_sale_event_apply(struct store_announced *announced, enum store_event_type type);
 /* Whether units of an order in this state count. */
 static inline bool store_state_is_live(enum wire_order_state state)
 {
