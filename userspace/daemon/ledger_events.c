@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/timefmt.h"
+#include "daemon/ledger_order.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
@@ -131,36 +132,6 @@ int ledger_events_find_end(struct daemon *d, uint64_t before_ns, uint64_t *posit
 }
 
 /* --- what is told -------------------------------------------------------------------------------------------------------------- */
-static json_t *time_or_null(json_int_t ns)
-{
-	char text[TIME_TEXT_MAX];
-
-	return ns > 0 ? json_string(time_format_rfc3339((uint64_t)ns, text)) : json_null();
-}
-
-/* As the control API tells an order; a member that the ledger did not give is left out. */
-static json_t *tell_order(const char *slug, const json_t *from)
-{
-	static const char *const plain[] = {
-		"seq", "state", "quantity", "buyer", "source", "network", "resolved_by", "restocked"};
-	static const struct {
-		const char *from, *to;
-	} times[] = {{"admitted_ns", "admitted_at"}, {"committed_ns", "committed_at"}, {"expires_ns", "expires_at"},
-		{"resolved_ns", "resolved_at"}};
-	json_t *order = json_object(), *value;
-
-	json_object_set(order, "id", json_object_get(from, "id"));
-	json_object_set_new(order, "sale", json_string(slug));
-	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
-		json_object_set(order, plain[i], json_object_get(from, plain[i]));
-	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
-		value = json_object_get(from, times[i].from);
-		if (value)
-			json_object_set_new(order, times[i].to, time_or_null(json_integer_value(value)));
-	}
-	return order;
-}
-
 json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event)
 {
 	char time_text[TIME_TEXT_MAX];
@@ -173,7 +144,7 @@ json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event)
 	data = json_pack("{s:s, s:I}", "sale", sale.slug, "sale_id", (json_int_t)event->sale);
 	json_object_update(data, (json_t *)(uintptr_t)event->data);
 	if (event->order)
-		json_object_set_new(data, "order", tell_order(sale.slug, event->order));
+		json_object_set_new(data, "order", ledger_order_control_json(d, event->order));
 	return json_pack("{s:s, s:s, s:o}", "type", event->type, "timestamp",
 		time_format_rfc3339(event->at_ns, time_text), "data", data);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The thread that watches sales for news. Started by main.c; looks ten times a second at clocks, once a second at stocks, so that a unit that comes back and
- * is sold again at once is no news.
+/* The thread that watches sales for news. Started by main.c; looks ten times a second and when a sale is due to open or to end, and at stocks once a
+ * second, so that a unit that comes back and is sold again at once is no news.
  *
  * It remembers what it has told only in order not to ask again and again. Whether something is news the ledger decides, in one transaction with
  * recording it (sale_event): so each event is there once, however often the daemon starts.
@@ -19,8 +19,9 @@
 #include "daemon/maintenance.h"
 #include "daemon/pipeline.h"
 
-#define STEP_MS 100
-#define STEPS_PER_STOCK 10
+#define NS_PER_S 1000000000ULL
+#define STEP_NS 100000000ULL
+#define STOCK_NS NS_PER_S
 /* Questions in one step: after a start there are two for every sale that ever was, and orders have better use for the writer. */
 #define STEP_QUESTIONS 50
 
@@ -122,8 +123,17 @@ static int make_room(unsigned count)
 	return 0;
 }
 
-static void step(struct daemon *d, bool at_stock)
+/* How long until the next opening or end of a sale, STEP_NS at most. */
+static void shorten(uint64_t *rest_ns, uint64_t wall_ns, uint64_t due_ns)
 {
+	if (due_ns > wall_ns && due_ns - wall_ns < *rest_ns)
+		*rest_ns = due_ns - wall_ns;
+}
+
+/* Returns how long to rest. */
+static uint64_t step(struct daemon *d, bool at_stock)
+{
+	uint64_t rest_ns = STEP_NS;
 	struct pipeline_status status;
 	unsigned questions = 0;
 	struct sale sale;
@@ -142,18 +152,27 @@ static void step(struct daemon *d, bool at_stock)
 			questions++;
 			err = tell(d, &sale, told, news);
 		}
+		shorten(&rest_ns, sight.wall_ns, sale.opens_ns);
+		shorten(&rest_ns, sight.wall_ns, sale.ends_ns);
 	}
+	return rest_ns;
 }
 
 static void *sale_news_run(void *arg)
 {
 	struct daemon *d = arg;
+	uint64_t stock_ns = 0;
 
 	pthread_setname_np(pthread_self(), "sale_news");
-	for (unsigned count = 0; atomic_load(&work.running); count++) {
+	while (atomic_load(&work.running)) {
+		uint64_t now = time_mono_ns(), rest_ns = STEP_NS;
+		bool at_stock = now >= stock_ns;
+
 		if (atomic_load(&d->sales_known))
-			step(d, count % STEPS_PER_STOCK == 0);
-		nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
+			rest_ns = step(d, at_stock);
+		if (at_stock)
+			stock_ns = now + STOCK_NS;
+		nanosleep(&(struct timespec){.tv_nsec = (long)rest_ns}, NULL);
 	}
 	return NULL;
 }
