@@ -14,7 +14,8 @@
 static const struct sale sale = {.id = 7, .slug = "drop-11", .opens_ns = OPENS, .ends_ns = ENDS};
 
 /* Tells one after the other until nothing is left; returns how many, and what in `seen`. */
-static unsigned tell_all(const struct sale *which, struct sale_sight sight, struct sale_told *told, enum sale_news *seen)
+static unsigned tell_all(
+	const struct sale *which, struct sale_sight sight, struct sale_told *told, enum sale_news *seen)
 {
 	unsigned count = 0;
 	enum sale_news news;
@@ -44,8 +45,8 @@ static void before_it_opens_there_is_nothing_to_tell(void **state)
 static void a_sale_opens_sells_out_has_units_again_and_ends(void **state)
 {
 	/* After a daemon's start the ledger is asked how the stock was told last: its answer to "restocked" is no. */
-	static const enum sale_news expected[] = {SALE_NEWS_OPENED, SALE_NEWS_RESTOCKED, SALE_NEWS_SOLD_OUT, SALE_NEWS_RESTOCKED,
-		SALE_NEWS_SOLD_OUT, SALE_NEWS_ENDED};
+	static const enum sale_news expected[] = {SALE_NEWS_OPENED, SALE_NEWS_RESTOCKED, SALE_NEWS_SOLD_OUT,
+		SALE_NEWS_RESTOCKED, SALE_NEWS_SOLD_OUT, SALE_NEWS_ENDED};
 	struct sale_told told = {0};
 	enum sale_news seen[8];
 	unsigned count = 0;

@@ -34,7 +34,8 @@ static void waits_double_from_one_second_to_five_minutes(void **state)
 	for (unsigned i = 0; i < sizeof(whole_s) / sizeof(whole_s[0]); i++) {
 		assert_int_equal(webhook_backoff_ns(i + 1, 0, 0), whole_s[i] * S / 2);
 		assert_in_range(webhook_backoff_ns(i + 1, 0, UINT32_MAX), whole_s[i] * S * 999 / 1000, whole_s[i] * S);
-		assert_in_range(webhook_backoff_ns(i + 1, 0, 1u << 31), whole_s[i] * S * 3 / 4 - 1, whole_s[i] * S * 3 / 4 + 1);
+		assert_in_range(
+			webhook_backoff_ns(i + 1, 0, 1u << 31), whole_s[i] * S * 3 / 4 - 1, whole_s[i] * S * 3 / 4 + 1);
 	}
 	assert_int_equal(webhook_backoff_ns(UINT32_MAX, 0, 0), 150 * S);
 }
@@ -150,9 +151,9 @@ static void what_is_kept_comes_back(void **state)
 static void what_was_not_written_by_us_is_not_read(void **state)
 {
 	static const char *const bad[] = {"{}", "[]", "{\"position\":1}", "{\"position\":-1,\"sales\":{}}",
-		"{\"position\":\"1\",\"sales\":{}}", "{\"position\":1,\"sales\":{\"0\":1}}", "{\"position\":1,\"sales\":{\"x\":1}}",
-		"{\"position\":1,\"sales\":{\"4294967296\":1}}", "{\"position\":1,\"sales\":{\"7\":-1}}",
-		"{\"position\":1,\"sales\":{\"7\":\"1\"}}"};
+		"{\"position\":\"1\",\"sales\":{}}", "{\"position\":1,\"sales\":{\"0\":1}}",
+		"{\"position\":1,\"sales\":{\"x\":1}}", "{\"position\":1,\"sales\":{\"4294967296\":1}}",
+		"{\"position\":1,\"sales\":{\"7\":-1}}", "{\"position\":1,\"sales\":{\"7\":\"1\"}}"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -75,9 +75,12 @@ static int run_test(const struct cli_call *call)
 }
 
 static const struct cli_verb verbs[] = {
-	{"status", "", "how far each sale's events have come; sales without any outstanding are left out", 0, 0, NULL, run_status},
-	{"test", "", "post a signed test event now; exit code 1 if the receiver does not take it", 0, 0, NULL, run_test},
-	{"resume", "", "try everything that waits at once, also after the receiver has said 410", 0, 0, NULL, run_resume},
+	{"status", "", "how far each sale's events have come; sales without any outstanding are left out", 0, 0, NULL,
+		run_status},
+	{"test", "", "post a signed test event now; exit code 1 if the receiver does not take it", 0, 0, NULL,
+		run_test},
+	{"resume", "", "try everything that waits at once, also after the receiver has said 410", 0, 0, NULL,
+		run_resume},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 

@@ -308,7 +308,8 @@ static bool is_url(const char *text)
 {
 	size_t scheme = !strncmp(text, "https://", 8) ? 8 : !strncmp(text, "http://", 7) ? 7 : 0;
 
-	return !*text || (scheme && is_plain(text) && text[scheme] && !strchr("/?:@", text[scheme]) && !strchr(text, '#'));
+	return !*text ||
+		(scheme && is_plain(text) && text[scheme] && !strchr("/?:@", text[scheme]) && !strchr(text, '#'));
 }
 
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)

@@ -49,8 +49,8 @@ static int write_event(struct ledger_stream *ledger, const json_t *json)
 	message = ledger_event_message(ledger->d, &event);
 	text = message ? json_dumps(message, JSON_COMPACT) : NULL;
 	if (text)
-		length = snprintf(ledger->stream.text, sizeof(ledger->stream.text),
-			"id: %llu\nevent: %s\ndata: %s\n\n", (unsigned long long)event.position, event.type, text);
+		length = snprintf(ledger->stream.text, sizeof(ledger->stream.text), "id: %llu\nevent: %s\ndata: %s\n\n",
+			(unsigned long long)event.position, event.type, text);
 	json_decref(message);
 	free(text);
 	ledger->left--;
@@ -77,7 +77,8 @@ static int fill(struct http_stream *stream)
 
 	if (!ledger->has_greeted) { /* so that the client sees at once that it is being served */
 		ledger->has_greeted = true;
-		return snprintf(stream->text, sizeof(stream->text), ": after %llu\n\n", (unsigned long long)ledger->after);
+		return snprintf(
+			stream->text, sizeof(stream->text), ": after %llu\n\n", (unsigned long long)ledger->after);
 	}
 	if (!ledger->left)
 		return 0;
@@ -124,8 +125,8 @@ static bool parse_position(const char *text, uint64_t max, uint64_t *value)
 	return *value <= max;
 }
 
-static bool read_number(struct http_request *request, const char *name, uint64_t min, uint64_t max, uint64_t *value, bool *given,
-	enum MHD_Result *result)
+static bool read_number(struct http_request *request, const char *name, uint64_t min, uint64_t max, uint64_t *value,
+	bool *given, enum MHD_Result *result)
 {
 	char text[24];
 	int has = http_argument(request, name, text, sizeof(text));

@@ -12,7 +12,8 @@ enum MHD_Result control_get_webhooks(struct http_request *request)
 {
 	json_t *status = webhooks_status(request->d);
 
-	return status ? http_send_json(request, 200, status) : http_problem(request, 500, "internal_error", "No memory.");
+	return status ? http_send_json(request, 200, status)
+		      : http_problem(request, 500, "internal_error", "No memory.");
 }
 
 enum MHD_Result control_test_webhooks(struct http_request *request)
@@ -22,7 +23,8 @@ enum MHD_Result control_test_webhooks(struct http_request *request)
 	if (!request->d->webhooks)
 		return refuse_off(request);
 	outcome = webhooks_test(request->d);
-	return outcome ? http_send_json(request, 200, outcome) : http_problem(request, 500, "internal_error", "No memory.");
+	return outcome ? http_send_json(request, 200, outcome)
+		       : http_problem(request, 500, "internal_error", "No memory.");
 }
 
 enum MHD_Result control_resume_webhooks(struct http_request *request)

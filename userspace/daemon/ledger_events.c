@@ -29,8 +29,8 @@ int ledger_event_decode(const json_t *json, struct ledger_event *event)
 	json_t *order, *data;
 	const char *type;
 
-	if (json_unpack((json_t *)(uintptr_t)json, "{s:I, s:s, s:I, s:I, s:o, s:o}", "position", &position, "type", &type,
-		    "sale", &sale, "at_ns", &at, "order", &order, "data", &data) < 0 ||
+	if (json_unpack((json_t *)(uintptr_t)json, "{s:I, s:s, s:I, s:I, s:o, s:o}", "position", &position, "type",
+		    &type, "sale", &sale, "at_ns", &at, "order", &order, "data", &data) < 0 ||
 		position < 1 || sale < 1 || sale > UINT32_MAX || at < 0)
 		return -EPROTO;
 	*event = (struct ledger_event){.position = (uint64_t)position,

@@ -80,8 +80,8 @@ static int tell(struct daemon *d, const struct sale *sale, struct sale_told *tol
 {
 	struct pipeline_answer answer;
 	int err = pipeline_ask(d->pipeline,
-		json_pack("{s:s, s:I, s:s}", "op", "sale_event", "sale", (json_int_t)sale->id, "type", names[news]), NULL,
-		NULL, &answer);
+		json_pack("{s:s, s:I, s:s}", "op", "sale_event", "sale", (json_int_t)sale->id, "type", names[news]),
+		NULL, NULL, &answer);
 
 	if (err)
 		return err;
@@ -148,7 +148,8 @@ static uint64_t step(struct daemon *d, bool at_stock)
 		if (told->ended)
 			continue;
 		look(d, &sale, at_stock, status.open, &sight);
-		while (!err && questions < STEP_QUESTIONS && (news = sale_news_next(&sale, &sight, told)) < SALE_NEWS_COUNT) {
+		while (!err && questions < STEP_QUESTIONS &&
+			(news = sale_news_next(&sale, &sight, told)) < SALE_NEWS_COUNT) {
 			questions++;
 			err = tell(d, &sale, told, news);
 		}

@@ -20,7 +20,7 @@ struct sale_told {
 /* How a sale stands. */
 struct sale_sight {
 	uint64_t wall_ns, free, unsettled; /* unsettled: units on their way somewhere */
-	bool stock_counts; /* gate and ledger agree at this moment */
+	bool stock_counts;                 /* gate and ledger agree at this moment */
 };
 
 /* What to tell next of a sale, or SALE_NEWS_COUNT: nothing. No ledger and no clock in here. */

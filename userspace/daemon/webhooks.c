@@ -107,9 +107,11 @@ static int read_document(struct webhooks *w, const char *text)
 		return begin(w);
 	}
 	if (atomic_load(&w->is_gone))
-		log_warn("webhooks: %s answered 410 (gone) before, so nothing is posted: sluice webhook resume", w->shown_url);
+		log_warn("webhooks: %s answered 410 (gone) before, so nothing is posted: sluice webhook resume",
+			w->shown_url);
 	else
-		log_info("webhooks: events are posted to %s, from position %llu of the ledger on; %u sales have some from before",
+		log_info(
+			"webhooks: events are posted to %s, from position %llu of the ledger on; %u sales have some from before",
 			w->shown_url, (unsigned long long)w->table.position, w->table.count);
 	return 0;
 }
@@ -199,7 +201,8 @@ static void give_up(struct webhooks *w, struct webhook_slot *slot, const struct 
 		time_mono_ns() + webhook_backoff_ns(sale->attempts + 1, outcome->retry_after_s, random));
 	if (outcome->failure == WEBHOOK_GONE && !atomic_load(&w->is_gone)) {
 		atomic_store(&w->is_gone, true);
-		log_warn("webhooks: %s answered 410 (gone): nothing is posted until the URL changes, or sluice webhook resume",
+		log_warn(
+			"webhooks: %s answered 410 (gone): nothing is posted until the URL changes, or sluice webhook resume",
 			w->shown_url);
 	}
 	put_back(w, slot);
@@ -400,7 +403,8 @@ static int open_secret(struct webhooks *w, const struct config *config, char *er
 		snprintf(path, sizeof(path), "%s/webhook.secret", config->daemon.state_dir);
 	if (webhook_secret_open(&w->secret, path, error, error_size))
 		return -EINVAL;
-	webhook_sign(&w->secret.keys, "url", 0, config->daemon.webhook_url, strlen(config->daemon.webhook_url), w->fingerprint);
+	webhook_sign(&w->secret.keys, "url", 0, config->daemon.webhook_url, strlen(config->daemon.webhook_url),
+		w->fingerprint);
 	return 0;
 }
 
@@ -410,8 +414,8 @@ static int open_curl(struct webhooks *w, const struct config *config, char *erro
 
 	if (*config->daemon.webhook_ca_file && access(config->daemon.webhook_ca_file, R_OK)) {
 		err = -errno;
-		snprintf(error, error_size, "cannot read %s (daemon.webhook_ca_file): %s", config->daemon.webhook_ca_file,
-			strerror(-err));
+		snprintf(error, error_size, "cannot read %s (daemon.webhook_ca_file): %s",
+			config->daemon.webhook_ca_file, strerror(-err));
 		return err;
 	}
 	if (webhook_post_show_url(config->daemon.webhook_url, w->shown_url, sizeof(w->shown_url))) {

@@ -26,7 +26,7 @@ struct webhooks {
 	struct daemon *d;
 	char shown_url[CONFIG_URL_MAX];
 	char fingerprint[WEBHOOK_SIGNATURE_MAX]; /* of the URL, keyed: another one is another receiver */
-	uint64_t since_ns;                     /* wall: where a ledger begins that has never had webhooks */
+	uint64_t since_ns;                       /* wall: where a ledger begins that has never had webhooks */
 	pthread_t thread;
 	bool is_started;
 	atomic_bool stop;

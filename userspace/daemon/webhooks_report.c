@@ -52,8 +52,8 @@ static json_t *sale_json(struct daemon *d, const struct webhook_sale *sale, bool
 	if (sales_find_id(d->sales, sale->id, &known))
 		known.slug[0] = '\0';
 	return json_pack("{s:s, s:I, s:s, s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "sale", known.slug, "sale_id",
-		(json_int_t)sale->id, "state",
-		state_name(sale, waits, is_gone), "position", (json_int_t)sale->cursor, "oldest_at", time_json(sale->oldest_ns), "lag_seconds",
+		(json_int_t)sale->id, "state", state_name(sale, waits, is_gone), "position", (json_int_t)sale->cursor,
+		"oldest_at", time_json(sale->oldest_ns), "lag_seconds",
 		(json_int_t)(sale->oldest_ns && sale->oldest_ns < wall ? (wall - sale->oldest_ns) / NS_PER_S : 0),
 		"failures", (json_int_t)sale->attempts, "last_status",
 		sale->status ? json_integer(sale->status) : json_null(), "last_failure",
@@ -80,8 +80,9 @@ json_t *webhooks_status(struct daemon *d)
 		state = "starting";
 	else if (atomic_load(&w->is_gone))
 		state = "gone";
-	status = json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "state", state, "url", w->shown_url, "position", (json_int_t)(w->is_loaded ? w->table.position : 0), "delivered",
-		(json_int_t)atomic_load(&w->delivered), "failed", (json_int_t)failed, "sales", sales);
+	status = json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "state", state, "url", w->shown_url, "position",
+		(json_int_t)(w->is_loaded ? w->table.position : 0), "delivered", (json_int_t)atomic_load(&w->delivered),
+		"failed", (json_int_t)failed, "sales", sales);
 	pthread_mutex_unlock(&w->lock);
 	return status;
 }
@@ -172,5 +173,6 @@ void webhooks_render(struct daemon *d, FILE *out)
 		"sluice_webhooks_sales{state=\"failing\"} %llu\n"
 		"# HELP sluice_webhooks_lag_seconds Age of the oldest event that is known and not delivered.\n"
 		"# TYPE sluice_webhooks_lag_seconds gauge\nsluice_webhooks_lag_seconds %.3f\n",
-		outstanding, (unsigned long long)failing, oldest && oldest < wall ? (double)(wall - oldest) / 1e9 : 0.0);
+		outstanding, (unsigned long long)failing,
+		oldest && oldest < wall ? (double)(wall - oldest) / 1e9 : 0.0);
 }

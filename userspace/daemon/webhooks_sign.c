@@ -68,8 +68,8 @@ int webhook_keys_parse(struct webhook_keys *keys, const char *text)
 	return err;
 }
 
-void webhook_sign(const struct webhook_keys *keys, const char *id, uint64_t timestamp_s, const char *body, size_t length,
-	char signature[WEBHOOK_SIGNATURE_MAX])
+void webhook_sign(const struct webhook_keys *keys, const char *id, uint64_t timestamp_s, const char *body,
+	size_t length, char signature[WEBHOOK_SIGNATURE_MAX])
 {
 	char timestamp[32], *to = signature;
 	uint8_t digest[SHA256_DIGEST_SIZE];
@@ -144,7 +144,8 @@ static int open_file(struct webhook_secret *secret, char *error, size_t error_si
 	if (fd < 0) {
 		err = -errno;
 		if (err != -ENOENT)
-			snprintf(error, error_size, "cannot open the webhook secret %s: %s", secret->path, strerror(-err));
+			snprintf(error, error_size, "cannot open the webhook secret %s: %s", secret->path,
+				strerror(-err));
 		return err;
 	}
 	err = read_file(secret, fd, error, error_size);

@@ -28,8 +28,8 @@ struct webhook_keys {
 int webhook_keys_parse(struct webhook_keys *keys, const char *text);
 
 /* The value of the header webhook-signature: HMAC-SHA-256 of "ID.TIMESTAMP.BODY" with each key, base64, in the order of the file. */
-void webhook_sign(const struct webhook_keys *keys, const char *id, uint64_t timestamp_s, const char *body, size_t length,
-	char signature[WEBHOOK_SIGNATURE_MAX]);
+void webhook_sign(const struct webhook_keys *keys, const char *id, uint64_t timestamp_s, const char *body,
+	size_t length, char signature[WEBHOOK_SIGNATURE_MAX]);
 
 /* The file, and what it held when it was read last. */
 struct webhook_secret {

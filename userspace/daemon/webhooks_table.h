@@ -29,12 +29,13 @@ enum webhook_failure {
 
 struct webhook_sale {
 	uint32_t id;
-	uint64_t cursor;    /* all of its events up to this position are delivered */
-	uint64_t read_to;   /* its events up to here are in hand or delivered */
-	uint64_t oldest_ns; /* wall: when the first event happened that is not delivered; about, after a restart 0 until it is read */
-	uint64_t next_ns;   /* mono: not before */
-	unsigned attempts;  /* of the event in hand that failed */
-	int status;         /* of the last attempt: HTTP status, 0 if there was no answer */
+	uint64_t cursor;  /* all of its events up to this position are delivered */
+	uint64_t read_to; /* its events up to here are in hand or delivered */
+	uint64_t
+		oldest_ns; /* wall: when the first event happened that is not delivered; about, after a restart 0 until it is read */
+	uint64_t next_ns;  /* mono: not before */
+	unsigned attempts; /* of the event in hand that failed */
+	int status;        /* of the last attempt: HTTP status, 0 if there was no answer */
 	enum webhook_failure failure;
 	bool has_news;   /* has events behind read_to */
 	bool is_sending; /* taken */
