@@ -37,7 +37,7 @@ fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
-fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
+fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
 	$(filter-out $(addprefix userspace/common/,log answers answers_check token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 

@@ -94,30 +94,18 @@ const struct order_once *control_once(struct http_request *request, struct order
 	return once;
 }
 
-static json_t *once_question(const struct http_request *request, const char *op)
-{
-	return json_pack("{s:s, s:{s:s, s:s}}", "op", op, "once", "key", request->once_key, "fingerprint",
-		request->once_fingerprint);
-}
-
-static enum MHD_Result send_kept(struct http_request *request, const char *text)
+static enum MHD_Result send_kept(struct http_request *request, const json_t *kept)
 {
 	const char *type = NULL, *body, *etag = NULL;
-	json_t *kept = json_loads(text, 0, NULL);
-	enum MHD_Result result;
 	int status;
 
-	if (json_unpack(kept, "{s:i, s?:s, s:s, s?:s}", "status", &status, "type", &type, "body", &body, "etag", &etag) <
-		0) {
-		json_decref(kept);
+	if (json_unpack((json_t *)(uintptr_t)kept, "{s:i, s?:s, s:s, s?:s}", "status", &status, "type", &type, "body",
+		    &body, "etag", &etag) < 0)
 		return http_problem(request, 500, "internal_error", "The answer that was kept cannot be read.");
-	}
 	if (etag)
 		snprintf(request->etag, sizeof(request->etag), "%s", etag);
-	result = http_send_again(request,
+	return http_send_again(request,
 		&(struct http_text){.status = (unsigned)status, .type = type, .text = body, .length = strlen(body)});
-	json_decref(kept);
-	return result;
 }
 
 /* Before the answer goes out. */
@@ -125,8 +113,7 @@ static bool keep_answer(struct http_request *request, const struct http_text *an
 {
 	bool says = (answer->status >= 200 && answer->status < 300) || answer->status == 409 || answer->status == 410;
 	struct pipeline_answer stored;
-	json_t *question, *kept;
-	char *text;
+	json_t *kept;
 
 	if (!says)
 		return true;
@@ -135,13 +122,10 @@ static bool keep_answer(struct http_request *request, const struct http_text *an
 		json_object_set_new(kept, "type", json_string(answer->type));
 	if (kept && *request->etag)
 		json_object_set_new(kept, "etag", json_string(request->etag));
-	text = kept ? json_dumps(kept, JSON_COMPACT) : NULL;
-	json_decref(kept);
-	question = once_question(request, "once_put");
-	if (text)
-		json_object_set_new(question, "answer", json_string(text));
-	free(text);
-	if (pipeline_ask(request->d->pipeline, question, NULL, NULL, &stored)) {
+	if (pipeline_ask(request->d->pipeline,
+		    json_pack("{s:s, s:o, s:{s:s, s:s}}", "op", "once_put", "answer", kept, "once", "key",
+			    request->once_key, "fingerprint", request->once_fingerprint),
+		    NULL, NULL, &stored)) {
 		*result = control_send_writer_error(request, &stored);
 		return false;
 	}
@@ -153,13 +137,16 @@ static enum MHD_Result handle_once(struct http_request *request)
 {
 	struct pipeline_answer known;
 	enum MHD_Result result;
-	const char *text;
+	json_t *kept;
 
-	if (pipeline_ask(request->d->pipeline, once_question(request, "once_get"), NULL, NULL, &known))
+	if (pipeline_ask(request->d->pipeline,
+		    json_pack("{s:s, s:s, s:s}", "op", "once_get", "key", request->once_key, "fingerprint",
+			    request->once_fingerprint),
+		    NULL, NULL, &known))
 		return control_send_writer_error(request, &known);
-	text = json_string_value(json_object_get(known.json, "answer"));
-	if (text) {
-		result = send_kept(request, text);
+	kept = json_object_get(known.json, "answer");
+	if (json_is_object(kept)) {
+		result = send_kept(request, kept);
 	} else {
 		request->keep = keep_answer;
 		result = request->route->handle(request);

@@ -3,12 +3,11 @@
  * what is said here is made of nothing else, so that it is the same when it is said again.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/control.h"
 #include "daemon/http_public.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/order_changes.h"
 #include "daemon/validate.h"
 
@@ -24,7 +23,7 @@ static enum MHD_Result send_result(struct http_request *request, const json_t *a
 {
 	const json_t *result = json_array_get(json_object_get(answer, "results"), 0);
 	const char *word = json_string_value(json_object_get(result, "result"));
-	json_t *order = ledger_order_control_json(request->d, json_object_get(result, "order"));
+	json_t *order = order_facts_control_json(request->d, json_object_get(result, "order"));
 	enum MHD_Result sent;
 
 	if (word && order && (!strcmp(word, "changed") || !strcmp(word, "same")))
@@ -50,26 +49,15 @@ static enum MHD_Result refuse_late(struct http_request *request, const char *id)
 	struct pipeline_answer answer;
 	enum MHD_Result result;
 	struct order_once once;
-	json_t *results;
-	char *text;
 
 	if (!control_once(request, &once))
 		return send_no_unit(request);
-	results = json_pack("{s:[{s:s, s:s, s:n}]}", "results", "id", id, "result", "no_unit", "order");
-	text = results ? json_dumps(results, JSON_COMPACT) : NULL;
-	json_decref(results);
 	pipeline_ask(request->d->pipeline,
-		json_pack("{s:s, s:s, s:{s:s, s:s}}", "op", "once_put", "answer", text ? text : "", "once", "key",
-			once.key, "fingerprint", once.fingerprint),
+		json_pack("{s:s, s:{s:[{s:s, s:s, s:n}]}, s:{s:s, s:s}}", "op", "once_put", "answer", "results", "id",
+			id, "result", "no_unit", "order", "once", "key", once.key, "fingerprint", once.fingerprint),
 		NULL, NULL, &answer);
-	free(text);
-	if (answer.error) {
-		result = control_send_writer_error(request, &answer);
-	} else { /* the first answer under the key, which may be another request's that was as late */
-		results = json_loads(json_string_value(json_object_get(answer.json, "answer")), 0, NULL);
-		result = send_result(request, results);
-		json_decref(results);
-	}
+	/* The first answer under the key, which may be that of another request that was as late. */
+	result = answer.error ? control_send_writer_error(request, &answer) : send_result(request, answer.json);
 	json_decref(answer.json);
 	return result;
 }

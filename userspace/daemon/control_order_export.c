@@ -10,7 +10,7 @@
 
 #include "daemon/control.h"
 #include "daemon/http_stream.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 
 #define PAGE 1000
 /* Attempts at a page while the writer is away for a moment; each waits as long as pipeline_ask does, or this long. */
@@ -67,7 +67,7 @@ static int write_cell(char *to, size_t size, const json_t *value)
 
 static int write_order(struct export *export, const json_t *from)
 {
-	json_t *order = ledger_order_control_json(export->d, from);
+	json_t *order = order_facts_control_json(export->d, from);
 	char *text = export->stream.text;
 	size_t length = 0;
 

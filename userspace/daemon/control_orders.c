@@ -11,7 +11,7 @@
 #include "daemon/control.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 
 #define LIMIT_DEFAULT 100
 #define LIMIT_MAX 1000
@@ -140,7 +140,7 @@ enum MHD_Result control_get_orders(struct http_request *request)
 		return control_send_writer_error(request, &answer);
 	orders = json_array();
 	json_array_foreach(json_object_get(answer.json, "orders"), i, order)
-		json_array_append_new(orders, ledger_order_control_json(request->d, order));
+		json_array_append_new(orders, order_facts_control_json(request->d, order));
 	next = json_incref(json_object_get(answer.json, "next"));
 	json_decref(answer.json);
 	return http_send_json(
@@ -162,7 +162,7 @@ enum MHD_Result control_get_order(struct http_request *request)
 			return http_problem(request, 404, "no_order", "The ledger has no such order.");
 		return control_send_writer_error(request, &answer);
 	}
-	order = ledger_order_control_json(request->d, json_object_get(answer.json, "order"));
+	order = order_facts_control_json(request->d, json_object_get(answer.json, "order"));
 	json_decref(answer.json);
 	return order ? http_send_json(request, 200, order)
 		     : http_problem(request, 500, "internal_error", "The writer's answer cannot be read.");

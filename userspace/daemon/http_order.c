@@ -14,7 +14,7 @@
 
 #include "common/timefmt.h"
 #include "daemon/http_public.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/order_changes.h"
 #include "daemon/pipeline.h"
 
@@ -30,7 +30,7 @@
 /* `order` with the words of the ledger's, as far as they are known here. */
 static json_t *order_json(struct daemon *d, const struct order_view *view)
 {
-	struct ledger_order order = {
+	struct told_order order = {
 		.serial = view->serial,
 		.admitted_ns = view->admission.admitted_wall,
 		.facts = {.state = view->state,
@@ -42,7 +42,7 @@ static json_t *order_json(struct daemon *d, const struct order_view *view)
 		.quantity = view->admission.quantity,
 	};
 	static const char *const only_durable[] = {"seq", "committed_at", "expires_at", "resolved_at"};
-	json_t *json = ledger_order_public_json(d, &order);
+	json_t *json = order_facts_public_json(d, &order);
 	unsigned first = order_is_durable(view->state) ? view->has_times ? 4 : 2 : 0;
 
 	for (unsigned i = first; json && i < sizeof(only_durable) / sizeof(only_durable[0]); i++)
@@ -95,13 +95,13 @@ static enum MHD_Result send_writer_away(struct http_request *request)
 static void on_ledger_answer(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
 	struct http_request *request = arg;
-	struct ledger_order order;
+	struct told_order order;
 
 	request->later_error = answer->error;
 	if (answer->error == -EREMOTEIO && !strcmp(answer->code, "not_found"))
 		request->later_error = -ENOENT;
 	request->later = json_incref(json_object_get(answer->json, "order"));
-	if (request->later && !ledger_order_read(request->later, &order))
+	if (request->later && !order_facts_read(request->later, &order))
 		orders_learn_times(d->orders, order.serial, &order.facts);
 	MHD_resume_connection(request->connection);
 }
@@ -126,7 +126,7 @@ static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial)
 
 static enum MHD_Result answer_from_ledger(struct http_request *request)
 {
-	struct ledger_order order;
+	struct told_order order;
 	struct order_view view;
 
 	/* What the table knows is told, whoever is away: a yes is never taken back. */
@@ -134,9 +134,9 @@ static enum MHD_Result answer_from_ledger(struct http_request *request)
 		return send_order(request, &view);
 	if (request->later_error == -ENOENT)
 		return send_no_order(request);
-	if (request->later_error || ledger_order_read(request->later, &order))
+	if (request->later_error || order_facts_read(request->later, &order))
 		return send_writer_away(request);
-	return http_send_json(request, 200, ledger_order_public_json(request->d, &order));
+	return http_send_json(request, 200, order_facts_public_json(request->d, &order));
 }
 
 /* --- POST ------------------------------------------------------------------------------------------------------------------------------- */
@@ -281,7 +281,7 @@ static enum MHD_Result send_not_durable(struct http_request *request)
 static enum MHD_Result answer_cancelled(struct http_request *request)
 {
 	const char *word = json_string_value(json_object_get(request->later, "result"));
-	struct ledger_order order;
+	struct told_order order;
 
 	if (request->later_error == -EAGAIN)
 		return send_not_durable(request);
@@ -289,12 +289,12 @@ static enum MHD_Result answer_cancelled(struct http_request *request)
 		return send_writer_away(request);
 	if (!strcmp(word, "not_found"))
 		return send_no_order(request);
-	if (ledger_order_read(json_object_get(request->later, "order"), &order))
+	if (order_facts_read(json_object_get(request->later, "order"), &order))
 		return send_writer_away(request);
 	if (strcmp(word, "changed") != 0 && strcmp(word, "same") != 0)
 		return http_problem(
 			request, 409, "order_state", "The order is %s.", order_state_name(order.facts.state));
-	return http_send_json(request, 200, ledger_order_public_json(request->d, &order));
+	return http_send_json(request, 200, order_facts_public_json(request->d, &order));
 }
 
 enum MHD_Result http_order_delete(struct http_request *request)

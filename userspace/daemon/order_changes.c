@@ -15,7 +15,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
 #include "daemon/orders.h"
 #include "daemon/sales.h"
@@ -163,8 +163,8 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 
 	for (unsigned i = 0; i < changes->count; i++) {
 		json_t *json = json_object_get(json_array_get(results, i), "order");
-		struct ledger_order order;
-		bool has_order = told && !ledger_order_read(json, &order) &&
+		struct told_order order;
+		bool has_order = told && !order_facts_read(json, &order) &&
 			order.serial == changes->items[i].change.serial;
 
 		/* What an answer that cannot be read has changed, only the ledger can tell. */
@@ -275,9 +275,9 @@ static void on_due(struct daemon *d, void *arg, const struct pipeline_answer *an
 
 	(void)arg;
 	json_array_foreach(list, i, json) {
-		struct ledger_order order;
+		struct told_order order;
 
-		if (changes && !ledger_order_read(json, &order))
+		if (changes && !order_facts_read(json, &order))
 			changes->items[count++].change =
 				(struct order_change){.serial = order.serial, .action = ORDER_EXPIRE};
 	}

@@ -19,7 +19,7 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/issue.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
@@ -92,8 +92,8 @@ static int rebuild_order(struct pipeline *p, const struct sale *sale, const json
 		.door = SLUICE_DOOR_CALL,
 		.service = SLUICE_MAX_SERVICES};
 	uint64_t ends_s = (sale->ends_ns + NS_PER_S - 1) / NS_PER_S;
-	struct ledger_order order;
-	int err = ledger_order_read(json, &order);
+	struct told_order order;
+	int err = order_facts_read(json, &order);
 
 	if (err || addr_parse(order.source, &admission.source))
 		return -EPROTO;

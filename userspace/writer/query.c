@@ -57,6 +57,8 @@ static const struct operation {
 	{"list_remove", ask_list_remove, false},
 	{"list_page", ask_list_page, false},
 	{"list_clear", ask_list_clear, false},
+	{"once_get", ask_once_get, false},
+	{"once_put", ask_once_put, true},
 };
 
 static const struct operation *find_operation(struct fields *fields)

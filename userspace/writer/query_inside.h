@@ -49,5 +49,7 @@ int ask_list_put(struct question *question);
 int ask_list_remove(struct question *question);
 int ask_list_page(struct question *question);
 int ask_list_clear(struct question *question);
+int ask_once_get(struct question *question);
+int ask_once_put(struct question *question);
 
 #endif

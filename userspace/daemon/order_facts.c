@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Reads the writer's orders and writes those of the API. Pure but for the sale's name; called by the order routes, order_changes.c and recovery.c. */
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,7 +25,7 @@ int order_id_parse(const char *text, uint64_t *serial)
 	return 0;
 }
 
-int ledger_order_read(const json_t *json, struct ledger_order *order)
+int order_facts_read(const json_t *json, struct told_order *order)
 {
 	json_int_t sale, seq, quantity, network, admitted, committed, expires, resolved;
 	const char *id, *state, *buyer;
@@ -64,7 +64,7 @@ static json_t *time_or_null(uint64_t wall_ns)
 	return wall_ns ? json_string(time_format_rfc3339(wall_ns, text)) : json_null();
 }
 
-json_t *ledger_order_public_json(struct daemon *d, const struct ledger_order *order)
+json_t *order_facts_public_json(struct daemon *d, const struct told_order *order)
 {
 	char id[ORDER_ID_DIGITS + 1], admitted[TIME_TEXT_MAX], committed[TIME_TEXT_MAX];
 	struct sale sale;
@@ -78,14 +78,14 @@ json_t *ledger_order_public_json(struct daemon *d, const struct ledger_order *or
 		time_or_null(order->facts.expires_ns), "resolved_at", time_or_null(order->facts.resolved_ns));
 }
 
-json_t *ledger_order_control_json(struct daemon *d, const json_t *from)
+json_t *order_facts_control_json(struct daemon *d, const json_t *from)
 {
-	struct ledger_order order;
+	struct told_order order;
 	json_t *json;
 
-	if (ledger_order_read(from, &order))
+	if (order_facts_read(from, &order))
 		return NULL;
-	json = ledger_order_public_json(d, &order);
+	json = order_facts_public_json(d, &order);
 	if (!json)
 		return NULL;
 	json_object_set_new(json, "resolved_by", *order.resolved_by ? json_string(order.resolved_by) : json_null());
