@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "common/timefmt.h"
-#include "daemon/ledger_order.h"
+#include "daemon/order_facts.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
@@ -144,7 +144,7 @@ json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event)
 	data = json_pack("{s:s, s:I}", "sale", sale.slug, "sale_id", (json_int_t)event->sale);
 	json_object_update(data, (json_t *)(uintptr_t)event->data);
 	if (event->order)
-		json_object_set_new(data, "order", ledger_order_control_json(d, event->order));
+		json_object_set_new(data, "order", order_facts_control_json(d, event->order));
 	return json_pack("{s:s, s:s, s:o}", "type", event->type, "timestamp",
 		time_format_rfc3339(event->at_ns, time_text), "data", data);
 }
