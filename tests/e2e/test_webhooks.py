@@ -8,15 +8,22 @@ import pathlib
 import stat
 import subprocess
 import threading
+import time
 
 import pytest
 
+import jsonschema
 import receiver as receiver_module
-from netns import run, wait_until
+from netns import wait_until
 from receiver import answers, drips, floods, hangs, hangs_up, only_for, receiving, talks_nonsense
-from world import UnixConnection, World
+from test_privileges import ServicesWorld, assert_confined
+from world import UnixConnection, World, seconds_of
 
 PASSWORD = "hunter2-in-the-url"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCUMENT = json.loads((ROOT / "docs/openapi-control.json").read_text(encoding="utf-8"))
+MESSAGE = jsonschema.Draft202012Validator({"components": DOCUMENT["components"], "$ref": "#/components/schemas/message"},
+                                          format_checker=jsonschema.FormatChecker())
 
 
 class HookedWorld(World):
@@ -77,6 +84,8 @@ class HookedWorld(World):
         wait_until(taken, f"the events of {sale.slug}", timeout=40)
         expected = self.events(sale)
         assert [(delivery.position, delivery.type) for delivery in self.receiver.once(sale.slug)] == expected
+        for delivery in self.receiver.once(sale.slug):
+            MESSAGE.validate(delivery.message)
         self.receiver.assert_sound(self.secrets())
         return [kind for _, kind in expected]
 
@@ -354,8 +363,6 @@ def test_retry_after_is_kept(hooked):
     hooked.receiver.behaviour = only_for(sale.slug, answers(503, ("Retry-After", "1800")))
     sale.act("end")
     waiting = wait_until(lambda: (hooked.standing(sale) or {}).get("state") == "waiting" and hooked.standing(sale), "it waits")
-    from world import seconds_of  # pylint: disable=import-outside-toplevel
-    import time  # pylint: disable=import-outside-toplevel
     assert 1700 < seconds_of(waiting["next_attempt_at"]) - time.time() <= 1801
 
 
@@ -542,6 +549,35 @@ def test_a_certificate_is_checked(request, tmp_path):
     wait_until(lambda: world.standing(sale) and world.standing(sale)["last_failure"] == "tls", "another host's certificate is refused")
 
 
+# --- with no more rights than the unit gives -------------------------------------------------------------------------------
+
+def test_the_confined_daemon_looks_names_up_and_connects(request):
+    """As its systemd unit starts it: its own user, no capability, its own seccomp filter and the unit's. The name is looked up by the system's resolver."""
+    world = ServicesWorld()
+    request.addfinalizer(world.close)
+    with receiving(world.shop) as there:
+        world.settings["daemon.webhook_url"] = there.url.replace(receiver_module.HOST, "localhost")
+        world.write_config()
+        world.attach()
+        world.start_writer()
+        world.start_daemon()
+        sale = world.sale(stock=1, opens_in=600)
+        sale.act("end")
+        wait_until(lambda: there.types(sale.slug) == ["sale.ended"], "it is delivered")
+        assert_confined(world.daemon.pid)
+        secret = world.state_dir / "webhook.secret"
+        there.assert_sound(secret.read_text(encoding="ascii").split())
+        assert secret.stat().st_uid == os.stat(f"/proc/{world.daemon.pid}").st_uid != 0
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        # A name that no file has: the resolver asks the network's, which is not there, and says so in its time.
+        world.daemon.terminate()
+        world.settings["daemon.webhook_url"] = "http://shop.invalid/hooks"
+        world.write_config()
+        world.start_daemon()
+        tested = json.loads(world.cli("webhook", "test", "-o", "json", check=False).stdout)
+        assert tested["failure"] in ("resolve", "timeout"), tested
+
+
 # --- the operator's side ---------------------------------------------------------------------------------------------------
 
 def test_a_test_tells_what_became_of_it(hooked):
@@ -666,4 +702,4 @@ def test_nothing_of_this_is_left_after_the_daemon(hooked):
     with Events(hooked, "after=0") as stream:
         hooked.daemon.terminate()
         assert stream.until_end() is not None
-    assert run(["sqlite3", "-readonly", hooked.ledger, "SELECT count(*) FROM documents WHERE name = 'webhook.cursors'"]).stdout.strip() == "1"
+    assert hooked.ledger_query("SELECT count(*) FROM documents WHERE name = 'webhook.cursors'") == [["1"]]

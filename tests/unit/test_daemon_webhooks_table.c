@@ -130,6 +130,22 @@ static void a_sale_that_ran_ahead_of_the_position_is_not_forgotten_before_it(voi
 	assert_int_equal(table.count, 0);
 }
 
+/* The writer looks at so many rows in one question, and none of them may be of this sale. */
+static void a_page_without_events_moves_the_cursor_all_the_same(void **state)
+{
+	struct webhook_sale *sale;
+
+	(void)state;
+	assert_true(webhook_table_note(&table, 7, 50000, 1));
+	sale = webhook_table_take(&table, 0);
+	sale->read_to = 20000;
+	sale->has_news = true;
+	webhook_table_put_back(&table, sale);
+	sale = webhook_table_take(&table, 0);
+	assert_int_equal(sale->cursor, 20000);
+	assert_int_equal(sale->oldest_ns, 1);
+}
+
 static void what_is_kept_comes_back(void **state)
 {
 	static struct webhook_table back;
@@ -292,6 +308,7 @@ int main(void)
 		cmocka_unit_test_setup(sales_have_their_turn, clear),
 		cmocka_unit_test_setup(a_full_table_holds_the_position_and_forgets_nothing, clear),
 		cmocka_unit_test_setup(a_sale_that_ran_ahead_of_the_position_is_not_forgotten_before_it, clear),
+		cmocka_unit_test_setup(a_page_without_events_moves_the_cursor_all_the_same, clear),
 		cmocka_unit_test_setup(what_is_kept_comes_back, clear),
 		cmocka_unit_test_setup(what_was_not_written_by_us_is_not_read, clear),
 		cmocka_unit_test_setup(nothing_is_lost_and_order_is_kept_through_failures_and_crashes, clear),
