@@ -60,9 +60,9 @@ static void a_sale_that_fails_waits_and_the_others_do_not(void **state)
 	sale = webhook_table_take(&table, 10 * S);
 	assert_int_equal(sale->id, 7);
 	assert_int_equal(sale->cursor, 0);
-	sale->read_to = 1;
-	sale->has_news = false;
-	webhook_table_failed(sale, WEBHOOK_SERVER, 503, 30 * S);
+	assert_int_equal(webhook_table_limit(sale, 16), 1);
+	webhook_table_read(&table, sale, 1, 1, 1);
+	webhook_table_failed(sale, 1, WEBHOOK_SERVER, 503, 30 * S);
 	webhook_table_put_back(&table, sale);
 	sale = webhook_table_take(&table, 10 * S);
 	assert_int_equal(sale->id, 8);
@@ -103,8 +103,7 @@ static void a_full_table_holds_the_position_and_forgets_nothing(void **state)
 	assert_int_equal(table.position, WEBHOOK_SALES_MAX);
 	assert_true(webhook_table_note(&table, 3, 1500, 1)); /* of one that is there */
 	sale = webhook_table_take(&table, 0);
-	sale->read_to = sale->id;
-	sale->has_news = false;
+	webhook_table_read(&table, sale, 1, sale->id, sale->id);
 	webhook_table_put_back(&table, sale);
 	assert_int_equal(table.count, WEBHOOK_SALES_MAX - 1);
 	assert_true(webhook_table_note(&table, 5000, 2000, 1));
@@ -118,8 +117,8 @@ static void a_sale_that_ran_ahead_of_the_position_is_not_forgotten_before_it(voi
 	(void)state;
 	assert_true(webhook_table_note(&table, 7, 1, 1));
 	sale = webhook_table_take(&table, 0);
-	sale->read_to = 5; /* its page had events that the reader has not seen yet */
-	sale->has_news = false;
+	webhook_table_drop(sale);                  /* as after a failure: nobody has counted */
+	webhook_table_read(&table, sale, 2, 5, 5); /* its page had events that the reader has not seen yet */
 	webhook_table_delivered(sale, 5);
 	webhook_table_put_back(&table, sale);
 	webhook_table_sweep(&table, 3);
@@ -138,12 +137,44 @@ static void a_page_without_events_moves_the_cursor_all_the_same(void **state)
 	(void)state;
 	assert_true(webhook_table_note(&table, 7, 50000, 1));
 	sale = webhook_table_take(&table, 0);
-	sale->read_to = 20000;
-	sale->has_news = true;
+	webhook_table_read(&table, sale, 0, 0, 20000);
 	webhook_table_put_back(&table, sale);
 	sale = webhook_table_take(&table, 0);
 	assert_int_equal(sale->cursor, 20000);
 	assert_int_equal(sale->oldest_ns, 1);
+}
+
+/* Beyond the last event of a quiet sale there may be a million of a busy one. */
+static void no_more_is_read_than_was_counted(void **state)
+{
+	struct webhook_sale *sale;
+
+	(void)state;
+	for (uint64_t position = 1; position <= 5; position++)
+		assert_true(webhook_table_note(&table, 7, position * 1000, 1));
+	sale = webhook_table_take(&table, 0);
+	assert_int_equal(webhook_table_limit(sale, 2), 2);
+	assert_int_equal(webhook_table_limit(sale, 16), 5);
+	webhook_table_read(&table, sale, 5, 5000, 5000);
+	assert_true(webhook_table_note(&table, 7, 6000, 1));
+	webhook_table_delivered(sale, 1000);
+	webhook_table_failed(sale, 2000, WEBHOOK_TIMEOUT, 0, 0);
+	webhook_table_put_back(&table, sale);
+	sale = webhook_table_take(&table, 0);
+	assert_int_equal(sale->cursor, 1999); /* the next row is the one that failed */
+	assert_int_equal(webhook_table_limit(sale, 16), 1);
+	webhook_table_read(&table, sale, 1, 2000, 2000);
+	webhook_table_delivered(sale, 2000);
+	webhook_table_put_back(&table, sale);
+	sale = webhook_table_take(&table, 0);
+	assert_int_equal(webhook_table_limit(sale, 16), 16); /* nobody knows how many */
+	webhook_table_read(&table, sale, 4, 6000, 6500);
+	webhook_table_delivered(sale, 6000);
+	webhook_table_put_back(&table, sale);
+	assert_null(webhook_table_take(&table, 0));
+	assert_true(webhook_table_note(&table, 7, 7000, 1));
+	sale = webhook_table_take(&table, 0);
+	assert_int_equal(webhook_table_limit(sale, 16), 1);
 }
 
 static void what_is_kept_comes_back(void **state)
@@ -187,6 +218,7 @@ static void what_was_not_written_by_us_is_not_read(void **state)
 #define SALES 5
 #define EVENTS 2000
 #define PAGE 4
+#define LOOK 9
 
 /* The event at position i+1, and how often it was delivered. */
 static struct {
@@ -197,22 +229,20 @@ static unsigned written;
 static uint64_t last_delivered[SALES + 1]; /* by sale */
 static json_t *kept;
 
-/* As webhooks.c reads: a short page of one sale. */
+/* As webhooks.c reads: a short page of one sale. As the writer answers: it looks at LOOK rows and no more. */
 static unsigned read_page(struct webhook_sale *sale, uint64_t *positions)
 {
-	unsigned count = 0;
+	unsigned count = 0, limit = webhook_table_limit(sale, PAGE);
+	uint64_t next = sale->cursor;
 
-	sale->has_news = false;
-	for (uint64_t position = sale->cursor + 1; position <= written; position++) {
-		if (ledger[position - 1].sale != sale->id)
-			continue;
-		if (count == PAGE) {
-			sale->has_news = true;
-			break;
-		}
-		positions[count++] = position;
-		sale->read_to = position;
+	assert_true(limit);
+	for (uint64_t position = next + 1; position <= written && count < limit && position <= sale->cursor + LOOK;
+		position++) {
+		if (ledger[position - 1].sale == sale->id)
+			positions[count++] = position;
+		next = position;
 	}
+	webhook_table_read(&table, sale, count, count ? positions[count - 1] : 0, next);
 	return count;
 }
 
@@ -241,7 +271,7 @@ static void deliver_some(uint64_t now)
 		if (random() % 4 == 0) {
 			/* It may have been delivered all the same. */
 			ledger[positions[i] - 1].delivered += random() % 2;
-			webhook_table_failed(sale, WEBHOOK_TIMEOUT, 0, now + (uint64_t)random() % 10);
+			webhook_table_failed(sale, positions[i], WEBHOOK_TIMEOUT, 0, now + (uint64_t)random() % 10);
 			break;
 		}
 		for (uint64_t before = 1; before < positions[i]; before++)
@@ -309,6 +339,7 @@ int main(void)
 		cmocka_unit_test_setup(a_full_table_holds_the_position_and_forgets_nothing, clear),
 		cmocka_unit_test_setup(a_sale_that_ran_ahead_of_the_position_is_not_forgotten_before_it, clear),
 		cmocka_unit_test_setup(a_page_without_events_moves_the_cursor_all_the_same, clear),
+		cmocka_unit_test_setup(no_more_is_read_than_was_counted, clear),
 		cmocka_unit_test_setup(what_is_kept_comes_back, clear),
 		cmocka_unit_test_setup(what_was_not_written_by_us_is_not_read, clear),
 		cmocka_unit_test_setup(nothing_is_lost_and_order_is_kept_through_failures_and_crashes, clear),

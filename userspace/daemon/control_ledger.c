@@ -11,13 +11,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/timefmt.h"
 #include "daemon/control.h"
 #include "daemon/http_stream.h"
 #include "daemon/ledger_events.h"
 #include "daemon/sales.h"
 
 #define READERS_MAX 16
-#define PAGE_LIMIT 50
+#define PAGE_LIMIT 100
+/* All readers together ask no more often: who reads a million events over must not take the writer's and the pipeline's time from orders. */
+#define TURN_NS 10000000ULL
 #define LIMIT_MAX 1000000000ULL
 #define RETRY_READERS_S 5
 /* At the end of the ledger: so many looks, and then a word that the connection is alive. */
@@ -57,11 +60,25 @@ static int write_event(struct ledger_stream *ledger, const json_t *json)
 	return length < (int)sizeof(ledger->stream.text) ? length : -1;
 }
 
+static void wait_for_turn(void)
+{
+	static atomic_ullong free_ns; /* mono: from then on nobody has a turn yet */
+	unsigned long long from = atomic_load(&free_ns), turn;
+	uint64_t now = time_mono_ns();
+
+	do
+		turn = from > now ? from : now;
+	while (!atomic_compare_exchange_weak(&free_ns, &from, turn + TURN_NS));
+	if (turn > now) /* 16 turns at the most */
+		nanosleep(&(struct timespec){.tv_nsec = (long)(turn - now)}, NULL);
+}
+
 /* True if there is a page with something in it. While the writer is away there is none, and the reader waits. */
 static bool read_page(struct ledger_stream *ledger)
 {
 	struct ledger_page page;
 
+	wait_for_turn();
 	if (ledger_events_read(ledger->d, ledger->sale, ledger->after, PAGE_LIMIT, &page))
 		return false;
 	json_decref(ledger->events);

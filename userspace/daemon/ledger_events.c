@@ -43,7 +43,7 @@ int ledger_event_decode(const json_t *json, struct ledger_event *event)
 }
 
 /* Every element can be decoded, and they are in order. */
-static int check_page(const json_t *events, uint64_t after, uint64_t next)
+static int check_page(const json_t *events, uint64_t after, uint64_t next, uint64_t *end)
 {
 	struct ledger_event event;
 	uint64_t last = after;
@@ -59,6 +59,7 @@ static int check_page(const json_t *events, uint64_t after, uint64_t next)
 		return -EPROTO;
 	if (last > after)
 		note_position(last);
+	*end = last;
 	return 0;
 }
 
@@ -76,7 +77,7 @@ int ledger_events_read(struct daemon *d, uint32_t sale, uint64_t after, unsigned
 	if (err)
 		return err;
 	if (json_unpack(answer.json, "{s:o, s:I, s:b}", "events", &events, "next", &next, "more", &more) < 0 ||
-		!json_is_array(events) || next < 0 || check_page(events, after, (uint64_t)next)) {
+		!json_is_array(events) || next < 0 || check_page(events, after, (uint64_t)next, &page->last)) {
 		err = -EPROTO;
 	} else {
 		page->events = json_incref(events);

@@ -21,6 +21,7 @@ struct ledger_event {
 
 struct ledger_page {
 	json_t *events; /* an array; the caller releases it */
+	uint64_t last;  /* position of the last one, `after` if there is none */
 	uint64_t next;  /* cursor to read on from: the last position that was looked at */
 	bool more;      /* there is something behind it */
 };

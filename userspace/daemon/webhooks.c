@@ -188,6 +188,15 @@ static void put_back(struct webhooks *w, struct webhook_slot *slot)
 	release(slot);
 }
 
+/* The event in hand; every one of a page was looked at when it was read. */
+static struct ledger_event event_of(const struct webhook_slot *slot)
+{
+	struct ledger_event event = {0};
+
+	ledger_event_decode(json_array_get(slot->events, slot->at), &event);
+	return event;
+}
+
 static void give_up(struct webhooks *w, struct webhook_slot *slot, const struct webhook_outcome *outcome)
 {
 	struct webhook_sale *sale;
@@ -197,7 +206,7 @@ static void give_up(struct webhooks *w, struct webhook_slot *slot, const struct 
 		random = UINT32_MAX;
 	pthread_mutex_lock(&w->lock);
 	sale = webhook_table_find(&w->table, slot->sale);
-	webhook_table_failed(sale, outcome->failure, outcome->status,
+	webhook_table_failed(sale, event_of(slot).position, outcome->failure, outcome->status,
 		time_mono_ns() + webhook_backoff_ns(sale->attempts + 1, outcome->retry_after_s, random));
 	if (outcome->failure == WEBHOOK_GONE && !atomic_load(&w->is_gone)) {
 		atomic_store(&w->is_gone, true);
@@ -213,13 +222,11 @@ static void give_up(struct webhooks *w, struct webhook_slot *slot, const struct 
 /* Posts the event in hand. Returns 0 or negative errno. */
 static int send_event(struct webhooks *w, struct webhook_slot *slot)
 {
+	struct ledger_event event = event_of(slot);
 	char id[WEBHOOK_ID_MAX];
-	struct ledger_event event;
 	json_t *message;
-	int err = ledger_event_decode(json_array_get(slot->events, slot->at), &event);
+	int err;
 
-	if (err)
-		return err;
 	snprintf(id, sizeof(id), "evt_%u_%llu", event.sale, (unsigned long long)event.position);
 	message = ledger_event_message(w->d, &event);
 	pthread_mutex_lock(&w->lock);
@@ -244,12 +251,8 @@ static void go_on(struct webhooks *w, struct webhook_slot *slot)
 		return;
 	}
 	pthread_mutex_lock(&w->lock);
-	if (slot->at < json_array_size(slot->events)) { /* another sale was told that the receiver is gone */
-		struct webhook_sale *sale = webhook_table_find(&w->table, slot->sale);
-
-		sale->read_to = sale->cursor;
-		sale->has_news = true;
-	}
+	if (slot->at < json_array_size(slot->events)) /* another sale was told that the receiver is gone */
+		webhook_table_drop(webhook_table_find(&w->table, slot->sale));
 	put_back(w, slot);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -258,7 +261,6 @@ static void finish(struct webhooks *w, struct webhook_slot *slot, CURLcode code)
 {
 	struct webhook_outcome outcome;
 	struct webhook_sale *sale;
-	struct ledger_event event;
 
 	webhook_post_read(&slot->post, code, &outcome);
 	if (outcome.failure) {
@@ -268,8 +270,7 @@ static void finish(struct webhooks *w, struct webhook_slot *slot, CURLcode code)
 	atomic_fetch_add(&w->delivered, 1);
 	pthread_mutex_lock(&w->lock);
 	sale = webhook_table_find(&w->table, slot->sale);
-	if (!ledger_event_decode(json_array_get(slot->events, slot->at), &event))
-		webhook_table_delivered(sale, event.position);
+	webhook_table_delivered(sale, event_of(slot).position);
 	sale->status = outcome.status;
 	w->is_dirty = true;
 	pthread_mutex_unlock(&w->lock);
@@ -300,7 +301,8 @@ static bool fill_slot(struct webhooks *w, struct webhook_slot *slot, uint64_t no
 {
 	struct webhook_sale *sale;
 	struct ledger_page page;
-	uint64_t cursor;
+	unsigned limit = 0;
+	uint64_t cursor = 0;
 	int err;
 
 	pthread_mutex_lock(&w->lock);
@@ -308,21 +310,21 @@ static bool fill_slot(struct webhooks *w, struct webhook_slot *slot, uint64_t no
 	if (sale) {
 		slot->sale = sale->id;
 		cursor = sale->cursor;
+		limit = webhook_table_limit(sale, PAGE_LIMIT);
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (!sale)
 		return false;
-	err = ledger_events_read(w->d, slot->sale, cursor, PAGE_LIMIT, &page);
+	err = ledger_events_read(w->d, slot->sale, cursor, limit, &page);
 	pthread_mutex_lock(&w->lock);
 	sale = webhook_table_find(&w->table, slot->sale);
 	if (err) {
 		w->away_ns = now + AWAY_NS;
 		put_back(w, slot);
 	} else {
-		sale->read_to = page.next;
-		sale->has_news = page.more;
 		slot->events = page.events;
 		slot->at = 0;
+		webhook_table_read(&w->table, sale, (unsigned)json_array_size(page.events), page.last, page.next);
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (err)

@@ -70,12 +70,15 @@ bool webhook_table_note(struct webhook_table *table, uint32_t id, uint64_t posit
 {
 	struct webhook_sale *sale = webhook_table_find(table, id);
 
-	if (!sale)
+	if (!sale) {
 		sale = add(table, id, table->position);
-	if (!sale)
-		return false;
+		if (!sale)
+			return false;
+		sale->is_counted = true; /* what is behind the position, this function will be told */
+	}
 	if (position > sale->read_to) {
 		sale->has_news = true;
+		sale->known += sale->is_counted;
 		if (!sale->oldest_ns)
 			sale->oldest_ns = at_ns;
 	}
@@ -117,6 +120,28 @@ struct webhook_sale *webhook_table_take(struct webhook_table *table, uint64_t no
 	return NULL;
 }
 
+unsigned webhook_table_limit(const struct webhook_sale *sale, unsigned most)
+{
+	if (sale->attempts)
+		return 1;
+	return sale->is_counted && sale->known < most ? sale->known : most;
+}
+
+void webhook_table_read(
+	const struct webhook_table *table, struct webhook_sale *sale, unsigned count, uint64_t last, uint64_t next)
+{
+	if (sale->is_counted && count && count <= sale->known) {
+		sale->read_to = last;
+		sale->known -= count;
+		sale->has_news = sale->known;
+		return;
+	}
+	sale->read_to = next;
+	sale->known = 0;
+	sale->is_counted = next >= table->position; /* there is nothing between that has not been read */
+	sale->has_news = !sale->is_counted;
+}
+
 void webhook_table_delivered(struct webhook_sale *sale, uint64_t position)
 {
 	sale->cursor = position;
@@ -124,13 +149,22 @@ void webhook_table_delivered(struct webhook_sale *sale, uint64_t position)
 	sale->failure = WEBHOOK_DELIVERED;
 }
 
-void webhook_table_failed(struct webhook_sale *sale, enum webhook_failure failure, int status, uint64_t next_ns)
+void webhook_table_failed(
+	struct webhook_sale *sale, uint64_t position, enum webhook_failure failure, int status, uint64_t next_ns)
 {
 	sale->attempts++;
 	sale->failure = failure;
 	sale->status = status;
 	sale->next_ns = next_ns;
+	sale->cursor = position - 1; /* so that it is found again at once */
+	webhook_table_drop(sale);
+}
+
+void webhook_table_drop(struct webhook_sale *sale)
+{
 	sale->read_to = sale->cursor;
+	sale->known = 0;
+	sale->is_counted = false;
 	sale->has_news = true;
 }
 

@@ -37,6 +37,8 @@ struct webhook_sale {
 	unsigned attempts; /* of the event in hand that failed */
 	int status;        /* of the last attempt: HTTP status, 0 if there was no answer */
 	enum webhook_failure failure;
+	unsigned known; /* if is_counted: how many events there are behind read_to, as far as the table's position */
+	bool is_counted;
 	bool has_news;   /* has events behind read_to */
 	bool is_sending; /* taken */
 };
@@ -64,10 +66,22 @@ bool webhook_table_note(struct webhook_table *table, uint32_t id, uint64_t posit
 void webhook_table_sweep(struct webhook_table *table, uint64_t position);
 /* A sale whose time has come; each in its turn. It is taken (is_sending) until it is put back. NULL if there is none. */
 struct webhook_sale *webhook_table_take(struct webhook_table *table, uint64_t now_ns);
+/* How many events to read of a sale that was taken. To look for one more than there is would cost the writer a look at everything behind it, so it is
+ * as many as were counted, and one where one has failed; else `most`.
+ */
+unsigned webhook_table_limit(const struct webhook_sale *sale, unsigned most);
+/* That many were read with webhook_table_limit, the last one at `last`; the writer has looked at everything up to `next`. */
+void webhook_table_read(
+	const struct webhook_table *table, struct webhook_sale *sale, unsigned count, uint64_t last, uint64_t next);
 /* The event at `position` is delivered. */
 void webhook_table_delivered(struct webhook_sale *sale, uint64_t position);
-/* The event in hand is not. All that was in hand of the sale will be read again, not before `next_ns`. */
-void webhook_table_failed(struct webhook_sale *sale, enum webhook_failure failure, int status, uint64_t next_ns);
+/* The event at `position`, the first that is not delivered, is not delivered now either. It and what was in hand behind it will be read again, not before
+ * `next_ns`.
+ */
+void webhook_table_failed(
+	struct webhook_sale *sale, uint64_t position, enum webhook_failure failure, int status, uint64_t next_ns);
+/* What was in hand of the sale is not in hand any more. */
+void webhook_table_drop(struct webhook_sale *sale);
 /* Gives a sale back, of which all that was read is delivered (after a failure nothing is in hand any more). Without news it is forgotten, as soon
  * as the table's position says the same.
  */
