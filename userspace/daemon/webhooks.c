@@ -31,6 +31,8 @@
 #define SCAN_BUSY_NS (50 * MS)
 #define SCAN_FULL_NS (1000 * MS)
 #define AWAY_NS (500 * MS)
+/* A page of a sale for which the writer had to look at so many rows, most of them of others: the next one waits for SCAN_BUSY_NS. */
+#define ROWS_DEAR 1000
 #define SAVE_NS (1000 * MS)
 #define SECRET_NS (1000 * MS)
 
@@ -324,13 +326,15 @@ static bool fill_slot(struct webhooks *w, struct webhook_slot *slot, uint64_t no
 	} else {
 		slot->events = page.events;
 		slot->at = 0;
+		if (page.next > cursor + ROWS_DEAR)
+			w->away_ns = now + SCAN_BUSY_NS;
 		webhook_table_read(&w->table, sale, (unsigned)json_array_size(page.events), page.last, page.next);
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (err)
 		return false;
 	go_on(w, slot);
-	return true;
+	return now >= w->away_ns;
 }
 
 static void fill_slots(struct webhooks *w, uint64_t now)
