@@ -76,6 +76,23 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.connections = set()
+
+    def process_request(self, request, client_address):
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self):
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request, client_address):
         """The other side may go away in the middle of what we say: that is what some tests are about."""
 
@@ -120,11 +137,12 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
-        """Nobody listens any more, and connections that are open end with what is in work on them."""
+        """What a crash looks like: nobody listens any more, and open connections end."""
         self.release.set()
         if self.server:
             self.server.shutdown()
             self.server.server_close()
+            self.server.hang_up()
             self.server = None
 
     # --- what came ------------------------------------------------------------------------------------------------------

@@ -16,13 +16,26 @@
 #define ANSWER_MAX (64u << 10)
 #define KEEPALIVE_S 30L
 
-static size_t count_bytes(char *bytes, size_t size, size_t count, void *arg)
+static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
 {
 	struct webhook_post *post = arg;
 
 	(void)bytes;
 	post->received += size * count;
 	return post->received <= ANSWER_MAX ? size * count : 0;
+}
+
+/* A line of a head at a time; 100 (Continue) has one too, before that of the answer. */
+static size_t on_head(char *line, size_t size, size_t count, void *arg)
+{
+	struct webhook_post *post = arg;
+	size_t length = size * count;
+
+	if (length >= 5 && !memcmp(line, "HTTP/", 5))
+		post->has_head = false;
+	else if (length && (line[0] == '\r' || line[0] == '\n'))
+		post->has_head = true;
+	return on_body(line, size, count, arg);
 }
 
 int webhook_post_open(struct webhook_post *post, const struct config *config)
@@ -47,9 +60,9 @@ int webhook_post_open(struct webhook_post *post, const struct config *config)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice/" SLUICE_VERSION);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, count_bytes);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, post);
-	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, count_bytes);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, post);
 	if (*config->daemon.webhook_ca_file)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, config->daemon.webhook_ca_file);
@@ -96,6 +109,7 @@ int webhook_post_prepare(
 	forget_message(post);
 	post->body = body;
 	post->received = 0;
+	post->has_head = false;
 	post->error[0] = '\0';
 	if (!body)
 		return -ENOMEM;
@@ -136,11 +150,15 @@ void webhook_post_read(struct webhook_post *post, CURLcode code, struct webhook_
 	curl_off_t retry_after = 0;
 	long status = 0;
 
-	curl_easy_getinfo(post->easy, CURLINFO_RESPONSE_CODE, &status);
-	curl_easy_getinfo(post->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	if (post->has_head) {
+		curl_easy_getinfo(post->easy, CURLINFO_RESPONSE_CODE, &status);
+		curl_easy_getinfo(post->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	}
 	*outcome = (struct webhook_outcome){
 		.status = (int)status, .retry_after_s = retry_after > 0 ? (uint64_t)retry_after : 0};
-	if (status >= 200 && status < 300)
+	if (!post->has_head)
+		outcome->failure = code ? failure_of_code(code) : WEBHOOK_BROKEN;
+	else if (status >= 200 && status < 300)
 		outcome->failure = WEBHOOK_DELIVERED;
 	else if (status >= 300 && status < 400)
 		outcome->failure = WEBHOOK_REDIRECT;
@@ -151,7 +169,7 @@ void webhook_post_read(struct webhook_post *post, CURLcode code, struct webhook_
 	else if (status >= 500 && status < 600)
 		outcome->failure = WEBHOOK_SERVER;
 	else
-		outcome->failure = code ? failure_of_code(code) : WEBHOOK_BROKEN;
+		outcome->failure = WEBHOOK_BROKEN;
 	forget_message(post);
 }
 

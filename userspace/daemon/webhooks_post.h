@@ -4,6 +4,7 @@
 #define SLUICE_DAEMON_WEBHOOKS_POST_H
 
 #include <curl/curl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,11 +19,12 @@ struct webhook_post {
 	struct curl_slist *headers;
 	char *body;
 	size_t received;             /* bytes of the answer, head and body; they are not kept */
+	bool has_head;               /* the whole of it */
 	char error[CURL_ERROR_SIZE]; /* what went wrong, in curl's words */
 };
 
 struct webhook_outcome {
-	enum webhook_failure failure; /* WEBHOOK_DELIVERED: any 2xx, whatever became of the rest of the answer */
+	enum webhook_failure failure; /* WEBHOOK_DELIVERED: a whole head with any 2xx, whatever became of the body */
 	int status;                   /* 0 without an answer */
 	uint64_t retry_after_s;       /* 0 if it did not say */
 };
