@@ -7,6 +7,7 @@
  * ledger about once a second and at the end; after a crash what was delivered since then is delivered again under the same id.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -418,7 +419,7 @@ static int open_curl(struct webhooks *w, const struct config *config, char *erro
 {
 	int err = 0;
 
-	if (*config->daemon.webhook_ca_file && access(config->daemon.webhook_ca_file, R_OK)) {
+	if (*config->daemon.webhook_ca_file && faccessat(AT_FDCWD, config->daemon.webhook_ca_file, R_OK, AT_EACCESS)) {
 		err = -errno;
 		snprintf(error, error_size, "cannot read %s (daemon.webhook_ca_file): %s",
 			config->daemon.webhook_ca_file, strerror(-err));
