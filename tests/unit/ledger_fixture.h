@@ -3,7 +3,7 @@
  *
  * Most tests say what every store must do. They are run against the store that SLUICE_TEST_STORE names (one of
  * fixture_backends; "sqlite" if it is not set) and look at it through its operations only: test_writer_store, _orders,
- * _events, _once, _keep and _query. What concerns the file of the SQLite store (test_writer_ledger, _faults, _server) also
+ * _events, _once, _keep and _query. What concerns the file of the SQLite store (test_writer_ledger, _faults, _faults_life, _server) also
  * uses fixture_sql and fixture->path, and always has that store.
  */
 #ifndef SLUICE_TESTS_LEDGER_FIXTURE_H

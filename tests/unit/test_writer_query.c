@@ -297,6 +297,51 @@ static void documents_and_entries_are_kept_for_the_daemon(void **state)
 		"{\"count\":1,\"more\":false}");
 }
 
+/* The memory of jansson, in which answers are made: the nth allocation from now fails, and all behind it. */
+static unsigned allocations_left;
+
+static void *allocate_some(size_t size)
+{
+	if (!allocations_left)
+		return NULL;
+	allocations_left--;
+	return malloc(size);
+}
+
+static void memory_that_runs_out_at_any_point_changes_all_or_nothing(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const char *const questions[] = {
+		CHANGES(CHANGE("1", "confirm", "shop") "," CHANGE("2", "cancel", "buyer")),
+		"{\"op\":\"orders_change\",\"changes\":[" CHANGE(
+			"3", "confirm", "shop") "],\"once\":{\"key\":\"k\",\"fingerprint\":\"f\"}}",
+		"{\"op\":\"stock_move\",\"sale\":1,\"delta\":5,\"key\":\"m\"}"};
+	static const int64_t sums[][3] = {{10, 3, 0}, {10, 1, 1}, {10, 0, 2}, {15, 0, 2}};
+
+	json_decref(ask(fixture, SALE_PUT));
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 3), 0);
+	for (unsigned i = 0; i < sizeof(questions) / sizeof(*questions); i++) {
+		enum wire_type type = WIRE_ERROR;
+		unsigned failures = 0;
+
+		for (; type == WIRE_ERROR; failures++) {
+			char *text = NULL;
+
+			fixture_expect_sums(fixture, 1, sums[i][0], sums[i][1], sums[i][2], 3);
+			assert_true(failures < 1000);
+			allocations_left = failures;
+			json_set_alloc_funcs(allocate_some, free);
+			type = writer_query_answer(fixture->store, questions[i], strlen(questions[i]), NOW_NS, &text);
+			json_set_alloc_funcs(malloc, free);
+			assert_true(type == WIRE_ERROR || text);
+			free(text);
+		}
+		assert_true(failures > 20);
+		fixture_expect_sums(fixture, 1, sums[i + 1][0], sums[i + 1][1], sums[i + 1][2], 3);
+	}
+	fixture_audit(fixture);
+}
+
 static void orders_come_in_pages(void **state)
 {
 	char question[128];
@@ -519,6 +564,7 @@ int main(void)
 		TEST(a_stock_move_answers_the_new_sum),
 		TEST(an_order_is_answered_in_full),
 		TEST(orders_come_in_pages),
+		TEST(memory_that_runs_out_at_any_point_changes_all_or_nothing),
 		TEST(changes_are_answered_in_their_order),
 		TEST(a_refund_says_what_becomes_of_the_units),
 		TEST(a_question_with_one_wrong_change_changes_nothing),

@@ -15,8 +15,8 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
-#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
+#include "daemon/order_facts.h"
 #include "daemon/orders.h"
 #include "daemon/sales.h"
 

@@ -19,8 +19,8 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/issue.h"
-#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
+#include "daemon/order_facts.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
 
