@@ -58,10 +58,12 @@ static char *document_text(struct webhooks *w)
 	return text;
 }
 
-static void save(struct webhooks *w)
+/* Returns false if there is something that could not be written. */
+static bool save(struct webhooks *w)
 {
 	char *text = NULL;
-	json_t *answer = NULL;
+	bool is_written;
+	json_t *answer;
 
 	pthread_mutex_lock(&w->lock);
 	if (w->is_loaded && w->is_dirty) {
@@ -70,15 +72,17 @@ static void save(struct webhooks *w)
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (!text)
-		return;
+		return true;
 	answer = ask(w, json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", DOCUMENT, "value", text));
-	if (!answer) { /* later; until then it is only that more is sent twice after a crash */
+	is_written = answer;
+	if (!is_written) { /* later; until then it is only that more is sent twice after a crash */
 		pthread_mutex_lock(&w->lock);
 		w->is_dirty = true;
 		pthread_mutex_unlock(&w->lock);
 	}
 	json_decref(answer);
 	free(text);
+	return is_written;
 }
 
 /* A ledger that never had webhooks: what happens from this daemon's start on is delivered, not what its sales have seen in the years before. */
@@ -390,7 +394,7 @@ static void *webhooks_run(void *arg)
 	while (!atomic_load(&w->stop) && !load(w))
 		curl_multi_poll(w->multi, NULL, 0, STEP_MS, NULL);
 	/* Where it begins must be known before anything goes out: a crash must not make it begin later. */
-	for (save(w); !atomic_load(&w->stop) && w->is_dirty; save(w))
+	while (!save(w) && !atomic_load(&w->stop))
 		curl_multi_poll(w->multi, NULL, 0, STEP_MS, NULL);
 	while (!atomic_load(&w->stop)) {
 		step(w);
