@@ -25,9 +25,9 @@ pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
 pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
 LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
-LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd) -lm
+LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd libcurl nettle) -lm
 LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3 libpq)
-LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libpq libmicrohttpd cmocka)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libpq libmicrohttpd nettle cmocka)
 
 BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
 SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)

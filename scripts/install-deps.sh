@@ -39,6 +39,7 @@ build  libpq-dev          mod:libpq
 build  libjansson-dev     mod:jansson
 build  libconfig-dev      mod:libconfig
 build  libcurl4-openssl-dev mod:libcurl
+build  nettle-dev         mod:nettle
 test   libcmocka-dev      mod:cmocka
 test   python3            file:/usr/bin/python3
 test   python3-pytest     py:pytest

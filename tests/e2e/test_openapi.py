@@ -38,7 +38,7 @@ def check(name, schema, value):
 
 @pytest.fixture(scope="module")
 def world():
-    with World({"limits.source": {"rate": 0.0, "burst": 1}}) as shop:
+    with World({"limits.source": {"rate": 0.0, "burst": 1}, "daemon.webhook_url": "http://127.0.0.1:9/nobody"}) as shop:
         yield shop
 
 
@@ -172,7 +172,7 @@ CONTROL = [(method, path, operation) for method, path, operation in operations("
 @pytest.mark.parametrize("method, path, operation", CONTROL, ids=[operation["operationId"] for _, _, operation in CONTROL])
 def test_the_control_api_answers_its_examples_as_described(world, prepared, method, path, operation):
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
-        pytest.skip("a stream that does not end; tests/e2e/test_operator.py reads it")
+        pytest.skip("a stream that does not end; tests/e2e/test_operator.py and test_webhooks.py read them")
     values = {**prepared.values, **prepared.fresh(operation["operationId"])}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     reply = world.control(method.upper(), url_of(path, operation, values), content.get("example"))

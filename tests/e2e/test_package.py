@@ -237,7 +237,7 @@ def test_a_purge_deletes_keys_and_links_but_never_a_ledger(machine):
     daemon, writer = machine.lib / "sluice", machine.lib / "sluice-writer"
     daemon.mkdir()
     writer.mkdir()
-    for name in ("keys", "control.secret", "revoked", "answers.json", "answers.json.new", "answers.json.rejected", "sluiced.lock"):
+    for name in ("keys", "control.secret", "webhook.secret", "revoked", "answers.json", "answers.json.new", "answers.json.rejected", "sluiced.lock"):
         (daemon / name).touch()
     (writer / "ledger.db").touch()
     wants = machine.etc / "system" / "multi-user.target.wants"

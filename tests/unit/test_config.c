@@ -91,7 +91,8 @@ static void every_key_is_taken(void **state)
 		"  state_dir = \"/s\"; user = \"nobody\"; cors_origin = \"https://shop.example\"; threads = 4; max_connections = 5;\n"
 		"  max_connections_per_source = 8; idle_seconds = 9;\n"
 		"  public_tokens = false; token_ttl_seconds = 6; token_bind_network = true; token_multiplier = 7;\n"
-		"  issue_source: { rate = 1.5; burst = 2; }; issue_buyer: { rate = 2.5; burst = 3; }; };\n"
+		"  issue_source: { rate = 1.5; burst = 2; }; issue_buyer: { rate = 2.5; burst = 3; };\n"
+		"  webhook_url = \"https://u:p@shop.example:8443/hooks?k=v\"; webhook_secret_file = \"/h\"; webhook_ca_file = \"/ca\"; };\n"
 		"writer: { socket = \"/w\"; store = \"postgres\"; ledger = \"/l\"; postgres = \"host=/run/postgresql dbname=shop\"; group = \"g\";\n"
 		"  user = \"u\"; };\n";
 	struct config c;
@@ -129,6 +130,9 @@ static void every_key_is_taken(void **state)
 	assert_true(c.daemon.token_bind_network && c.daemon.token_multiplier == 7);
 	assert_true(c.daemon.issue_source.rate == 1.5 && c.daemon.issue_source.burst == 2);
 	assert_true(c.daemon.issue_buyer.rate == 2.5 && c.daemon.issue_buyer.burst == 3);
+	assert_string_equal(c.daemon.webhook_url, "https://u:p@shop.example:8443/hooks?k=v");
+	assert_string_equal(c.daemon.webhook_secret_file, "/h");
+	assert_string_equal(c.daemon.webhook_ca_file, "/ca");
 	assert_string_equal(c.writer.socket, "/w");
 	assert_true(c.writer.in_postgres);
 	assert_string_equal(c.writer.ledger, "/l");
@@ -189,6 +193,14 @@ static void what_is_not_allowed_is_refused_with_its_line(void **state)
 		{"daemon: { threads = 65; };", "1..64"},
 		{"daemon: { public_tokens = 1; };", "true or false"},
 		{"daemon: { token_ttl_seconds = 0; };", "1..31536000"},
+		{"daemon: { webhook_url = \"shop.example/hooks\"; };", "daemon.webhook_url must be a string: a URL"},
+		{"daemon: { webhook_url = \"ftp://shop.example/\"; };", "a URL"},
+		{"daemon: { webhook_url = \"https://\"; };", "a URL"},
+		{"daemon: { webhook_url = \"http:///hooks\"; };", "a URL"},
+		{"daemon: { webhook_url = \"https://shop.example/a b\"; };", "a URL"},
+		{"daemon: { webhook_url = \"https://shop.example/#part\"; };", "a URL"},
+		{"daemon: { webhook_secret_file = \"hooks.secret\"; };", "an absolute path"},
+		{"daemon: { webhook_ca_file = 1; };", "or \"\""},
 		{"writer: { ledger = \"\"; };", "writer.ledger"},
 		{"writer: { store = \"postgresql\"; };", "writer.store must be \"sqlite\" or \"postgres\""},
 		{"writer: { store = true; };", "\"sqlite\" or \"postgres\""},
@@ -230,6 +242,18 @@ static void what_is_not_allowed_is_refused_with_its_line(void **state)
 			fail_msg("%s\n gave: %s\n not: %s… %s", bad[i].line, error, where, bad[i].words);
 		assert_memory_equal(&config, &defaults, sizeof(config)); /* taken whole or not at all */
 	}
+}
+
+static void a_refused_url_is_not_repeated_with_its_password(void **state)
+{
+	struct config config;
+	char error[512];
+
+	(void)state;
+	assert_int_equal(load(&config, "daemon: { webhook_url = \"https://shop:hunter2@shop.example/ x\"; };", error,
+				 sizeof(error)),
+		-EINVAL);
+	assert_null(strstr(error, "hunter2"));
 }
 
 static void seventeen_services_are_one_too_many(void **state)
@@ -376,6 +400,7 @@ int main(void)
 		cmocka_unit_test(the_example_file_is_the_defaults),
 		cmocka_unit_test(every_key_is_taken),
 		cmocka_unit_test(what_is_not_allowed_is_refused_with_its_line),
+		cmocka_unit_test(a_refused_url_is_not_repeated_with_its_password),
 		cmocka_unit_test(seventeen_services_are_one_too_many),
 		cmocka_unit_test(a_file_that_cannot_be_read_is_named),
 		cmocka_unit_test(hostile_bytes_do_no_harm),

@@ -35,6 +35,7 @@ enum kind {
 	KIND_LISTEN,
 	KIND_ORIGIN,
 	KIND_CONNINFO,
+	KIND_URL,
 	KIND_SCOPE,
 	KIND_STORE,
 	KIND_LIMIT
@@ -46,7 +47,7 @@ struct key {
 	enum kind kind;
 	size_t offset;
 	size_t size;       /* strings: of the field */
-	uint64_t min, max; /* numbers; for KIND_LISTEN: max 1 = may be empty */
+	uint64_t min, max; /* numbers; for KIND_LISTEN and KIND_PATH: max 1 = may be empty */
 };
 
 /* clang-format off */
@@ -88,6 +89,9 @@ static const struct key keys[] = {
 	NUMBER(KIND_U32, daemon, "token_multiplier", token_multiplier, 0, 1000000),
 	LIMIT(daemon, issue_source),
 	LIMIT(daemon, issue_buyer),
+	TEXT(KIND_URL, daemon, webhook_url),
+	{"daemon", "webhook_secret_file", KIND_PATH, FIELD(daemon, webhook_secret_file), 0, 1},
+	{"daemon", "webhook_ca_file", KIND_PATH, FIELD(daemon, webhook_ca_file), 0, 1},
 	TEXT(KIND_PATH, writer, socket),
 	{"writer", "store", KIND_STORE, FIELD(writer, in_postgres), 0, 0},
 	TEXT(KIND_PATH, writer, ledger),
@@ -313,6 +317,15 @@ static bool is_one_line(const char *text)
 	return true;
 }
 
+/* Whether the host can be reached, only a delivery shows. */
+static bool is_url(const char *text)
+{
+	size_t scheme = !strncmp(text, "https://", 8) ? 8 : !strncmp(text, "http://", 7) ? 7 : 0;
+
+	return !*text ||
+		(scheme && is_plain(text) && text[scheme] && !strchr("/?:@", text[scheme]) && !strchr(text, '#'));
+}
+
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)
 {
 	const char *text =
@@ -323,8 +336,9 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 
 	switch (key->kind) {
 	case KIND_PATH:
-		ok = fits && is_path(text);
-		allowed = "an absolute path without blanks and without a slash at its end";
+		ok = fits && ((key->max && !*text) || is_path(text));
+		allowed = key->max ? "an absolute path without blanks and without a slash at its end, or \"\""
+				   : "an absolute path without blanks and without a slash at its end";
 		break;
 	case KIND_NAME:
 		ok = fits && is_name(text);
@@ -338,6 +352,10 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 	case KIND_CONNINFO:
 		ok = fits && is_one_line(text);
 		allowed = "a connection string such as \"host=/run/postgresql dbname=sluice\"";
+		break;
+	case KIND_URL:
+		ok = fits && is_url(text);
+		allowed = "a URL such as \"https://shop.example/hooks\", or \"\" for none";
 		break;
 	default:
 		ok = fits && is_origin(text);

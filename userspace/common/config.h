@@ -15,6 +15,7 @@
 #define CONFIG_DEFAULT_PATH "/etc/sluice/sluice.conf"
 #define CONFIG_PATH_MAX 256
 #define CONFIG_CONNINFO_MAX 512
+#define CONFIG_URL_MAX 512
 
 /* requests per second and burst, as people write them; rate 0 = off */
 struct config_limit {
@@ -54,6 +55,9 @@ struct config {
 		uint32_t token_multiplier;        /* 0 = no limit */
 		struct config_limit issue_source; /* token issue per source: 5/s burst 20 */
 		struct config_limit issue_buyer;  /* token issue per buyer: 1/s burst 10 */
+		char webhook_url[CONFIG_URL_MAX]; /* "" = no webhooks; may carry a user and a password: never log it */
+		char webhook_secret_file[CONFIG_PATH_MAX]; /* "" = webhook.secret in state_dir */
+		char webhook_ca_file[CONFIG_PATH_MAX];     /* "" = the system's certificate authorities */
 	} daemon;
 	struct {
 		char socket[108];                   /* /run/sluice/writer.sock */

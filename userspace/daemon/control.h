@@ -57,8 +57,16 @@ json_t *control_verdict_json(struct daemon *d, const struct watched *watched);
 struct watcher *control_open_watcher(
 	struct http_request *request, const struct watch_filter *filter, enum MHD_Result *result);
 
+/* control_ledger.c */
+enum MHD_Result control_get_ledger_events(struct http_request *request);
+
 /* control_top.c */
 enum MHD_Result control_get_top(struct http_request *request);
+
+/* control_webhooks.c */
+enum MHD_Result control_get_webhooks(struct http_request *request);
+enum MHD_Result control_test_webhooks(struct http_request *request);
+enum MHD_Result control_resume_webhooks(struct http_request *request);
 
 /* control_lists.c */
 bool control_find_list(struct http_request *request, enum sluice_list *list, enum MHD_Result *result);

@@ -27,6 +27,7 @@ struct pipeline;
 struct revocations;
 struct sales;
 struct watch;
+struct webhooks;
 
 struct daemon {
 	struct config config;
@@ -45,6 +46,7 @@ struct daemon {
 	struct revocations *revocations;
 	struct metrics *metrics;
 	struct watch *watch;
+	struct webhooks *webhooks; /* NULL: none */
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

@@ -29,10 +29,12 @@
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
 #include "daemon/revocation.h"
+#include "daemon/sale_news.h"
 #include "daemon/sales.h"
 #include "daemon/shadow.h"
 #include "daemon/state.h"
 #include "daemon/watch.h"
+#include "daemon/webhooks.h"
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
@@ -356,6 +358,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (!err)
 		err = as_user(d, open_revocations, error, size);
 	if (!err)
+		err = as_user(d, webhooks_open, error, size);
+	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)
 		return err;
@@ -383,6 +387,13 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start watching verdicts: %s", strerror(-err));
 		return err;
 	}
+	err = sale_news_start(d);
+	if (!err)
+		err = webhooks_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start the delivery of events: %s", strerror(-err));
+		return err;
+	}
 	shadow_log(d);
 	return start_servers(d, s, error, size);
 }
@@ -397,6 +408,8 @@ static void stop(struct daemon *d, struct servers *s)
 	pipeline_drain(d, DRAIN_MS);
 	if (d->orders)
 		orders_wake_all_and_close(d->orders);
+	sale_news_stop();
+	webhooks_stop(d);
 	pipeline_stop(d);
 	watch_stop(d); /* whose watchers are connections of the control listeners */
 	for (unsigned i = 0; i < LISTEN_COUNT; i++) {
@@ -405,6 +418,7 @@ static void stop(struct daemon *d, struct servers *s)
 			close(s->fds[i]);
 	}
 	watch_free(d);
+	webhooks_free(d);
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

@@ -17,6 +17,7 @@
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 #include "daemon/shadow.h"
+#include "daemon/webhooks.h"
 
 #define ROUTES_MAX 64
 #define BATCH_BOUNDS \
@@ -350,6 +351,7 @@ char *metrics_render(struct daemon *d, size_t *length)
 	render_sales(out, d);
 	render_http(out, d->metrics);
 	render_connections(out, d->metrics);
+	webhooks_render(d, out);
 	if (fclose(out) || err) {
 		free(text);
 		return NULL;

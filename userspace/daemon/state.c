@@ -46,22 +46,29 @@ int state_lock(const char *dir, char *error, size_t error_size)
 	return fd;
 }
 
-static int make_secret(const char *path, char *secret)
+int state_write_secret(const char *path, const char *secret)
 {
-	unsigned char bytes[DAEMON_SECRET_HEX / 2];
-	char line[DAEMON_SECRET_HEX + 2];
+	char line[STATE_SECRET_MAX + 2];
 	int err;
 
-	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
-		return -EIO;
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
-	snprintf(line, sizeof(line), "%s\n", secret);
+	if ((size_t)snprintf(line, sizeof(line), "%s\n", secret) >= sizeof(line))
+		return -EINVAL;
 	err = file_replace(path, line, strlen(line));
 	explicit_bzero(line, sizeof(line));
 	if (err > 0)
 		log_warn("cannot sync the directory of %s: after a crash the secret may be another one", path);
 	return err < 0 ? err : 0;
+}
+
+static int make_secret(const char *path, char *secret)
+{
+	unsigned char bytes[DAEMON_SECRET_HEX / 2];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return -EIO;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(secret + 2 * i, 3, "%02x", bytes[i]);
+	return state_write_secret(path, secret);
 }
 
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size)

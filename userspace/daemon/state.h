@@ -13,6 +13,9 @@ int state_make(const char *dir, char *error, size_t error_size);
 int state_lock(const char *dir, char *error, size_t error_size);
 /* Reads the control secret, or makes it (0600). Refuses a file that others may read. */
 int state_load_secret(const char *dir, char *secret, char *error, size_t error_size);
+#define STATE_SECRET_MAX 255
+/* Writes one line, of at most STATE_SECRET_MAX bytes, into a file (0600) that is there whole or not at all. Returns 0 or negative errno. */
+int state_write_secret(const char *path, const char *secret);
 
 /* --- privileges.c: the user of config.daemon.user ------------------------------------------------------------------------ */
 /* Where there is none, the first two do nothing. Gives him what root made in the state directory before. */
