@@ -363,8 +363,15 @@ __noinline int judge_decide(struct judge *j)
 	slot = j->token.sale % SLUICE_MAX_SALES;
 	sale = bpf_map_lookup_elem(&sales, &slot);
 	units = bpf_map_lookup_elem(&stock, &slot);
-	if (!sale || !units || !j->token.sale || *(volatile __u32 *)&sale->id != j->token.sale)
-		return SLUICE_REASON_UNKNOWN_SALE;
+	if (!sale || !units || !j->token.sale || *(volatile __u32 *)&sale->id != j->token.sale) {
+		/* After a reboot the sales are not here until the ledger has been read: who has an order in one of them must not hear that
+		 * there is no such sale.
+		 */
+		if (ctl->flags & SLUICE_CONTROL_ORDERS_OPEN)
+			return SLUICE_REASON_UNKNOWN_SALE;
+		j->retry_after_s = JUDGE_RETRY_AWAY_S;
+		return SLUICE_REASON_WRITER_AWAY;
+	}
 
 	j->retry_after_s = JUDGE_RETRY_AWAY_S;
 	/* Signed: another CPU's heartbeat may be a moment younger than our clock. */
