@@ -62,7 +62,10 @@ class Attempt:
 
     @property
     def is_yes(self):
-        return self.status in (200, 201)
+        """"pending" is no yes yet, whatever the status: 202 to a POST; to a GET also from a daemon that has just been started and has not
+        compared gate and ledger yet.
+        """
+        return self.status in (200, 201) and self.body.get("state") != "pending"
 
     def __str__(self):
         got = f"{self.status} {self.code or self.body.get('state') or ''}".strip() if self.status else \
@@ -288,13 +291,13 @@ def check_state_told(attempt, order, ledger, breaches):
 
 
 def check_pending(history, ledger, breaches):
-    """Who was told "pending" (202) has an order when all is at rest, unless the gate itself was lost meanwhile (a reboot)."""
+    """Who was told "pending" has an order when all is at rest, unless the gate itself was lost meanwhile (a reboot)."""
     if not history.rests:
         return
     for attempt in history.attempts:
-        if attempt.status == 202 and attempt.token and attempt.token.serial not in ledger.by_serial and not any(
+        if attempt.body.get("state") == "pending" and attempt.token and attempt.token.serial not in ledger.by_serial and not any(
                 at > attempt.sent_wall for at in history.gate_gone):
-            breaches.add("pending_lost", f"token of order {attempt.token.serial:016x} was admitted (202) and never became durable", attempt)
+            breaches.add("pending_lost", f"token of order {attempt.token.serial:016x} was admitted (pending) and never became durable", attempt)
 
 
 def check_once(history, breaches):
