@@ -526,6 +526,41 @@ def check_sold_out(history, ledger, breaches):
             breaches.add("sold_out_untrue", f"sale {sale.slug}: at least {free} units were free, {attempt.token.quantity} asked for", attempt)
 
 
+def check_already_ordered(history, ledger, breaches):
+    """"Already ordered" was only said to a buyer who may have had so many units that the limit left too few."""
+    orders, attempts = {}, {}
+    for order in ledger.orders:
+        orders.setdefault((order.sale, order.buyer), []).append(order)
+    for attempt in history.attempts:
+        if attempt.token and attempt.method == "POST":
+            attempts.setdefault((attempt.token.sale, attempt.token.buyer), []).append(attempt)
+    for key, of_buyer in attempts.items():
+        for attempt in of_buyer:
+            if attempt.code != "already_ordered" or key[0] not in ledger.sales:
+                continue
+            sale = ledger.sales[key[0]]
+            limit = min([sale.per_buyer] + [version.per_buyer for version in versions_of(history, sale)])
+            units = sum(order.quantity for order in orders.get(key, ()) if may_have_counted(history, ledger, order, attempt))
+            # Another token of the same buyer may have been counted for the moment in which it was judged, or was lost with the gate.
+            others = {other.token.serial: other.token.quantity for other in of_buyer
+                      if other.token.serial != attempt.token.serial and other.token.serial not in ledger.by_serial and other.sent < attempt.received
+                      and (other.received > attempt.sent or history.gate_gone and other.status in (None, 202))}
+            if units + sum(others.values()) + attempt.token.quantity <= limit:
+                breaches.add("already_ordered_untrue", f"buyer {key[1]:016x} of sale {sale.slug} had at most {units} units, the limit is {limit}",
+                             attempt)
+
+
+def may_have_counted(history, ledger, order, attempt):
+    """Whether an order may have stood on its buyer's account at a moment of this attempt."""
+    first = history.of_serial.get(order.serial)
+    taken = first[0].sent_wall if history.clock_was_moved and first else 0 if history.clock_was_moved else order.admitted_ns - CLOCK_SLACK_NS
+    if taken > attempt.received_wall:
+        return False
+    states = ledger.states(order)
+    return any(state in ledger_module.LIVE and history.returned_by(until) >= attempt.sent_wall
+               for (_, state), (until, _) in zip(states, states[1:] + [(1 << 62, "")]))
+
+
 def check_rest(history, ledger, breaches):
     """At rest every unit is free or in an order, and nothing is on its way. The last look counts."""
     if not history.rests:
@@ -575,6 +610,7 @@ def check(history, ledger):
     check_shop_told(history, ledger, breaches)
     check_window(history, ledger, breaches)
     check_sold_out(history, ledger, breaches)
+    check_already_ordered(history, ledger, breaches)
     check_rest(history, ledger, breaches)
     breaches.figures["orders"] = len(ledger.orders)
     breaches.figures["events"] = len(ledger.events)

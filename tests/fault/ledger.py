@@ -98,7 +98,7 @@ def build(rows, columns_of):
     if columns_of("events"):
         # Those of a sale (opened, sold out, …) have no order.
         events = [Event(position, kind, sale, serial & MASK, at_ns) for position, kind, sale, serial, at_ns in rows(
-            "SELECT position, type, sale, serial, at_ns FROM events WHERE type LIKE 'order.%' AND serial IS NOT NULL")]
+            "SELECT e.position, e.type, e.sale, o.serial, e.at_ns FROM events e JOIN orders o ON o.position = e.order_position")]
     not_restocked = {move.key.partition(":")[2] for move in moves if move.key.startswith("refund:")}
     for event in events:
         event.restocked = not (event.state == "refunded" and f"{event.serial:016x}" in not_restocked)

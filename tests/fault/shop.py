@@ -24,9 +24,11 @@ def seed_of_run():
 
 
 class Shop:
-    """`cycles`: how many times it is going to be harmed, for which there should be units. `sale`: fields of the sale."""
+    """`cycles`: how many times it is going to be harmed, for which there should be units. `sale`: fields of the sale. `crowd`: whether buyers
+    come by themselves.
+    """
 
-    def __init__(self, seed, cycles, sale=None, settings=None, clock=None):
+    def __init__(self, seed, cycles, sale=None, settings=None, clock=None, crowd=True):
         self.random = random.Random(seed)
         self.cycles = cycles
         self.world = World({**UNLIMITED, "gate.max_admissions": ROOM, **(settings or {})}, start=("gate", "writer"))
@@ -38,19 +40,21 @@ class Shop:
             self.world.start_daemon(env=self.environment)
             self.world.history.note("alone")
             self.sale = self.world.sale(**{"stock": self.random.randint(*UNITS_OF_A_CYCLE) * cycles, "per_buyer": 2, **(sale or {})})
-            self.crowd = load.Crowd(self.world, seed)
+            self.crowd = load.Crowd(self.world, seed) if crowd else None
         except BaseException as error:
             self.world.__exit__(error)
             raise
 
     def __enter__(self):
-        self.come()
-        self.crowd.__enter__()
+        if self.crowd:
+            self.come()
+            self.crowd.__enter__()
         return self
 
     def __exit__(self, error, *_):
-        self.crowd.__exit__()
-        print(f"orders {len(self.crowd.yes)}, answers {dict(self.crowd.answers)}")
+        if self.crowd:
+            self.crowd.__exit__()
+            print(f"orders {len(self.crowd.yes)}, answers {dict(self.crowd.answers)}")
         self.world.__exit__(error)
 
     # --- life ------------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,11 @@ IN_FLIGHT_AT, FREE_AT = 64, 0  # include/sluice/abi.h: struct sluice_control, st
 
 
 class Broken(AssertionError):
-    """A promise was not kept."""
+    """A promise was not kept. `names`: of the breaches."""
+
+    def __init__(self, breaches, kept):
+        super().__init__(f"the history checker found breaches (kept in {kept}):\n{breaches.text()}")
+        self.names = breaches.names()
 
 
 class Asked:
@@ -112,8 +116,7 @@ class WorldHistory(recorder.Recorder):
             return
         breaches = checker.check_files(self.path, ledger)
         if breaches.found:
-            kept = self._keep()
-            raise Broken(f"the history checker found breaches (kept in {kept}):\n{breaches.text()}")
+            raise Broken(breaches, self._keep())
 
     def _keep(self):
         base = self.world.build_dir / "fault" / f"breach-{os.getpid()}-{time.monotonic_ns() // 1_000_000}"

@@ -21,6 +21,7 @@
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
+#include "sluice/plant.h"
 
 #define NODE 1
 #define PAGE_LIMIT 1000
@@ -210,7 +211,7 @@ static int rebuild_sale(struct pipeline *p, const struct sale *sale, uint64_t fr
 
 	while (!err && cursor && !json_is_null(cursor))
 		err = rebuild_page(p, sale, &cursor, &tallies);
-	if (!err)
+	if (!err && !planted(buyers_not_rebuilt))
 		err = rebuild_buyers(p, sale, &tallies);
 	json_decref(cursor);
 	if (!err) {
@@ -250,6 +251,8 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 		atomic_store(&sale->counts->refused, refused);
 		gone += refused;
 	}
+	if (planted(stale_stock_after_restart))
+		gone = 0;
 	if (put_in < gone) {
 		log_error("sale %s: the ledger has %" PRIu64 " units put in and %" PRIu64
 			  " ordered or refused: nothing is free",
