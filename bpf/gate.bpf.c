@@ -162,6 +162,14 @@ int sluice_door(struct sluice_call *call)
 	__u64 *count;
 	__u32 row;
 
+	if (call->op == SLUICE_CALL_RELEASE || call->op == SLUICE_CALL_RECLAIM) {
+		judge.token.sale = call->admission.sale;
+		judge.token.buyer = call->admission.buyer;
+		judge.token.quantity = call->admission.quantity;
+		call->reason = call->op == SLUICE_CALL_RELEASE ? judge_release(&judge, call->flags & SLUICE_CALL_KEEP)
+							       : judge_reclaim(&judge);
+		return 0;
+	}
 	judge.admission.source.hi = call->source.hi;
 	judge.admission.source.lo = call->source.lo;
 	pkt.source = judge.admission.source;

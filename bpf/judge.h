@@ -345,6 +345,57 @@ static __always_inline enum sluice_reason judge_check_flow(
 	return judge_check_pace(j, sale, units);
 }
 
+/* --- after the admission ----------------------------------------------------------------------------------------------------
+ * An order that the ledger ends, or takes up again, changes the same words as the claims above, by the same functions: a count of a buyer
+ * that userspace wrote could lose what another CPU's judge counts at that moment. The record of the admission stays: the token is spent.
+ * In both, the caller has set sale, buyer and quantity of j->token.
+ */
+static __always_inline struct sluice_stock *judge_stock_of(struct judge *j, struct sluice_sale **sale)
+{
+	__u32 slot = j->token.sale % SLUICE_MAX_SALES;
+
+	*sale = bpf_map_lookup_elem(&sales, &slot);
+	if (!*sale || !j->token.sale || *(volatile __u32 *)&(*sale)->id != j->token.sale)
+		return NULL; /* the slot is another sale's by now: its units are in the books alone */
+	return bpf_map_lookup_elem(&stock, &slot);
+}
+
+__noinline int judge_release(struct judge *j, __u32 keep_units)
+{
+	struct sluice_stock *units;
+	struct sluice_sale *sale;
+
+	if (!j)
+		return SLUICE_REASON_UNKNOWN_SALE;
+	units = judge_stock_of(j, &sale);
+	if (units && !keep_units)
+		__sync_fetch_and_add(&units->free, (__u64)j->token.quantity);
+	judge_uncount_buyer(j);
+	return SLUICE_REASON_NONE;
+}
+
+__noinline int judge_reclaim(struct judge *j)
+{
+	struct sluice_stock *units;
+	struct sluice_sale *sale;
+	enum sluice_reason reason;
+
+	if (!j)
+		return SLUICE_REASON_UNKNOWN_SALE;
+	units = judge_stock_of(j, &sale);
+	if (!units || !sale)
+		return SLUICE_REASON_UNKNOWN_SALE;
+	if (j->token.quantity > sale->per_buyer) /* which a first order's count does not ask */
+		return SLUICE_REASON_BUYER_LIMIT;
+	reason = judge_count_buyer(j, sale->per_buyer);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
+	reason = judge_take_units(j, units);
+	if (reason != SLUICE_REASON_NONE)
+		judge_uncount_buyer(j);
+	return reason;
+}
+
 /* Decides on the token in j->text. Fills j->admission if the answer is yes or was yes before. */
 __noinline int judge_decide(struct judge *j)
 {

@@ -361,8 +361,12 @@ struct sluice_event {
 enum sluice_call_op {
 	SLUICE_CALL_ORDER = 1, /* judge `token` */
 	SLUICE_CALL_RATE = 2,  /* only charge the rates of `source` */
+	/* What the ledger says of an order later; in: sale, buyer and quantity of `admission`. It is no verdict and is counted nowhere. */
+	SLUICE_CALL_RELEASE = 3, /* it is over: its units are for sale again, and its buyer has them no more */
+	SLUICE_CALL_RECLAIM = 4, /* it was over and is paid late: buyer and units are claimed anew, all or none */
 };
 #define SLUICE_CALL_CHARGE 1u /* flags: charge the source's rates too (a second request on a kept-alive connection) */
+#define SLUICE_CALL_KEEP 2u   /* flags, op RELEASE: only the buyer's count; the units do not come back */
 #define SLUICE_TOKEN_TEXT 64
 
 struct sluice_call {
@@ -371,10 +375,13 @@ struct sluice_call {
 	struct sluice_addr source;
 	char token[SLUICE_TOKEN_TEXT];
 	/* out */
-	__u32 reason; /* enum sluice_reason: ADMITTED, ADMITTED_AGAIN, REQUEST (op RATE: within the rates), or a refusal */
+	/* enum sluice_reason: ADMITTED, ADMITTED_AGAIN, REQUEST (op RATE: within the rates), or a refusal. Of RELEASE and RECLAIM: NONE = it is done. A
+	 * door that knows neither says REQUEST.
+	 */
+	__u32 reason;
 	__u32 retry_after_s;               /* 0 = none */
 	__u64 serial;                      /* of the token, once its MAC was found good */
-	struct sluice_admission admission; /* if ADMITTED or ADMITTED_AGAIN */
+	struct sluice_admission admission; /* if ADMITTED or ADMITTED_AGAIN; of RELEASE and RECLAIM: in */
 };
 
 _Static_assert(sizeof(struct sluice_service) == 48, "abi");

@@ -366,6 +366,11 @@ class World:
         entries = json.loads(run([BPFTOOL, "-j", "map", "dump", "pinned", self.pin_dir / name]).stdout)
         return [(bytes(int(x, 16) for x in entry["key"]), bytes(int(x, 16) for x in entry["value"])) for entry in entries]
 
+    def map_write(self, name, key, value):
+        """One entry of a pinned map, as bytes."""
+        run([BPFTOOL, "map", "update", "pinned", self.pin_dir / name, "key", "hex", *(f"{byte:02x}" for byte in key),
+             "value", "hex", *(f"{byte:02x}" for byte in value)])
+
     def signing_keys(self):
         """{key id: (k0, k1)} of the slots in use."""
         keys = {}

@@ -347,6 +347,12 @@ void model_call_judge(struct model *model, struct sluice_call *call, struct mode
 	bool deny = model->shadow_deny, pace = model->shadow_pace, limits[SLUICE_LIMIT_COUNT];
 
 	model->clock = clock;
+	if (call->op == SLUICE_CALL_RELEASE || call->op == SLUICE_CALL_RECLAIM) {
+		call->reason = call->op == SLUICE_CALL_RELEASE
+			? model_release(model, &call->admission, call->flags & SLUICE_CALL_KEEP)
+			: model_reclaim(model, &call->admission);
+		return;
+	}
 	memcpy(limits, model->shadow_limit, sizeof(limits));
 	if (model->shadow_all)
 		shadow_limits(model);

@@ -385,6 +385,27 @@ unsigned arena_write(struct arena *arena, const struct step *step, uint8_t *byte
 	return length;
 }
 
+/* One of the admissions that there are. What its buyer has not, it cannot give back: the daemon does that once for each order. */
+static void choose_admission(struct arena *arena, struct dice *dice, struct sluice_call *call)
+{
+	const struct model *model = &arena->model;
+	const struct model_admission *entry;
+	const struct model_buyer *buyer;
+
+	call->op = SLUICE_CALL_RECLAIM;
+	if (!model->admission_count)
+		return;
+	entry = &model->admissions[dice_below(dice, model->admission_count)];
+	call->admission.sale = entry->sale;
+	call->admission.buyer = entry->buyer;
+	call->admission.quantity = entry->quantity;
+	buyer = model_buyer_find(&arena->model, entry->buyer, entry->sale);
+	if (!buyer || buyer->units < entry->quantity || dice_once_in(dice, 3))
+		return;
+	call->op = SLUICE_CALL_RELEASE;
+	call->flags = dice_once_in(dice, 4) ? SLUICE_CALL_KEEP : 0;
+}
+
 struct sluice_call arena_ask(struct arena *arena, const struct step *step)
 {
 	struct dice dice = dice_of(step->seed);
@@ -396,6 +417,8 @@ struct sluice_call arena_ask(struct arena *arena, const struct step *step)
 	arena_token_text(arena, step->token, &dice, text);
 	memcpy(call.token, text, SLUICE_TOKEN_TEXT);
 	call.flags = dice_once_in(&dice, 3) ? SLUICE_CALL_CHARGE : 0;
+	if (step->kind == STEP_CALL_LATE)
+		choose_admission(arena, &dice, &call);
 	if (step->kind == STEP_CALL_ODD) {
 		call.op = dice_below(&dice, 5);
 		call.flags = dice_word(&dice);

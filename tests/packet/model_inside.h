@@ -84,6 +84,9 @@ struct model_order {
 	const struct model_admission *admission;
 };
 void model_judge(struct model *model, struct model_order *order, uint64_t now);
+/* An order is over, or is taken up again: the call door's ops RELEASE and RECLAIM. Returns the reason. */
+int model_release(struct model *model, const struct sluice_admission *admission, bool keep_units);
+int model_reclaim(struct model *model, const struct sluice_admission *admission);
 /* What the first segment's bytes ask for: REQUEST, REQUEST_UNREAD, TOKEN_FORM, or GO_ON with the token's text. */
 int model_request_read(const uint8_t *data, unsigned length, const char **token);
 

@@ -241,3 +241,49 @@ void model_judge(struct model *model, struct model_order *order, uint64_t now)
 {
 	order->reason = judge(model, order, now);
 }
+
+/* --- what becomes of an admission -------------------------------------------------------------------------------------------- */
+static struct model_sale *sale_of(struct model *model, uint64_t id)
+{
+	struct model_sale *sale = id ? model_sale_slot(model, id % SLUICE_MAX_SALES) : NULL;
+
+	return sale && sale->id == id ? sale : NULL;
+}
+
+int model_release(struct model *model, const struct sluice_admission *admission, bool keep_units)
+{
+	struct model_buyer *buyer = model_buyer_find(model, admission->buyer, admission->sale);
+	struct model_sale *sale = sale_of(model, admission->sale);
+
+	if (sale && !keep_units)
+		model_set(model, &sale->free, sale->free + admission->quantity);
+	if (buyer)
+		model_set(model, &buyer->units, buyer->units - admission->quantity);
+	return SLUICE_REASON_NONE;
+}
+
+int model_reclaim(struct model *model, const struct sluice_admission *admission)
+{
+	struct model_buyer *buyer = model_buyer_find(model, admission->buyer, admission->sale);
+	struct model_sale *sale = sale_of(model, admission->sale);
+	bool fits = sale && sale->free >= admission->quantity;
+
+	if (!sale)
+		return SLUICE_REASON_UNKNOWN_SALE;
+	if ((buyer ? buyer->units : 0) + admission->quantity > sale->per_buyer)
+		return SLUICE_REASON_BUYER_LIMIT;
+	if (!buyer) {
+		if (model->buyer_count == model->buyers_max)
+			return SLUICE_REASON_BUYERS_FULL;
+		buyer = &model->buyers[model->buyer_count];
+		model_set(model, &model->buyer_count, model->buyer_count + 1);
+		model_set(model, &buyer->buyer, admission->buyer);
+		model_set(model, &buyer->sale, admission->sale);
+		model_set(model, &buyer->units, 0);
+	}
+	if (!fits)
+		return SLUICE_REASON_SOLD_OUT;
+	model_set(model, &buyer->units, buyer->units + admission->quantity);
+	model_set(model, &sale->free, sale->free - admission->quantity);
+	return SLUICE_REASON_NONE;
+}

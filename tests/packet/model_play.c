@@ -37,6 +37,7 @@ static bool play_step(struct arena *arena, const struct step *step)
 	case STEP_CALL_ORDER:
 	case STEP_CALL_RATE:
 	case STEP_CALL_ODD:
+	case STEP_CALL_LATE:
 		call = arena_ask(arena, step);
 		return arena_call(arena, &call);
 	default:

@@ -94,6 +94,25 @@ static bool reply_fits(struct arena *arena, const struct model_verdict *verdict)
 	return true;
 }
 
+/* The ledger's word on an order: no verdict, so neither shown nor counted. */
+static bool is_late(const struct sluice_call *call)
+{
+	return call->op == SLUICE_CALL_RELEASE || call->op == SLUICE_CALL_RECLAIM;
+}
+
+/* Units that came back, or were taken once more, without an admission. */
+static void note_late(struct arena *arena, const struct sluice_call *asked)
+{
+	struct model_sale *sale = model_sale_slot(&arena->model, asked->admission.sale % SLUICE_MAX_SALES);
+
+	if (!sale || sale->id != asked->admission.sale)
+		return;
+	if (asked->op == SLUICE_CALL_RECLAIM)
+		arena->put_in[sale - arena->model.sales] -= asked->admission.quantity;
+	else if (!(asked->flags & SLUICE_CALL_KEEP))
+		arena->put_in[sale - arena->model.sales] += asked->admission.quantity;
+}
+
 static bool call_fits(struct arena *arena, const struct sluice_call *got, const struct sluice_call *wanted)
 {
 	bool admitted = wanted->reason == SLUICE_REASON_ADMITTED || wanted->reason == SLUICE_REASON_ADMITTED_AGAIN;
@@ -110,6 +129,8 @@ static bool call_fits(struct arena *arena, const struct sluice_call *got, const 
 		return arena_wrong(arena, "call, %s: another serial", reason_label(got->reason));
 	if (admitted && memcmp(&got->admission, &wanted->admission, sizeof(got->admission)) != 0)
 		return arena_wrong(arena, "call, %s: another admission", reason_label(got->reason));
+	if (is_late(wanted))
+		return true;
 	if (arena->watched && (arena->event.reason != got->reason || arena->event.door != SLUICE_DOOR_CALL))
 		return arena_wrong(arena, "call, %s: another event", reason_label(got->reason));
 	return true;
@@ -394,10 +415,15 @@ bool arena_call(struct arena *arena, struct sluice_call *call)
 	if (arena->watched)
 		ring_buffer__consume(arena->events);
 	arena->asked++;
-	if (arena->watched && !arena->event_mono)
+	if (arena->watched && !arena->event_mono && !is_late(&asked))
 		return arena_wrong(arena, "verdicts are watched, and this call's was not shown");
 	if (!settle(arena, &trial))
 		return false;
+	if (is_late(&asked)) {
+		if (trial.wanted.reason == SLUICE_REASON_NONE)
+			note_late(arena, &asked);
+		return true;
+	}
 	arena->calls[trial.wanted.reason]++;
 	arena->reasons[trial.wanted.reason]++;
 	return true;

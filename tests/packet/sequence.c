@@ -58,10 +58,11 @@ struct profile {
 
 static const struct profile profiles[] = {
 	{"buyers", 80, 2, 40,
-		{{STEP_CALL_ORDER, 6}, {STEP_DRAIN, 2}, {STEP_DURABLE, 3}, {STEP_TIME, 2}, {STEP_STOCK, 1},
-			{STEP_SALE, 1}, {STEP_FORGET, 1}, {STEP_PLENTY, 1}}},
+		{{STEP_CALL_ORDER, 6}, {STEP_CALL_LATE, 4}, {STEP_DRAIN, 2}, {STEP_DURABLE, 3}, {STEP_TIME, 2},
+			{STEP_STOCK, 1}, {STEP_SALE, 1}, {STEP_FORGET, 1}, {STEP_PLENTY, 1}}},
 	{"one token everywhere", 70, 1, 3,
-		{{STEP_CALL_ORDER, 6}, {STEP_SALE, 1}, {STEP_STOCK, 2}, {STEP_FORGET, 2}, {STEP_LIMIT, 1}}},
+		{{STEP_CALL_ORDER, 6}, {STEP_CALL_LATE, 2}, {STEP_SALE, 1}, {STEP_STOCK, 2}, {STEP_FORGET, 2},
+			{STEP_LIMIT, 1}}},
 	{"a sale in all its states", 60, 1, 30,
 		{{STEP_SALE, 6}, {STEP_STOCK, 2}, {STEP_TIME, 3}, {STEP_CLOCK, 2}, {STEP_HEARTBEAT, 2},
 			{STEP_CONTROL, 3}, {STEP_KEY, 2}, {STEP_CALL_ORDER, 6}, {STEP_DURABLE, 1}}},
@@ -80,7 +81,7 @@ static const struct profile profiles[] = {
 		{{STEP_SYN, 20}, {STEP_LIMIT, 2}, {STEP_TIME, 3}, {STEP_LIST, 1}, {STEP_COOKIES, 1}}},
 	{"edges", 5, 0, 30, {{STEP_EDGE, 20}, {STEP_EDGE_SYN, 4}, {STEP_TIME, 1}, {STEP_LIMIT, 1}}},
 	{"everything full", 20, 0, SEQUENCE_TOKENS,
-		{{STEP_CALL_ORDER, 100}, {STEP_PLENTY, 6}, {STEP_FORGET, 2}, {STEP_DURABLE, 2}}},
+		{{STEP_CALL_ORDER, 100}, {STEP_CALL_LATE, 3}, {STEP_PLENTY, 6}, {STEP_FORGET, 2}, {STEP_DURABLE, 2}}},
 	{"odd calls", 10, 0, 20, {{STEP_CALL_ODD, 6}, {STEP_CALL_ORDER, 3}, {STEP_CALL_RATE, 3}, {STEP_LIMIT, 1}}},
 };
 

@@ -32,6 +32,7 @@
 	X(CALL_ORDER, "call: order") \
 	X(CALL_RATE, "call: rate") \
 	X(CALL_ODD, "call: anything") \
+	X(CALL_LATE, "call: an order is over, or is taken up again") \
 	/* an order, or a SYN, at the very instant at which the verdict changes */ \
 	X(EDGE, "order at an edge") \
 	X(EDGE_SYN, "SYN at an edge") \

@@ -382,6 +382,42 @@ static void stock_that_changes_while_it_is_sold_is_conserved(void **state)
 	free_both(sides);
 }
 
+/* --- the ledger in the middle ---------------------------------------------------------------------------------------------- */
+#define MANY 1000000
+
+static struct sluice_token token_of_one_buyer(unsigned i)
+{
+	return gate_token(i + 1, 1);
+}
+
+/* Orders of the same buyer that are taken up again, and of these most are over a moment later. */
+static void reclaim_and_release(struct side *side, unsigned i)
+{
+	struct sluice_call call = {.op = i % 4 < 2 ? SLUICE_CALL_RECLAIM : SLUICE_CALL_RELEASE,
+		.admission = {.sale = GATE_SALE, .buyer = 1, .quantity = 1}};
+
+	gate_call(side->gate, &call);
+	assert_int_equal(call.reason, SLUICE_REASON_NONE);
+}
+
+static void a_count_of_a_buyer_loses_nothing_when_orders_end_while_the_judge_counts(void **state)
+{
+	struct sluice_buyer_key key = {.buyer = 1, .sale = GATE_SALE};
+	struct gate *gate = *state;
+	struct sluice_buyer buyer;
+	struct side sides[2];
+
+	gate->sales[GATE_SALE].per_buyer = MANY;
+	gate->stock[GATE_SALE].free = MANY;
+	write_questions(gate, TOKENS, token_of_one_buyer);
+	run_both(gate, sides, all_tokens_at_the_door, reclaim_and_release, TOKENS);
+	assert_int_equal(sides[0].reasons[SLUICE_REASON_ADMITTED], TOKENS);
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.buyers), &key, &buyer), 0);
+	assert_int_equal(buyer.units, TOKENS);
+	expect_whole(gate, MANY, TOKENS);
+	free_both(sides);
+}
+
 /* --- rates ---------------------------------------------------------------------------------------------------------------- */
 #define BURST 5000
 
@@ -454,6 +490,7 @@ int main(void)
 		gate_test(many_tokens_at_both_doors_sell_the_stock_and_no_more),
 		gate_test(a_buyer_with_many_tokens_on_two_cpus_has_his_limit_and_no_more),
 		gate_test(stock_that_changes_while_it_is_sold_is_conserved),
+		gate_test(a_count_of_a_buyer_loses_nothing_when_orders_end_while_the_judge_counts),
 		gate_test(a_rate_shared_by_two_cpus_is_exceeded_by_little),
 		gate_test(the_pace_of_a_sale_is_exact_on_two_cpus),
 	};

@@ -888,6 +888,89 @@ static void who_is_not_admitted_gives_the_pace_back(void **state)
 	}
 }
 
+/* --- what becomes of an admission ------------------------------------------------------------------------------------------- */
+static int late(struct gate *gate, unsigned op, unsigned flags, uint32_t sale, uint64_t buyer, unsigned quantity)
+{
+	struct sluice_call call = {
+		.op = op, .flags = flags, .admission = {.sale = sale, .buyer = buyer, .quantity = (__u8)quantity}};
+
+	gate_call(gate, &call);
+	return (int)call.reason;
+}
+
+static unsigned units_of(struct gate *gate, uint64_t buyer)
+{
+	struct sluice_buyer_key key = {.buyer = buyer, .sale = GATE_SALE};
+	struct sluice_buyer value = {0};
+
+	return bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.buyers), &key, &value) ? 0 : value.units;
+}
+
+static void a_released_order_gives_its_units_back_and_its_buyer_may_order_again(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token first = gate_token(1, 1), again = gate_token(2, 1), other = gate_token(3, 3);
+
+	gate->stock[GATE_SALE].free = 1;
+	expect_asked(gate, SLUICE_DOOR_WIRE, &first, SLUICE_REASON_ADMITTED);
+	expect_asked(gate, SLUICE_DOOR_WIRE, &other, SLUICE_REASON_SOLD_OUT);
+	assert_int_equal(late(gate, SLUICE_CALL_RELEASE, 0, GATE_SALE, 1, 1), SLUICE_REASON_NONE);
+	assert_int_equal(gate->stock[GATE_SALE].free, 1);
+	assert_int_equal(units_of(gate, 1), 0);
+	/* The token is spent all the same. */
+	expect_asked(gate, SLUICE_DOOR_WIRE, &first, SLUICE_REASON_ADMITTED_AGAIN);
+	expect_asked(gate, SLUICE_DOOR_CALL, &again, SLUICE_REASON_ADMITTED);
+	assert_int_equal(gate->stock[GATE_SALE].free, 0);
+	assert_int_equal(units_of(gate, 1), 1);
+}
+
+static void units_that_are_kept_come_back_to_nobody(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token token = gate_token(1, 1);
+
+	expect_asked(gate, SLUICE_DOOR_CALL, &token, SLUICE_REASON_ADMITTED);
+	assert_int_equal(late(gate, SLUICE_CALL_RELEASE, SLUICE_CALL_KEEP, GATE_SALE, 1, 1), SLUICE_REASON_NONE);
+	assert_int_equal(gate->stock[GATE_SALE].free, STOCK - 1);
+	assert_int_equal(units_of(gate, 1), 0);
+}
+
+static void a_late_order_is_claimed_whole_or_not_at_all(void **state)
+{
+	struct gate *gate = *state;
+
+	gate->sales[GATE_SALE].per_buyer = 3;
+	gate->stock[GATE_SALE].free = 3;
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE, 1, 2), SLUICE_REASON_NONE);
+	assert_int_equal(gate->stock[GATE_SALE].free, 1);
+	assert_int_equal(units_of(gate, 1), 2);
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE, 1, 2), SLUICE_REASON_BUYER_LIMIT);
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE, 2, 4), SLUICE_REASON_BUYER_LIMIT);
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE, 2, 2), SLUICE_REASON_SOLD_OUT);
+	assert_int_equal(gate->stock[GATE_SALE].free, 1);
+	assert_int_equal(units_of(gate, 1), 2);
+	assert_int_equal(units_of(gate, 2), 0);
+	/* A sale that the slot has no more, or never had. */
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE + SLUICE_MAX_SALES, 3, 1), SLUICE_REASON_UNKNOWN_SALE);
+	assert_int_equal(late(gate, SLUICE_CALL_RELEASE, 0, GATE_SALE + SLUICE_MAX_SALES, 3, 1), SLUICE_REASON_NONE);
+	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, 0, 3, 1), SLUICE_REASON_UNKNOWN_SALE);
+	assert_int_equal(gate->stock[GATE_SALE].free, 1);
+}
+
+static void what_the_ledger_says_of_an_order_is_no_verdict(void **state)
+{
+	struct gate *gate = *state;
+	uint64_t before = 0, after = 0;
+
+	for (int reason = 0; reason < SLUICE_REASON_COUNT; reason++)
+		before += gate_called(gate, reason);
+	late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE, 1, 1);
+	late(gate, SLUICE_CALL_RELEASE, 0, GATE_SALE, 1, 1);
+	for (int reason = 0; reason < SLUICE_REASON_COUNT; reason++)
+		after += gate_called(gate, reason);
+	assert_int_equal(before, after);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -895,6 +978,10 @@ int main(void)
 		gate_test(an_admission_is_recorded_once_with_all_that_is_known),
 		gate_test(one_token_a_thousand_times_is_one_unit),
 		gate_test(the_call_door_gives_the_admission_again),
+		gate_test(a_released_order_gives_its_units_back_and_its_buyer_may_order_again),
+		gate_test(units_that_are_kept_come_back_to_nobody),
+		gate_test(a_late_order_is_claimed_whole_or_not_at_all),
+		gate_test(what_the_ledger_says_of_an_order_is_no_verdict),
 		gate_test(the_stock_is_sold_to_the_last_unit_and_not_beyond),
 		gate_test(an_admitted_token_is_told_so_whatever_has_changed_since),
 		gate_test(the_window_opens_and_closes_to_the_call),

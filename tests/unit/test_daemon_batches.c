@@ -23,6 +23,7 @@ struct bench {
 	struct sluice_control control;
 	struct pipeline *p;
 	int listener, writer;
+	uint32_t order_state; /* of every acknowledgement */
 	char path[64];
 };
 
@@ -36,6 +37,9 @@ static int setup(void **state)
 	b->d.metrics = metrics_new();
 	b->p = calloc(1, sizeof(*b->p));
 	b->p->d = &b->d;
+	b->d.pipeline = b->p;
+	b->order_state = WIRE_ORDER_HELD;
+	pthread_mutex_init(&b->p->lock, NULL);
 	b->p->records = calloc(WIRE_BATCH_MAX, sizeof(*b->p->records));
 	b->p->acks = calloc(WIRE_BATCH_MAX, sizeof(*b->p->acks));
 	STAILQ_INIT(&b->p->pending);
@@ -105,8 +109,11 @@ static int acknowledge(struct bench *b, uint64_t first, unsigned count, enum wir
 	int err;
 
 	for (unsigned i = 0; i < count; i++)
-		acks[i] = (struct wire_ack){
-			.serial = first + i, .seq = first + i, .committed_wall_ns = 1, .status = status};
+		acks[i] = (struct wire_ack){.serial = first + i,
+			.seq = first + i,
+			.committed_wall_ns = 1,
+			.status = status,
+			.order_state = status == WIRE_ACK_REFUSED ? 0 : b->order_state};
 	err = batches_acknowledge(b->p, TAILQ_FIRST(&b->p->sent)->batch, &header, acks);
 	free(acks);
 	return err;
@@ -170,7 +177,7 @@ static void acknowledged_orders_are_durable_and_no_longer_in_flight(void **state
 	assert_int_equal(batches_send(b->p), 0);
 	assert_int_equal(acknowledge(b, 1, 3, WIRE_ACK_STORED), 0);
 	for (uint64_t serial = 1; serial <= 3; serial++)
-		assert_int_equal(state_of(b, serial), ORDER_DURABLE);
+		assert_int_equal(state_of(b, serial), ORDER_HELD);
 	assert_int_equal(b->control.in_flight, 0);
 	assert_int_equal(atomic_load(&b->p->unsettled), 0);
 	assert_int_equal(atomic_load(&b->p->durable), 3);
@@ -210,6 +217,36 @@ static void an_answer_that_does_not_fit_settles_nothing(void **state)
 	assert_int_equal(b->p->pending_count, 2);
 }
 
+static void an_order_that_was_over_before_is_compared_anew(void **state)
+{
+	struct bench *b = *state;
+
+	admit(b, 1, 1);
+	assert_int_equal(batches_send(b->p), 0);
+	b->order_state = WIRE_ORDER_CONFIRMED;
+	assert_int_equal(acknowledge(b, 1, 1, WIRE_ACK_KNOWN), 0);
+	assert_int_equal(state_of(b, 1), ORDER_CONFIRMED);
+	assert_false(atomic_load(&b->p->compare));
+	admit(b, 2, 2);
+	assert_int_equal(batches_send(b->p), 0);
+	b->order_state = WIRE_ORDER_EXPIRED;
+	assert_int_equal(acknowledge(b, 2, 1, WIRE_ACK_KNOWN), 0);
+	assert_int_equal(state_of(b, 2), ORDER_EXPIRED);
+	assert_true(atomic_load(&b->p->compare));
+}
+
+static void a_state_that_is_none_settles_nothing(void **state)
+{
+	struct bench *b = *state;
+
+	admit(b, 1, 1);
+	assert_int_equal(batches_send(b->p), 0);
+	for (b->order_state = 0; b->order_state < 8; b->order_state += 6)
+		assert_int_equal(acknowledge(b, 1, 1, WIRE_ACK_STORED), -EPROTO);
+	assert_int_equal(state_of(b, 1), ORDER_QUEUED);
+	batches_take_back(b->p, &b->p->batches[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +256,8 @@ int main(void)
 			acknowledged_orders_are_durable_and_no_longer_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_refused_order_is_an_alarm_and_not_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_answer_that_does_not_fit_settles_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_order_that_was_over_before_is_compared_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_state_that_is_none_settles_nothing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

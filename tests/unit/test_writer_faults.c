@@ -133,7 +133,7 @@ static bool live_with_fault(struct ledger_fixture *fixture, enum fault kind, uns
 				assert_int_equal(fixture_open(fixture), 0);
 		}
 		deliver(fixture, batch);
-		fixture->store->ops->maintain(fixture->store);
+		fixture->store->ops->maintain(fixture->store, NOW_NS);
 	}
 	reached = fault_kind == FAULT_NONE;
 	disarm();
@@ -322,7 +322,7 @@ static void write_until_killed(struct ledger_fixture *fixture, uint64_t serial, 
 		}
 		if (write(pipe_fd, report, count * sizeof(*report)) != (ssize_t)(count * sizeof(*report)))
 			_exit(5);
-		fixture->store->ops->maintain(fixture->store);
+		fixture->store->ops->maintain(fixture->store, NOW_NS);
 		serial += count;
 	}
 }
@@ -462,7 +462,7 @@ static void the_wal_stays_bounded(void **state)
 	assert_int_equal(fixture_sale(fixture, 1, 1, 1000000), 0);
 	for (unsigned i = 0; i < 100; i++) {
 		assert_int_equal(fixture_admit_range(fixture, 1, 1 + i * WIRE_BATCH_MAX, WIRE_BATCH_MAX), 0);
-		fixture->store->ops->maintain(fixture->store);
+		fixture->store->ops->maintain(fixture->store, NOW_NS);
 		assert_int_equal(stat(wal, &status), 0);
 		largest = status.st_size > largest ? status.st_size : largest;
 	}
@@ -484,7 +484,7 @@ static int quiet_setup(void **state)
 	real_stderr = dup(STDERR_FILENO);
 	dup2(null, STDERR_FILENO);
 	close(null);
-	return fixture_setup(state);
+	return fixture_setup_sqlite(state);
 }
 
 static int quiet_teardown(void **state)

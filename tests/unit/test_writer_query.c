@@ -105,7 +105,8 @@ static void an_order_is_answered_in_full(void **state)
 	expect(fixture, "{\"op\":\"order_get\",\"id\":\"9f86d081884c7d65\"}",
 		"{\"order\":{\"id\":\"9f86d081884c7d65\",\"sale\":1,\"seq\":1,\"state\":\"held\",\"quantity\":2,"
 		"\"buyer\":\"00000000000000ff\",\"source\":\"192.0.2.1\",\"network\":4294967295,"
-		"\"admitted_ns\":1763812800249000000,\"committed_ns\":1763812800250000000}}");
+		"\"admitted_ns\":1763812800249000000,\"committed_ns\":1763812800250000000,\"hold_seconds\":900,"
+		"\"expires_ns\":1763813700249000000,\"resolved_ns\":0,\"resolved_by\":\"\",\"restocked\":false}}");
 	expect_error(fixture, "{\"op\":\"order_get\",\"id\":\"9f86d081884c7d66\"}", "not_found", "9f86d081884c7d66");
 }
 
@@ -268,14 +269,18 @@ static void hostile_bytes_get_an_answer(void **state)
 static void hello_tells_ledger_and_store(void **state)
 {
 	struct ledger_fixture *fixture = *state;
-	static const char *const bad[] = {"{}", "{\"version\":2,\"node\":1}", "{\"version\":1}",
-		"{\"version\":1,\"node\":1,\"x\":1}", "{\"version\":1,\"node\":\"1\"}", "hello"};
-	static const char good[] = "{\"version\":1,\"node\":1}";
+	static const char *const bad[] = {"{}", "{\"version\":1,\"node\":1}", "{\"version\":2}",
+		"{\"version\":2,\"node\":1,\"x\":1}", "{\"version\":2,\"node\":\"1\"}", "hello"};
+	static const char good[] = "{\"version\":2,\"node\":1}";
+	char expected[128];
 	char *text;
 
 	assert_int_equal(writer_query_hello(fixture->store, "/var/lib/sluice/ledger.db", good, sizeof(good) - 1, &text),
 		WIRE_HELLO);
-	assert_string_equal(text, "{\"version\":1,\"ledger\":\"/var/lib/sluice/ledger.db\",\"store\":\"sqlite\"}");
+	snprintf(expected, sizeof(expected),
+		"{\"version\":2,\"ledger\":\"/var/lib/sluice/ledger.db\",\"store\":\"%s\",\"schema\":%u}",
+		fixture->store->ops->name, fixture->store->schema);
+	assert_string_equal(text, expected);
 	free(text);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		assert_int_equal(writer_query_hello(fixture->store, "l", bad[i], strlen(bad[i]), &text), WIRE_ERROR);

@@ -48,7 +48,7 @@ static int setup(void **state)
 	world->real_stderr = dup(STDERR_FILENO); /* alarms are wanted here; they would bury the result */
 	dup2(null, STDERR_FILENO);
 	close(null);
-	fixture_setup((void **)&world->ledger);
+	fixture_setup_sqlite((void **)&world->ledger);
 	assert_int_equal(fixture_sale(world->ledger, 1, 1, 100000), 0);
 	snprintf(world->socket, sizeof(world->socket), "%s/sock", world->ledger->directory);
 	world->listener = wire_listen(world->socket, 0600, NULL);
@@ -153,7 +153,7 @@ static void expect_acks(struct world *world, uint64_t id, uint64_t first, unsign
 static void each_question_is_answered_once_in_order(void **state)
 {
 	struct world *world = *state;
-	static const char hello[] = "{\"version\":1,\"node\":1}", list[] = "{\"op\":\"sales_list\"}";
+	static const char hello[] = "{\"version\":2,\"node\":1}", list[] = "{\"op\":\"sales_list\"}";
 
 	/* all at once, so that frames lie back to back in the socket */
 	send_frame(world, WIRE_HELLO, 1, hello, sizeof(hello) - 1);

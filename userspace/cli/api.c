@@ -45,6 +45,8 @@ static const struct {
 	{"sale_ended", 0, "an end is final: create a sale under another slug"},
 	{"writer_away", 0, "\"sluice status\" tells whether sluice-writer is connected"},
 	{"no_order", 0, "an order id is 16 hex digits: see \"sluice order list --all\""},
+	{"hold_expired", 0, "give the payment back, or put a unit in (\"sluice stock add\") and confirm under a new key"},
+	{"key_reused", 0, "give each change a key of its own"},
 	{"no_entry", 0, "a prefix must be given as it is listed: see \"list\""},
 	{"too_wide", 0, "--force imports it all the same"},
 	{"no_answer", 0, "\"sluice answer list\" shows the codes"},
@@ -309,7 +311,7 @@ void cli_api_close(struct cli_api *api)
 
 void cli_api_name_change(struct cli_api *api, const char *key)
 {
-	char header[CLI_API_KEY_MAX + 32];
+	char header[CLI_KEY_MAX + 32];
 
 	snprintf(header, sizeof(header), "Idempotency-Key: %s", key);
 	if (!add_header(api, header))
@@ -319,6 +321,12 @@ void cli_api_name_change(struct cli_api *api, const char *key)
 bool cli_api_is_unclear(const struct cli_api *api)
 {
 	return api->unclear;
+}
+
+void cli_api_say_key(const struct cli_api *api, const char *key)
+{
+	if (api->unclear)
+		fprintf(stderr, "  repeat the command with --key %s: then it is made once\n", key);
 }
 
 /* --- asking ----------------------------------------------------------------------------------------------------------------- */
@@ -637,4 +645,63 @@ int cli_api_stream(struct cli_api *api, char *path, const struct cli_api_stream 
 	free(streaming);
 	free(path);
 	return code;
+}
+
+/* --- files ------------------------------------------------------------------------------------------------------------------ */
+struct saving {
+	struct cli_api *api;
+	FILE *out;
+	bool full;
+};
+
+static size_t on_saved_bytes(char *bytes, size_t size, size_t count, void *arg)
+{
+	struct saving *saving = arg;
+	long status = 0;
+
+	size *= count;
+	curl_easy_getinfo(saving->api->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (status != 200)
+		return on_body(bytes, 1, size, saving->api);
+	saving->full = fwrite(bytes, 1, size, saving->out) != size;
+	return saving->full ? 0 : size;
+}
+
+int cli_api_save(struct cli_api *api, const char *about, char *path, FILE *out)
+{
+	struct saving saving = {.api = api, .out = out};
+	json_error_t error;
+	CURLcode result;
+	long status = 0;
+	json_t *json;
+	int code = CLI_FAILED;
+
+	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_saved_bytes);
+	curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, &saving);
+	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, 0L);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_TIME, ANSWER_TIMEOUT_MS / 1000);
+	result = perform(api, "GET", path, &(struct body){0});
+	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, api);
+	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, ANSWER_TIMEOUT_MS);
+	curl_easy_setopt(api->curl, CURLOPT_LOW_SPEED_TIME, 0L);
+	free(path);
+	curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (saving.full || (!result && fflush(out))) {
+		cli_say("%s: cannot write: %s", about, strerror(errno));
+		return CLI_FAILED;
+	}
+	if (result && status == 200) {
+		cli_say("%s: INCOMPLETE: %s broke off: %s", about, api->where, curl_easy_strerror(result));
+		return CLI_FAILED;
+	}
+	if (result)
+		return say_no_answer(api, about, "GET", result);
+	if (status == 200)
+		return CLI_OK;
+	json = api->length ? json_loadb(api->body, api->length, 0, &error) : NULL;
+	code = say_refusal(api, about, status, json);
+	json_decref(json);
+	return code ? code : CLI_FAILED;
 }

@@ -31,13 +31,14 @@ int cli_api_ask(struct cli_api *api, const char *about, const char *method, char
 int cli_api_send(struct cli_api *api, const char *about, const char *method, char *path, const char *type,
 	const char *text, size_t length, json_t **answer);
 
-/* Names the change that the next requests make (header Idempotency-Key): sent twice, it is made once. 1 to CLI_API_KEY_MAX printable
+/* Names the change that the next requests make (header Idempotency-Key): sent twice, it is made once. 1 to CLI_KEY_MAX printable
  * characters.
  */
-#define CLI_API_KEY_MAX 64
 void cli_api_name_change(struct cli_api *api, const char *key);
 /* Whether the last request may have changed something although it failed. */
 bool cli_api_is_unclear(const struct cli_api *api);
+/* If the last request may have changed something although it failed: says how to repeat it. */
+void cli_api_say_key(const struct cli_api *api, const char *key);
 
 /* Walks a list: GETs `path` (with `query` pairs already in it), calls `visit` for each element of member `list` and follows `next`
  * until it is null, holding one page at a time. `after_page` (may be NULL) is called after each page with its cursor, NULL for
@@ -62,6 +63,9 @@ struct cli_api_stream {
 	void *arg;
 };
 int cli_api_stream(struct cli_api *api, char *path, const struct cli_api_stream *stream);
+
+/* GETs `path` (freed) and writes what comes to `out` as it comes. What breaks off is said to be incomplete, and is no CLI_OK. */
+int cli_api_save(struct cli_api *api, const char *about, char *path, FILE *out);
 
 /* The exit code of an HTTP status. */
 int cli_api_exit_code(long status);

@@ -142,6 +142,11 @@ int cli_option_count(const struct cli_call *call, unsigned option, uint64_t min,
 int cli_option_duration_s(const struct cli_call *call, unsigned option, uint64_t *seconds);
 int cli_operand_count(const struct cli_call *call, unsigned operand, uint64_t min, uint64_t max, uint64_t *count);
 
+/* The name of a change: the option's text, or a new one. `key` holds CLI_KEY_MAX + 1. */
+#define CLI_KEY_MAX 64
+#define CLI_KEY_HELP "name of this change: sent again with the same key, it is made once (a new name)"
+int cli_option_key(const struct cli_call *call, unsigned option, char *key);
+
 /* Reads one line (without its end) from call->in into `text`; for what must not stand in a command line that every user of the
  * machine can read. Says what is wrong and returns CLI_USAGE if there is none, if it is longer, or if more follows.
  */

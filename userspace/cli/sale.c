@@ -132,6 +132,16 @@ static int read_options(const struct cli_call *call, json_t *body)
 	return code;
 }
 
+/* What the daemon has to say about a change that it made. */
+static int print_changed(const struct cli_call *call, const char *thing, json_t *answer)
+{
+	const char *warning = json_string_value(json_object_get(answer, "warning"));
+
+	if (warning)
+		cli_say("%s: warning: %s", thing, warning);
+	return cli_print_answer(call, answer);
+}
+
 /* PUT also changes a sale that is there; `create` must not, so it looks first. */
 static int refuse_existing(const struct cli_call *call, const char *thing)
 {
@@ -174,7 +184,7 @@ static int run_create(const struct cli_call *call)
 	if (code)
 		return code;
 	cli_say("%s is created", thing);
-	return cli_print_answer(call, answer);
+	return print_changed(call, thing, answer);
 }
 
 static int run_set(const struct cli_call *call)
@@ -194,7 +204,7 @@ static int run_set(const struct cli_call *call)
 		return code;
 	}
 	code = cli_api_ask(call->api, thing, "PUT", cli_api_path("/v1/sales/%s", call->operand[0]), body, &answer);
-	return code ? code : cli_print_answer(call, answer);
+	return code ? code : print_changed(call, thing, answer);
 }
 
 static int change_state(const struct cli_call *call, const char *done)
@@ -208,7 +218,7 @@ static int change_state(const struct cli_call *call, const char *done)
 	if (code)
 		return code;
 	cli_say("%s %s", thing, done);
-	return cli_print_answer(call, answer);
+	return print_changed(call, thing, answer);
 }
 
 static int run_pause(const struct cli_call *call)

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "cli/api.h"
@@ -17,8 +16,7 @@ enum move_option { MOVE_REASON, MOVE_KEY };
 
 static const struct cli_option move_options[] = {
 	[MOVE_REASON] = {"reason", "TEXT", "why, for the ledger", false},
-	[MOVE_KEY] = {"key", "KEY", "name of this change: sent again with the same key, it is made once (a new name)",
-		false},
+	[MOVE_KEY] = {"key", "KEY", CLI_KEY_HELP, false},
 	{NULL, NULL, NULL, false},
 };
 
@@ -100,39 +98,16 @@ static int run_show(const struct cli_call *call)
 	return code ? code : print_stock(call, thing, answer);
 }
 
-/* The name of this change: the operator's, or a new one. `key` holds CLI_API_KEY_MAX + 1. */
-static int name_change(const struct cli_call *call, char *key)
-{
-	const char *given = call->value[MOVE_KEY];
-	uint64_t fresh[2];
-
-	if (!given) {
-		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh)) {
-			cli_say("the kernel gives no random numbers");
-			return CLI_FAILED;
-		}
-		snprintf(key, CLI_API_KEY_MAX + 1, "%016" PRIx64 "%016" PRIx64, fresh[0], fresh[1]);
-		return CLI_OK;
-	}
-	for (const char *c = given; *c; c++)
-		if (*c <= ' ' || *c > '~')
-			return cli_usage(call, "--key: only printable characters without spaces can be in a key");
-	if (!*given || strlen(given) > CLI_API_KEY_MAX)
-		return cli_usage(call, "--key: a key has 1 to %d characters", CLI_API_KEY_MAX);
-	strcpy(key, given);
-	return CLI_OK;
-}
-
 static int move(const struct cli_call *call, int sign)
 {
-	char text[ABOUT_MAX], key[CLI_API_KEY_MAX + 1];
+	char text[ABOUT_MAX], key[CLI_KEY_MAX + 1];
 	const char *thing = about(call, text);
 	uint64_t count = 0;
 	json_t *body, *answer;
 	int code = cli_operand_count(call, 1, 1, CLI_COUNT_MAX, &count);
 
 	if (!code)
-		code = name_change(call, key);
+		code = cli_option_key(call, MOVE_KEY, key);
 	if (code)
 		return code;
 	body = json_pack("{sI}", "delta", (json_int_t)count * sign);
@@ -141,8 +116,7 @@ static int move(const struct cli_call *call, int sign)
 	cli_api_name_change(call->api, key);
 	code = cli_api_ask(
 		call->api, thing, "POST", cli_api_path("/v1/sales/%s/stock", call->operand[0]), body, &answer);
-	if (code && cli_api_is_unclear(call->api))
-		fprintf(stderr, "  repeat the command with --key %s: then it is made once\n", key);
+	cli_api_say_key(call->api, key);
 	if (code)
 		return code;
 	cli_say("%s: %" PRIu64 " units %s", thing, count, sign > 0 ? "put in" : "taken away");

@@ -3,9 +3,11 @@
  * parsers are strict: "1e3", " 5", "-1" and "0x10" are not counts, because a stock that was misread is sold.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "cli/cli.h"
 #include "common/timefmt.h"
@@ -154,5 +156,27 @@ int cli_read_line(const struct cli_call *call, const char *what, char *text, siz
 	text[length] = '\0';
 	if (strlen(text) != length || strchr(text, '\n'))
 		return cli_usage(call, "%s from standard input is more than one line", what);
+	return CLI_OK;
+}
+
+int cli_option_key(const struct cli_call *call, unsigned option, char *key)
+{
+	const char *given = call->value[option];
+	uint64_t fresh[2];
+
+	if (!given) {
+		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh)) {
+			cli_say("the kernel gives no random numbers");
+			return CLI_FAILED;
+		}
+		snprintf(key, CLI_KEY_MAX + 1, "%016" PRIx64 "%016" PRIx64, fresh[0], fresh[1]);
+		return CLI_OK;
+	}
+	for (const char *c = given; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			return cli_usage(call, "--key: only printable characters without spaces can be in a key");
+	if (!*given || strlen(given) > CLI_KEY_MAX)
+		return cli_usage(call, "--key: a key has 1 to %d characters", CLI_KEY_MAX);
+	strcpy(key, given);
 	return CLI_OK;
 }

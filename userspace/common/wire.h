@@ -17,12 +17,12 @@
 #include "sluice/abi.h"
 
 #define WIRE_MAGIC 0x57434c53 /* "SLCW" */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 #define WIRE_BATCH_MAX 4096      /* records in one ADMIT */
 #define WIRE_BODY_MAX (4u << 20) /* bytes */
 
 enum wire_type {
-	WIRE_HELLO = 1,  /* {"version":1,"node":1} -> {"version":1,"ledger":"…","store":"sqlite"} */
+	WIRE_HELLO = 1,  /* {"version":2,"node":1} -> {"version":2,"ledger":"…","store":"sqlite","schema":2} */
 	WIRE_ADMIT = 2,  /* struct wire_admit[n] -> struct wire_ack[n], all durable */
 	WIRE_QUERY = 3,  /* JSON, see docs/writer-protocol.md -> JSON */
 	WIRE_ERROR = 255 /* answer only: {"code":"store_error","detail":"…"}; nothing of the request was stored */
@@ -54,12 +54,21 @@ enum wire_ack_status {
 	WIRE_ACK_REFUSED = 3 /* would break the ledger's own guard: an alarm */
 };
 
+/* What has become of an order. Its units count while it is held or confirmed. */
+enum wire_order_state {
+	WIRE_ORDER_HELD = 1,
+	WIRE_ORDER_CONFIRMED = 2,
+	WIRE_ORDER_CANCELLED = 3,
+	WIRE_ORDER_EXPIRED = 4,
+	WIRE_ORDER_REFUNDED = 5
+};
+
 struct wire_ack {
 	uint64_t serial;
 	uint64_t seq; /* gapless per sale, 1.. */
 	uint64_t committed_wall_ns;
-	uint32_t status; /* enum wire_ack_status */
-	uint32_t reserved;
+	uint32_t status;      /* enum wire_ack_status */
+	uint32_t order_state; /* enum wire_order_state, as the ledger has it now; 0 if refused */
 };
 _Static_assert(sizeof(struct wire_header) == 24, "wire");
 _Static_assert(sizeof(struct wire_admit) == 56, "wire");

@@ -25,12 +25,13 @@ void batches_enqueue(struct pipeline *p, uint64_t serial, const struct sluice_ad
 		log_error("no memory for an order; it stays in the gate and is taken up again later");
 	if (!order || (planted(lost_ring_entry) && serial % 4 == 0))
 		return;
+	order->queued_ns = time_mono_ns();
 	STAILQ_INSERT_TAIL(&p->pending, order, pending);
 	p->pending_count++;
 	atomic_fetch_add(&p->unsettled, 1);
 }
 
-static void fill_record(struct pipeline *p, const struct order *order, struct wire_admit *record)
+static void fill_record(struct pipeline *p, struct order *order, struct wire_admit *record)
 {
 	struct sale sale;
 
@@ -44,6 +45,7 @@ static void fill_record(struct pipeline *p, const struct order *order, struct wi
 	record->quantity = order->admission.quantity;
 	if (!sales_find_id(p->d->sales, order->admission.sale, &sale))
 		record->hold_seconds = sale.hold_seconds;
+	order->hold_seconds = record->hold_seconds;
 }
 
 /* Moves what is pending into the batch and its records. */
@@ -58,6 +60,7 @@ static void fill_batch(struct pipeline *p, struct batch *batch)
 		fill_record(p, order, &p->records[batch->count]);
 		batch->orders[batch->count++] = order;
 	}
+	batch->sent_ns = time_mono_ns();
 	metrics_observe_batch(p->d->metrics, batch->count);
 }
 
@@ -91,7 +94,7 @@ int batches_send(struct pipeline *p)
 			return -ENOMEM;
 		fill_batch(p, batch);
 		sent->batch = batch;
-		sent->sent_ns = time_mono_ns();
+		sent->sent_ns = batch->sent_ns;
 		TAILQ_INSERT_TAIL(&p->sent, sent, next);
 		err = writer_link_send(
 			&p->link, WIRE_ADMIT, p->records, batch->count * (uint32_t)sizeof(*p->records), &sent->id);
@@ -113,7 +116,7 @@ static void account(struct pipeline *p, unsigned count)
 
 		if (p->acks[i].state == ORDER_REFUSED && !refused++)
 			first_refused = order;
-		if (p->acks[i].state == ORDER_DURABLE && !p->acks[i].known && now > order->admission.admitted_wall)
+		if (p->acks[i].state != ORDER_REFUSED && !p->acks[i].known && now > order->admission.admitted_wall)
 			metrics_observe_commit(p->d->metrics, now - order->admission.admitted_wall);
 	}
 	atomic_fetch_add(&p->durable, count - refused);
@@ -150,12 +153,21 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 			.order = order,
 			.seq = ack.seq,
 			.committed_ns = ack.committed_wall_ns,
-			.state = ack.status == WIRE_ACK_REFUSED ? ORDER_REFUSED : ORDER_DURABLE,
+			.state = ack.status == WIRE_ACK_REFUSED ? ORDER_REFUSED : order_state_of_wire(ack.order_state),
 			.known = ack.status == WIRE_ACK_KNOWN,
+			.counts = order->counts ? order->counts : sales_counts(p->d->sales, order->admission.sale),
 		};
+		if (p->acks[i].state == ORDER_STATE_COUNT)
+			return -EPROTO;
+		/* Over before this daemon heard of it: whether its units are back in the gate, only a comparison tells. */
+		if (p->acks[i].known && !order_is_live(p->acks[i].state))
+			pipeline_compare_anew(p);
 	}
 	batch->count = 0;
 	account(p, count);
+	pthread_mutex_lock(&p->lock);
+	drain_acknowledged(&p->drain, count, batch->sent_ns, time_mono_ns(), WIRE_BATCH_MAX);
+	pthread_mutex_unlock(&p->lock);
 	__atomic_sub_fetch(&p->d->maps.control->in_flight, count, __ATOMIC_SEQ_CST);
 	atomic_fetch_sub(&p->unsettled, count);
 	orders_settle(p->d->orders, p->acks, count);

@@ -51,6 +51,9 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
 			"The order writer has not answered in time. The change may still take effect: look before you ask again.");
 	case -EREMOTEIO:
+		if (!strcmp(answer->code, "key_reused"))
+			return http_problem(request, 422, "key_reused",
+				"This " HTTP_ONCE_KEY " came before with another request. Nothing was changed.");
 		if (!strcmp(answer->code, "conflict"))
 			return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
 		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
@@ -89,6 +92,10 @@ const struct http_route control_routes[] = {
 	{"POST", "/v1/sales/{}/tokens/revoke", control_revoke_before, "tokens_revoke"},
 	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
 	{"GET", "/v1/orders", control_get_orders, "orders"},
+	{"GET", "/v1/orders/export", control_export_orders, "orders_export"},
+	{"POST", "/v1/orders/{}/confirm", control_confirm_order, "order_confirm"},
+	{"POST", "/v1/orders/{}/cancel", control_cancel_order, "order_cancel"},
+	{"POST", "/v1/orders/{}/refund", control_refund_order, "order_refund"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},
 	{"GET", "/v1/stats", control_get_stats, "stats"},
 	{"GET", "/v1/openapi.json", http_openapi, "openapi"},

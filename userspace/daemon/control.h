@@ -12,6 +12,11 @@ extern const struct http_route control_routes[];
 bool control_admit(struct http_request *request, enum MHD_Result *result);
 /* How long a body may be: longer for a bulk load by somebody who may do it. */
 size_t control_body_max(const struct http_request *request);
+/* Runs the route's handler; what a request with an Idempotency-Key changes is changed once, and its first answer given again. */
+enum MHD_Result control_handle(struct http_request *request);
+/* Names a request's change for order_changes.h, whose answer the ledger keeps by itself. Called before the handler asks for anything. */
+struct order_once;
+const struct order_once *control_once(struct http_request *request, struct order_once *once);
 /* The writer could not, or would not. */
 enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer);
 
@@ -80,7 +85,18 @@ enum MHD_Result control_revoke_before(struct http_request *request);
 enum MHD_Result control_rotate_keys(struct http_request *request);
 
 /* control_orders.c */
+/* The filter of the arguments, as a question to the writer with cursor `after`. NULL after having answered. */
+json_t *control_orders_question(
+	struct http_request *request, const char *const *known, long long limit_default, enum MHD_Result *result);
 enum MHD_Result control_get_orders(struct http_request *request);
 enum MHD_Result control_get_order(struct http_request *request);
+
+/* control_order_export.c */
+enum MHD_Result control_export_orders(struct http_request *request);
+
+/* control_order_changes.c */
+enum MHD_Result control_confirm_order(struct http_request *request);
+enum MHD_Result control_cancel_order(struct http_request *request);
+enum MHD_Result control_refund_order(struct http_request *request);
 
 #endif

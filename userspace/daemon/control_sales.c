@@ -146,11 +146,28 @@ static void on_sale_stored(struct daemon *d, void *arg, const struct pipeline_an
 
 static const struct pipeline_hooks sale_hooks = {.complete = on_sale_stored};
 
+/* A sale that may sell faster than the writer drains: buyers will meet a closed gate again and again. */
+static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json)
+{
+	struct pipeline_status status;
+	char text[192];
+
+	pipeline_status(d->pipeline, &status);
+	if (!status.drain_per_second || sale->ended || sale->paused || sale->pace_per_second <= status.drain_per_second)
+		return;
+	snprintf(text, sizeof(text),
+		"The pace of %u a second is above what the order writer drains here (%.0f): orders will close for moments.",
+		sale->pace_per_second, status.drain_per_second);
+	json_object_set_new(json, "warning", json_string(text));
+	log_warn("sale %s: %s", sale->slug, text);
+}
+
 /* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
 static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
 {
 	json_t *question = json_pack("{s:s, s:o}", "op", "sale_put", "sale", sales_to_ledger(sale));
 	struct pipeline_answer answer;
+	json_t *json;
 	char key[64];
 
 	if (stock >= 0) {
@@ -165,7 +182,9 @@ static enum MHD_Result store_sale(struct http_request *request, struct sale *sal
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
 	http_set_etag(request, sale_tag(sale));
-	return http_send_json(request, stock >= 0 ? 201 : 200, sale_json(request->d, sale));
+	json = sale_json(request->d, sale);
+	warn_of_pace(request->d, sale, json);
+	return http_send_json(request, stock >= 0 ? 201 : 200, json);
 }
 
 /* Takes what the body has over the sale. Returns true if the result is a sale. */

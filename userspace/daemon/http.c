@@ -66,15 +66,31 @@ static struct MHD_Response *buffer_response(const char *text, size_t length)
 	return MHD_create_response_from_buffer(length, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
 }
 
+/* Asked once for each request. */
+static bool keep(struct http_request *request, unsigned status, const char *type, const char *text, size_t length,
+	enum MHD_Result *result)
+{
+	bool (*asked)(struct http_request *, const struct http_text *, enum MHD_Result *) = request->keep;
+	struct http_text answer = {.status = status, .type = type, .text = text, .length = length};
+
+	request->keep = NULL;
+	return !asked || asked(request, &answer, result);
+}
+
 static enum MHD_Result send_document(
 	struct http_request *request, unsigned status, const char *type, json_t *json, unsigned retry_after_s)
 {
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	struct MHD_Response *response;
+	enum MHD_Result result;
 
 	json_decref(json);
 	if (!text)
 		return MHD_NO;
+	if (!keep(request, status, type, text, strlen(text), &result)) {
+		free(text);
+		return result;
+	}
 	response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
 	if (!response) {
 		free(text);
@@ -107,8 +123,12 @@ enum MHD_Result http_send_json(struct http_request *request, unsigned status, js
 
 enum MHD_Result http_send_empty(struct http_request *request, unsigned status)
 {
-	struct MHD_Response *response = buffer_response("", 0);
+	struct MHD_Response *response;
+	enum MHD_Result result;
 
+	if (!keep(request, status, NULL, "", 0, &result))
+		return result;
+	response = buffer_response("", 0);
 	if (response)
 		add_api_headers(request, response, NULL);
 	return http_send(request, status, response);
@@ -117,11 +137,26 @@ enum MHD_Result http_send_empty(struct http_request *request, unsigned status)
 enum MHD_Result http_send_text(
 	struct http_request *request, unsigned status, const char *type, const char *text, size_t length)
 {
-	struct MHD_Response *response = buffer_response(text, length);
+	struct MHD_Response *response;
+	enum MHD_Result result;
 
+	if (!keep(request, status, type, text, length, &result))
+		return result;
+	response = buffer_response(text, length);
 	if (response)
 		add_api_headers(request, response, type);
 	return http_send(request, status, response);
+}
+
+enum MHD_Result http_send_again(struct http_request *request, const struct http_text *answer)
+{
+	struct MHD_Response *response = buffer_response(answer->text, answer->length);
+
+	if (response)
+		add_api_headers(request, response, answer->type);
+	if (response && *request->etag)
+		add_header(response, MHD_HTTP_HEADER_ETAG, request->etag);
+	return http_send(request, answer->status, response);
 }
 
 static const char *title_of(unsigned status)
@@ -227,6 +262,36 @@ int http_argument(struct http_request *request, const char *name, char *out, siz
 	if (!value)
 		return 0;
 	return http_percent_decode(value, strlen(value), out, size) ? -EINVAL : 1;
+}
+
+struct argument_search {
+	const char *const *known;
+	const char *unknown;
+};
+
+static enum MHD_Result find_unknown(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct argument_search *search = arg;
+
+	(void)kind;
+	(void)value;
+	for (const char *const *known = search->known; *known; known++)
+		if (!strcmp(*known, name))
+			return MHD_YES;
+	search->unknown = name;
+	return MHD_NO;
+}
+
+bool http_check_arguments(struct http_request *request, const char *const *known, enum MHD_Result *result)
+{
+	struct argument_search search = {.known = known};
+
+	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, find_unknown, &search);
+	if (!search.unknown)
+		return true;
+	*result = http_problem_field(request, 400, "unknown_field", search.unknown,
+		"There is no argument \"%.64s\" here.", search.unknown);
+	return false;
 }
 
 const char *http_header(const struct http_request *request, const char *name)

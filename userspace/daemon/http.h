@@ -17,7 +17,19 @@
 #define HTTP_CAPTURE_MAX 256
 #define HTTP_ETAG_MAX 20 /* sixteen hex digits in quotes */
 
+#define HTTP_ONCE_KEY "Idempotency-Key"
+#define HTTP_ONCE_KEY_MAX 64
+#define HTTP_FINGERPRINT_DIGITS 32
+
 struct http_request;
+
+/* An answer as text. */
+struct http_text {
+	unsigned status;
+	const char *type; /* NULL: none */
+	const char *text;
+	size_t length;
+};
 
 /* `pattern`: segments; "{}" captures one, "{*}" the rest of the path. Captures are percent-decoded. */
 struct http_route {
@@ -38,6 +50,8 @@ struct http_listener {
 	bool (*ignores_body)(const struct http_request *request);
 	/* The longest body of this request, where it is not body_max. Called with the headers, before any of the body. May be NULL. */
 	size_t (*body_max_of)(const struct http_request *request);
+	/* Called in place of the route's handler, which it calls. May be NULL. */
+	enum MHD_Result (*handle)(struct http_request *request);
 	bool needs_secret; /* control over TCP */
 	bool is_watched;   /* handlers never wait; the heartbeat watches them */
 };
@@ -66,8 +80,13 @@ struct http_request {
 	struct order_waiter waiter; /* http_order.c */
 	uint64_t serial;            /* what it waits for */
 	bool has_waited;
-	json_t *later; /* http_order.c: what the ledger said */
+	bool has_asked; /* http_order.c: the ledger, and what it said: */
+	json_t *later;
 	int later_error;
+	/* control_once.c: names the change that this request makes. Empty: none was given. */
+	char once_key[HTTP_ONCE_KEY_MAX + 1], once_fingerprint[HTTP_FINGERPRINT_DIGITS + 1];
+	/* Sees each answer before it is sent (text NULL: an empty one). False after having answered in its place. May be NULL. */
+	bool (*keep)(struct http_request *request, const struct http_text *answer, enum MHD_Result *result);
 };
 
 /* --- http.c: answers. Each returns what the handler returns. ------------------------------------------------------------------------ */
@@ -79,6 +98,8 @@ enum MHD_Result http_send_json_retry(
 enum MHD_Result http_send_empty(struct http_request *request, unsigned status);
 enum MHD_Result http_send_text(
 	struct http_request *request, unsigned status, const char *type, const char *text, size_t length);
+/* Sends an answer that was sent before. */
+enum MHD_Result http_send_again(struct http_request *request, const struct http_text *answer);
 
 /* RFC 9457. `detail` may be a format. */
 enum MHD_Result http_problem(struct http_request *request, unsigned status, const char *code, const char *format, ...)
@@ -95,6 +116,10 @@ enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answ
 json_t *http_read_json(struct http_request *request, enum MHD_Result *result);
 /* A query argument, decoded. Returns 1, 0 if there is none, -EINVAL if it cannot be read or does not fit. */
 int http_argument(struct http_request *request, const char *name, char *out, size_t size);
+/* Are all query arguments among `known` (ends with NULL)? If not, answers 400 (*result) and returns false: a filter that is misspelt would be one that
+ * lets everything through.
+ */
+bool http_check_arguments(struct http_request *request, const char *const *known, enum MHD_Result *result);
 const char *http_header(const struct http_request *request, const char *name);
 
 /* --- http_openapi.c ---------------------------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* POST and GET /v1/orders/{token}: what the buyer hears.
+/* POST, GET and DELETE /v1/orders/{token}: what the buyer hears.
  *
  * A POST always goes through the call door: for what the gate admitted on the wire the judge says "admitted again", for what XDP could not
  * read it judges now. Then the connection is suspended until the order is durable. Promises: 201 only after the writer's acknowledgement; a
- * refusal with the gate's own bytes; nobody waits longer than WAIT_NS, and a unit that was admitted stays the buyer's.
+ * refusal with the gate's own bytes; nobody waits longer than WAIT_NS, and a unit that was admitted stays the buyer's until the ledger says otherwise.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +14,8 @@
 
 #include "common/timefmt.h"
 #include "daemon/http_public.h"
+#include "daemon/order_facts.h"
+#include "daemon/order_changes.h"
 #include "daemon/pipeline.h"
 
 #define WAIT_NS 10000000000ULL
@@ -25,23 +27,26 @@
 #define PROGRESS_NS 200000L
 #define NS_PER_S 1000000000ULL
 
-static json_t *order_json(struct daemon *d, const struct order_view *order)
+/* `order` with the words of the ledger's, as far as they are known here. */
+static json_t *order_json(struct daemon *d, const struct order_view *view)
 {
-	char id[17], admitted[TIME_TEXT_MAX], committed[TIME_TEXT_MAX];
-	struct sale sale;
-	json_t *json;
+	struct told_order order = {
+		.serial = view->serial,
+		.admitted_ns = view->admission.admitted_wall,
+		.facts = {.state = view->state,
+			.seq = view->seq,
+			.committed_ns = view->committed_ns,
+			.expires_ns = view->expires_ns,
+			.resolved_ns = view->resolved_ns},
+		.sale = view->admission.sale,
+		.quantity = view->admission.quantity,
+	};
+	static const char *const only_durable[] = {"seq", "committed_at", "expires_at", "resolved_at"};
+	json_t *json = order_facts_public_json(d, &order);
+	unsigned first = order_is_durable(view->state) ? view->has_times ? 4 : 2 : 0;
 
-	if (sales_find_id(d->sales, order->admission.sale, &sale))
-		sale.slug[0] = '\0';
-	snprintf(id, sizeof(id), "%016" PRIx64, order->serial);
-	json = json_pack("{s:s, s:s, s:s, s:i, s:s}", "id", id, "sale", sale.slug, "state",
-		order->state == ORDER_DURABLE ? "held" : "pending", "quantity", (int)order->admission.quantity,
-		"admitted_at", time_format_rfc3339(order->admission.admitted_wall, admitted));
-	if (json && order->state == ORDER_DURABLE) {
-		json_object_set_new(json, "seq", json_integer((json_int_t)order->seq));
-		json_object_set_new(
-			json, "committed_at", json_string(time_format_rfc3339(order->committed_ns, committed)));
-	}
+	for (unsigned i = first; json && i < sizeof(only_durable) / sizeof(only_durable[0]); i++)
+		json_object_del(json, only_durable[i]);
 	return json;
 }
 
@@ -60,20 +65,81 @@ static void resume(struct order_waiter *waiter)
 	MHD_resume_connection(request_of(waiter)->connection);
 }
 
+static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial);
+
 static enum MHD_Result send_order(struct http_request *request, const struct order_view *order)
 {
-	switch (order->state) {
-	case ORDER_DURABLE:
-		return http_send_json(request, order->first_answer ? 201 : 200, order_json(request->d, order));
-	case ORDER_REFUSED:
+	if (order->state == ORDER_REFUSED)
 		return http_send_refusal(request, SLUICE_ANSWER_UNAVAILABLE, RETRY_BUSY_S);
-	case ORDER_SEEN:
-	case ORDER_QUEUED:
-		break;
-	}
-	return http_send_json_retry(request, 202, order_json(request->d, order), RETRY_PENDING_S);
+	if (!order_is_durable(order->state))
+		return http_send_json_retry(request, 202, order_json(request->d, order), RETRY_PENDING_S);
+	/* Durable since before this daemon: its times are in the ledger. */
+	if (!order->has_times && !request->has_asked)
+		return ask_ledger(request, order->serial);
+	return http_send_json(request, order->first_answer ? 201 : 200, order_json(request->d, order));
 }
 
+/* --- what only the ledger knows ------------------------------------------------------------------------------------------------------------- */
+static enum MHD_Result send_no_order(struct http_request *request)
+{
+	return http_problem(request, 404, "no_order", "This token has not been admitted.");
+}
+
+static enum MHD_Result send_writer_away(struct http_request *request)
+{
+	return http_problem_retry(
+		request, 503, "writer_away", RETRY_PENDING_S, "The order writer cannot be asked at the moment.");
+}
+
+/* On the pipeline's thread. The connection stays suspended until the resume, so the request is there. */
+static void on_ledger_answer(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+{
+	struct http_request *request = arg;
+	struct told_order order;
+
+	request->later_error = answer->error;
+	if (answer->error == -EREMOTEIO && !strcmp(answer->code, "not_found"))
+		request->later_error = -ENOENT;
+	request->later = json_incref(json_object_get(answer->json, "order"));
+	if (request->later && !order_facts_read(request->later, &order))
+		orders_learn_times(d->orders, order.serial, &order.facts);
+	MHD_resume_connection(request->connection);
+}
+
+static const struct pipeline_hooks ledger_hooks = {.complete = on_ledger_answer};
+
+static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial)
+{
+	char id[ORDER_ID_DIGITS + 1];
+
+	request->has_waited = request->has_asked = true;
+	request->serial = serial;
+	MHD_suspend_connection(request->connection);
+	if (pipeline_tell(request->d->pipeline,
+		    json_pack("{s:s, s:s}", "op", "order_get", "id", order_id_text(serial, id)), &ledger_hooks,
+		    request)) {
+		request->later_error = -ENOMEM;
+		MHD_resume_connection(request->connection);
+	}
+	return MHD_YES;
+}
+
+static enum MHD_Result answer_from_ledger(struct http_request *request)
+{
+	struct told_order order;
+	struct order_view view;
+
+	/* What the table knows is told, whoever is away: a yes is never taken back. */
+	if (!orders_find(request->d->orders, request->serial, &view))
+		return send_order(request, &view);
+	if (request->later_error == -ENOENT)
+		return send_no_order(request);
+	if (request->later_error || order_facts_read(request->later, &order))
+		return send_writer_away(request);
+	return http_send_json(request, 200, order_facts_public_json(request->d, &order));
+}
+
+/* --- POST ------------------------------------------------------------------------------------------------------------------------------- */
 /* Answers with the order, or suspends the connection until there is one to answer with. */
 static enum MHD_Result answer_admitted(
 	struct http_request *request, uint64_t serial, const struct sluice_admission *admission)
@@ -136,6 +202,8 @@ enum MHD_Result http_order_post(struct http_request *request)
 	struct sluice_call call;
 	enum sluice_answer answer;
 
+	if (request->has_asked)
+		return answer_from_ledger(request);
 	if (request->has_waited)
 		return answer_after_wait(request);
 	if (ask_judge(request, &call))
@@ -151,85 +219,109 @@ enum MHD_Result http_order_post(struct http_request *request)
 }
 
 /* --- GET -------------------------------------------------------------------------------------------------------------------------------- */
-static enum MHD_Result send_no_order(struct http_request *request)
+/* Opens the token of the path. False after having answered. */
+static bool open_token(struct http_request *request, struct sluice_token *token, enum MHD_Result *result)
 {
-	return http_problem(request, 404, "no_order", "This token has not been admitted.");
+	int err;
+
+	pthread_rwlock_rdlock(&request->d->keys_lock);
+	err = token_open(&request->d->keys, request->captures[0], strlen(request->captures[0]), token);
+	pthread_rwlock_unlock(&request->d->keys_lock);
+	if (err)
+		*result = http_send_refusal(request, SLUICE_ANSWER_TOKEN_INVALID, 0);
+	return !err;
 }
 
-/* On the pipeline's thread. The connection stays suspended until the resume, so the request is there. */
-static void on_ledger_answer(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+/* The table has every admission of a token that is still valid; only those of long ago are in the ledger alone. */
+static bool may_be_in_ledger(const struct sluice_token *token)
 {
-	struct http_request *request = arg;
-
-	(void)d;
-	request->later_error = answer->error;
-	if (answer->error == -EREMOTEIO && !strcmp(answer->code, "not_found"))
-		request->later_error = -ENOENT;
-	request->later = json_incref(json_object_get(answer->json, "order"));
-	MHD_resume_connection(request->connection);
-}
-
-static const struct pipeline_hooks ledger_hooks = {.complete = on_ledger_answer};
-
-static enum MHD_Result answer_from_ledger(struct http_request *request)
-{
-	char admitted_text[TIME_TEXT_MAX], committed_text[TIME_TEXT_MAX];
-	json_int_t sale_id, seq, quantity, admitted, committed;
-	const char *id, *state;
-	struct sale sale;
-
-	if (request->later_error == -ENOENT)
-		return send_no_order(request);
-	if (request->later_error ||
-		json_unpack(request->later, "{s:s, s:I, s:I, s:s, s:I, s:I, s:I}", "id", &id, "sale", &sale_id, "seq",
-			&seq, "state", &state, "quantity", &quantity, "admitted_ns", &admitted, "committed_ns",
-			&committed) < 0)
-		return http_problem_retry(request, 503, "writer_away", RETRY_PENDING_S,
-			"The order writer cannot be asked at the moment.");
-	if (sales_find_id(request->d->sales, (uint32_t)sale_id, &sale))
-		return send_no_order(request);
-	return http_send_json(request, 200,
-		json_pack("{s:s, s:s, s:I, s:s, s:I, s:s, s:s}", "id", id, "sale", sale.slug, "seq", seq, "state",
-			state, "quantity", quantity, "admitted_at",
-			time_format_rfc3339((uint64_t)admitted, admitted_text), "committed_at",
-			time_format_rfc3339((uint64_t)committed, committed_text)));
-}
-
-static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial)
-{
-	char id[17];
-
-	snprintf(id, sizeof(id), "%016" PRIx64, serial);
-	request->has_waited = true;
-	MHD_suspend_connection(request->connection);
-	if (pipeline_tell(request->d->pipeline, json_pack("{s:s, s:s}", "op", "order_get", "id", id), &ledger_hooks,
-		    request)) {
-		request->later_error = -ENOMEM;
-		MHD_resume_connection(request->connection);
-	}
-	return MHD_YES;
+	return (uint64_t)token->expires_at_s * NS_PER_S <= time_wall_ns();
 }
 
 enum MHD_Result http_order_get(struct http_request *request)
 {
 	struct sluice_token token;
 	struct order_view order;
-	int err;
+	enum MHD_Result result;
 
 	if (request->has_waited)
 		return answer_from_ledger(request);
-	pthread_rwlock_rdlock(&request->d->keys_lock);
-	err = token_open(&request->d->keys, request->captures[0], strlen(request->captures[0]), &token);
-	pthread_rwlock_unlock(&request->d->keys_lock);
-	if (err)
-		return http_send_refusal(request, SLUICE_ANSWER_TOKEN_INVALID, 0);
-	if (!orders_find(request->d->orders, token.serial, &order))
-		return order.state == ORDER_REFUSED ? send_no_order(request)
-						    : http_send_json(request, 200, order_json(request->d, &order));
+	if (!open_token(request, &token, &result))
+		return result;
+	if (!orders_find(request->d->orders, token.serial, &order)) {
+		if (order.state == ORDER_REFUSED)
+			return send_no_order(request);
+		if (!order_is_durable(order.state))
+			return http_send_json(request, 200, order_json(request->d, &order));
+		return send_order(request, &order);
+	}
 	if (!atomic_load(&request->d->sales_known))
-		return http_problem_retry(
-			request, 503, "writer_away", RETRY_PENDING_S, "The order writer is not there yet.");
-	/* The table has every admission of a token that is still valid; only those of long ago are in the ledger alone. */
-	return (uint64_t)token.expires_at_s * NS_PER_S > time_wall_ns() ? send_no_order(request)
-									: ask_ledger(request, token.serial);
+		return send_writer_away(request);
+	return may_be_in_ledger(&token) ? ask_ledger(request, token.serial) : send_no_order(request);
+}
+
+/* --- DELETE ----------------------------------------------------------------------------------------------------------------------------- */
+/* On the pipeline's thread, as on_ledger_answer. */
+static void on_cancel_answer(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+{
+	struct http_request *request = arg;
+
+	(void)d;
+	request->later_error = answer->error;
+	request->later = json_incref(json_array_get(json_object_get(answer->json, "results"), 0));
+	MHD_resume_connection(request->connection);
+}
+
+static enum MHD_Result send_not_durable(struct http_request *request)
+{
+	return http_problem_retry(
+		request, 409, "order_state", RETRY_PENDING_S, "The order is pending: it is not durable yet.");
+}
+
+static enum MHD_Result answer_cancelled(struct http_request *request)
+{
+	const char *word = json_string_value(json_object_get(request->later, "result"));
+	struct told_order order;
+
+	if (request->later_error == -EAGAIN)
+		return send_not_durable(request);
+	if (request->later_error || !word)
+		return send_writer_away(request);
+	if (!strcmp(word, "not_found"))
+		return send_no_order(request);
+	if (order_facts_read(json_object_get(request->later, "order"), &order))
+		return send_writer_away(request);
+	if (strcmp(word, "changed") != 0 && strcmp(word, "same") != 0)
+		return http_problem(
+			request, 409, "order_state", "The order is %s.", order_state_name(order.facts.state));
+	return http_send_json(request, 200, order_facts_public_json(request->d, &order));
+}
+
+enum MHD_Result http_order_delete(struct http_request *request)
+{
+	struct sluice_token token;
+	struct order_view order;
+	enum MHD_Result result;
+
+	if (request->has_waited)
+		return answer_cancelled(request);
+	if (!open_token(request, &token, &result))
+		return result;
+	if (orders_find(request->d->orders, token.serial, &order)) {
+		if (!atomic_load(&request->d->sales_known))
+			return send_writer_away(request);
+		if (!may_be_in_ledger(&token))
+			return send_no_order(request);
+	} else if (order.state == ORDER_REFUSED) {
+		return send_no_order(request);
+	} else if (!order_is_durable(order.state)) {
+		return send_not_durable(request);
+	}
+	request->has_waited = true;
+	MHD_suspend_connection(request->connection);
+	if (order_cancel_tell(request->d, token.serial, on_cancel_answer, request)) {
+		request->later_error = -ENOMEM;
+		MHD_resume_connection(request->connection);
+	}
+	return MHD_YES;
 }

@@ -82,7 +82,7 @@ static enum MHD_Result options(struct http_request *request)
 	answers_origin(origin);
 	if (response && *origin) {
 		MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-		MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST");
+		MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, DELETE");
 		MHD_add_response_header(response, "Access-Control-Allow-Headers", "Content-Type");
 		MHD_add_response_header(response, "Access-Control-Max-Age", "600");
 	}
@@ -97,6 +97,7 @@ const struct http_route http_public_routes[] = {
 	{"POST", "/v1/sales/{}/tokens", http_token_post_public, "tokens"},
 	{"POST", "/v1/orders/{}", http_order_post, "order"},
 	{"GET", "/v1/orders/{}", http_order_get, "order"},
+	{"DELETE", "/v1/orders/{}", http_order_delete, "order"},
 	{"GET", "/v1/openapi.json", http_openapi, "openapi"},
 	{"GET", "/problems", http_problems_index, "problems"},
 	{"GET", "/problems/{}", http_problems_page, "problems"},

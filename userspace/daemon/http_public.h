@@ -19,6 +19,7 @@ enum MHD_Result http_page_asset(struct http_request *request);
 /* http_order.c */
 enum MHD_Result http_order_post(struct http_request *request);
 enum MHD_Result http_order_get(struct http_request *request);
+enum MHD_Result http_order_delete(struct http_request *request);
 /* http_token.c */
 enum MHD_Result http_token_post_public(struct http_request *request);
 enum MHD_Result http_token_post_control(struct http_request *request);

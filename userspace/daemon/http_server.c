@@ -260,7 +260,7 @@ static enum MHD_Result dispatch(struct http_request *request)
 		return send_too_long(request);
 	if (!find_route(request, &result))
 		return result;
-	return request->route->handle(request);
+	return request->listener->handle ? request->listener->handle(request) : request->route->handle(request);
 }
 
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,

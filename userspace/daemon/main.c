@@ -293,6 +293,7 @@ static int start_servers(struct daemon *d, struct servers *s, char *error, size_
 		.body_max = CONTROL_BODY_MAX,
 		.body_max_of = control_body_max,
 		.admit = control_admit,
+		.handle = control_handle,
 	};
 	s->listeners[LISTEN_CONTROL_TCP] = s->listeners[LISTEN_CONTROL_UNIX];
 	s->listeners[LISTEN_CONTROL_TCP].needs_secret = true;

@@ -11,20 +11,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/issue.h"
+#include "daemon/order_changes.h"
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
 #include "daemon/revocation.h"
 
 #define STEP_MS 100
 #define STEPS_PER_CHECK 10 /* the conservation equation: every second */
+#define STEPS_PER_EXPIRY 4 /* holds whose time is over: within half a second */
 #define STEPS_OF_REST 20   /* 2 s */
 #define STEPS_PER_READ 50  /* the ledger's figures: every five seconds */
+#define STEPS_PER_KEEP 300 /* 30 s */
 #define SWEEP_BUDGET 512
 /* An admission younger than this may still be on its way through the ring. */
 #define LOST_AFTER_NS 5000000000ULL
@@ -44,7 +48,9 @@ bool maintenance_is_forgotten(const struct sale *sale, uint64_t wall_ns)
 	return wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > MAINTENANCE_KEEP_NS;
 }
 
-/* `held` is read before `free`: units only move from free to ordered meanwhile, so a sum above `put_in` is never an artefact of the reading. */
+/* `held` is read before `free`: but for changes of orders, which are seen whole or not at all, units only move from free to ordered meanwhile, so a
+ * sum above `put_in` is never an artefact of the reading.
+ */
 static void read_once(struct daemon *d, const struct sale *sale, struct stock_view *view)
 {
 	view->held = atomic_load(&sale->counts->held);
@@ -55,15 +61,27 @@ static void read_once(struct daemon *d, const struct sale *sale, struct stock_vi
 	view->in_flight = atomic_load(&sale->counts->pending) + atomic_load(&sale->counts->moving);
 }
 
+/* A sale that has lost its slot has its free units in the books alone. */
+static void read_from_books(struct stock_view *view)
+{
+	uint64_t gone = view->held + view->confirmed + view->in_flight + view->refused;
+
+	view->free = view->put_in > gone ? view->put_in - gone : 0;
+}
+
 void maintenance_read_stock(struct daemon *d, const struct sale *sale, struct stock_view *view)
 {
-	uint64_t sum;
-
 	for (int i = 0; i < READ_TRIES; i++) {
+		unsigned changes = atomic_load(&sale->counts->changes);
+		uint64_t sum;
+
 		read_once(d, sale, view);
+		if (!sales_in_gate(d->sales, sale))
+			read_from_books(view);
 		sum = view->free + view->held + view->confirmed + view->in_flight + view->refused;
-		view->balanced = sum == view->put_in || !sales_in_gate(d->sales, sale);
-		if (view->balanced)
+		view->balanced = sum == view->put_in;
+		view->whole = !(changes & 1) && atomic_load(&sale->counts->changes) == changes;
+		if (view->balanced && view->whole)
 			return;
 		nanosleep(&(struct timespec){.tv_nsec = 200000L}, NULL);
 	}
@@ -83,6 +101,8 @@ static void check_balance(struct daemon *d, const struct sale *sale)
 	if (!status.open)
 		return;
 	maintenance_read_stock(d, sale, &view);
+	if (!view.whole)
+		return;
 	oversold = view.held + view.confirmed > view.put_in;
 	if (view.balanced) {
 		atomic_store(&sale->counts->balance, SALE_BALANCED);
@@ -128,13 +148,13 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 		}
 		return 0;
 	}
-	if (order.state != ORDER_DURABLE || (uint64_t)admission->expires_at_s * 1000000000ULL > wall_ns)
+	if (!order_is_durable(order.state) || (uint64_t)admission->expires_at_s * 1000000000ULL > wall_ns)
 		return 0;
 	if (sales_find_id(d->sales, admission->sale, &sale) || !maintenance_is_forgotten(&sale, wall_ns))
 		return 0;
 	/* Ended for good before the first trace of it goes, whatever the clock may do. */
 	sales_mark_ended(d->sales, &sale);
-	return orders_forget(d->orders, serial) == 0;
+	return orders_forget(d->orders, serial, sale.counts) == 0;
 }
 
 /* These look at `budget` entries a call and go on where they stopped. True: they came to the end. */
@@ -188,8 +208,8 @@ static bool sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 	return false;
 }
 
-/* The ledger changes on its own too (holds that expire, payments): its figures are read now and then. On the pipeline's thread, between two
- * answers, so they fit what has been acknowledged.
+/* The ledger's own figures are read now and then. On the pipeline's thread, between two answers, so they fit what has been acknowledged. A sale that
+ * is over for good has orders that only the ledger knows, and a judge that takes nothing: its free units follow the figures.
  */
 static void learn_figures(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
@@ -198,12 +218,21 @@ static void learn_figures(struct daemon *d, void *arg, const struct pipeline_ans
 	size_t i;
 
 	(void)arg;
-	json_array_foreach(list, i, item)
+	json_array_foreach(list, i, item) {
 		if (sales_learn(d->sales, item, &sale))
 			log_error("the order writer describes a sale in a way that this daemon does not understand");
+		else if (maintenance_is_forgotten(&sale, time_wall_ns()))
+			sales_follow_books(d->sales, &sale);
+	}
 }
 
 static const struct pipeline_hooks figures_hooks = {.complete = learn_figures};
+
+void maintenance_ask_figures(struct daemon *d)
+{
+	if (pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
+		log_warn("no memory to ask for the ledger's figures");
+}
 
 /* To walk through a map costs a look at every bucket of it, also at the empty ones; nothing here is urgent. So after each walk comes a rest. */
 static void sweep_maps(struct daemon *d, unsigned count, uint64_t wall_ns)
@@ -215,6 +244,25 @@ static void sweep_maps(struct daemon *d, unsigned count, uint64_t wall_ns)
 	for (unsigned i = 0; i < sizeof(sweeps) / sizeof(sweeps[0]); i++)
 		if ((int)(count - rests_until[i]) >= 0 && sweeps[i](d, wall_ns, SWEEP_BUDGET))
 			rests_until[i] = count + STEPS_OF_REST;
+}
+
+/* What the writer drains is known again after a restart. Of use to tenths only. */
+static void keep_drain(struct daemon *d)
+{
+	static double kept;
+	struct pipeline_status status;
+	char text[32];
+
+	pipeline_status(d->pipeline, &status);
+	if (!status.drain_per_second || !status.open ||
+		(status.drain_per_second > kept * 0.9 && status.drain_per_second < kept * 1.1))
+		return;
+	kept = status.drain_per_second;
+	snprintf(text, sizeof(text), "%.0f", kept);
+	if (pipeline_tell(d->pipeline,
+		    json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", PIPELINE_DRAIN, "value", text), NULL,
+		    NULL))
+		log_warn("no memory to keep what the writer drains");
 }
 
 static void step(struct daemon *d, unsigned count)
@@ -238,9 +286,12 @@ static void step(struct daemon *d, unsigned count)
 	sweep_maps(d, count, wall);
 	if (count % STEPS_PER_CHECK == 0)
 		check_balances(d);
-	if (count % STEPS_PER_READ == 0 &&
-		pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
-		log_warn("no memory to ask for the ledger's figures");
+	if (count % STEPS_PER_EXPIRY == 0)
+		order_expiry_step(d);
+	if (count % STEPS_PER_READ == 0)
+		maintenance_ask_figures(d);
+	if (count % STEPS_PER_KEEP == 0)
+		keep_drain(d);
 }
 
 static void *maintenance_run(void *arg)

@@ -13,11 +13,12 @@
 
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
+#include "daemon/orders.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 #include "daemon/shadow.h"
 
-#define ROUTES_MAX 48
+#define ROUTES_MAX 64
 #define BATCH_BOUNDS \
 	{ \
 		1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 \
@@ -35,7 +36,7 @@ struct histogram {
 
 /* Status codes that the daemon gives; the last slot is for any other. */
 static const unsigned short codes[] = {
-	200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503, 507, 0};
+	200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 429, 500, 503, 507, 0};
 #define CODES (sizeof(codes) / sizeof(codes[0]))
 
 struct route {
@@ -231,6 +232,12 @@ static void render_sales(FILE *out, struct daemon *d)
 			sale.slug, stock.put_in, sale.slug, stock.free, sale.slug, stock.held, sale.slug,
 			stock.confirmed);
 	}
+	family(out, "sluice_orders", "gauge",
+		"Orders of a sale by state, as long as the gate knows them: until ten minutes after the sale's end.");
+	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
+		for (unsigned state = ORDER_REFUSED; sales_in_gate(d->sales, &sale) && state < ORDER_STATE_COUNT; state++)
+			fprintf(out, "sluice_orders{sale=\"%s\",state=\"%s\"} %llu\n", sale.slug,
+				order_state_name(state), atomic_load(&sale.counts->orders[state]));
 	family(out, "sluice_conservation_ok", "gauge",
 		"1 while put_in = free + held + confirmed holds for the sale, 0 after a breach.");
 	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
@@ -265,6 +272,14 @@ static void render_orders(FILE *out, struct daemon *d)
 	family(out, "sluice_writer_reconnects_total", "counter",
 		"Connections to the writer that broke, since the start.");
 	fprintf(out, "sluice_writer_reconnects_total %" PRIu64 "\n", status.reconnects);
+	family(out, "sluice_writer_drain_orders_per_second", "gauge",
+		"Orders that the writer can make durable in a second, by the batches it has had. Absent while none was large enough to tell.");
+	if (status.drain_per_second)
+		fprintf(out, "sluice_writer_drain_orders_per_second %.0f\n", status.drain_per_second);
+	family(out, "sluice_writer_commit_seconds", "gauge",
+		"From sending a batch to its durable acknowledgement, mean of the last ones. Absent before the first.");
+	if (status.commit_s)
+		fprintf(out, "sluice_writer_commit_seconds %.9g\n", status.commit_s);
 	family(out, "sluice_tokens_issued_total", "counter", "Tokens made, since the start.");
 	fprintf(out, "sluice_tokens_issued_total %" PRIu64 "\n", issue_total(d));
 	render_histogram(out, "sluice_writer_batch_orders", "Orders in one batch to the writer.", &d->metrics->batch,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The order table. HTTP threads look and wait, the pipeline queues and settles, maintenance forgets.
+/* The order table. HTTP threads look and wait, the pipeline queues, settles and changes, maintenance forgets.
  *
  * One lock, held for a few pointer moves; waiters are woken after it is given back, because waking a connection costs a system call.
  * A waiter is either in the table's lists or on the way to its wake, never in both, so it is woken exactly once.
@@ -9,7 +9,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/wire.h"
+
+#define NS_PER_S 1000000000ULL
 #define BUCKETS_MIN 4096
 
 struct orders {
@@ -20,6 +24,45 @@ struct orders {
 		waiting; /* all have the same patience, so the order of arrival is that of the deadlines */
 	bool closed;
 };
+
+_Static_assert(SALE_ORDER_STATES == ORDER_STATE_COUNT, "struct sale_counts has a count for each state");
+
+static const struct {
+	const char *name;
+	uint32_t wire;
+} states[ORDER_STATE_COUNT] = {
+	[ORDER_SEEN] = {"pending", 0},
+	[ORDER_QUEUED] = {"pending", 0},
+	[ORDER_REFUSED] = {"refused", 0},
+	[ORDER_HELD] = {"held", WIRE_ORDER_HELD},
+	[ORDER_EXPIRED] = {"expired", WIRE_ORDER_EXPIRED},
+	[ORDER_CONFIRMED] = {"confirmed", WIRE_ORDER_CONFIRMED},
+	[ORDER_CANCELLED] = {"cancelled", WIRE_ORDER_CANCELLED},
+	[ORDER_REFUNDED] = {"refunded", WIRE_ORDER_REFUNDED},
+};
+
+const char *order_state_name(enum order_state state)
+{
+	return states[state].name;
+}
+
+enum order_state order_state_of_word(const char *word)
+{
+	enum order_state state = ORDER_HELD;
+
+	while (state < ORDER_STATE_COUNT && strcmp(states[state].name, word) != 0)
+		state++;
+	return state;
+}
+
+enum order_state order_state_of_wire(uint32_t wire)
+{
+	enum order_state state = ORDER_HELD;
+
+	while (state < ORDER_STATE_COUNT && states[state].wire != wire)
+		state++;
+	return state;
+}
 
 struct orders *orders_new(void)
 {
@@ -105,6 +148,7 @@ static struct order *insert(
 	order->serial = serial;
 	order->admission = *admission;
 	order->state = state;
+	order->in_gate = true;
 	LIST_INIT(&order->waiters);
 	bucket = bucket_of(orders, serial);
 	order->next = *bucket;
@@ -118,8 +162,12 @@ static void view_of(struct order *order, struct order_view *view)
 	view->serial = order->serial;
 	view->seq = order->seq;
 	view->committed_ns = order->committed_ns;
+	view->expires_ns = order->expires_ns;
+	view->resolved_ns = order->resolved_ns;
 	view->admission = order->admission;
 	view->state = order->state;
+	view->has_times = order->has_times;
+	view->in_gate = order->in_gate;
 	view->first_answer = false;
 }
 
@@ -138,7 +186,7 @@ int orders_look_or_wait(struct orders *orders, uint64_t serial, const struct slu
 		return -ENOMEM;
 	}
 	view_of(order, view);
-	if (order->state == ORDER_DURABLE) {
+	if (order_is_durable(order->state)) {
 		view->first_answer = !order->answered;
 		order->answered = true;
 	} else if (order->state != ORDER_REFUSED && waiter && !orders->closed) {
@@ -229,8 +277,15 @@ struct order *orders_queue(struct orders *orders, uint64_t serial, const struct 
 	return order;
 }
 
+static void count_state(struct sale_counts *counts, enum order_state state, int by)
+{
+	if (counts)
+		atomic_fetch_add(&counts->orders[state], (unsigned long long)by);
+}
+
 static void settle_counts(struct order *order, const struct order_ack *ack)
 {
+	count_state(ack->counts, ack->state, 1);
 	if (!order->counts)
 		return;
 	/* What is durable is counted before it stops being pending, so that the sum never falls short in between. */
@@ -254,6 +309,11 @@ void orders_settle(struct orders *orders, const struct order_ack *acks, unsigned
 		order->seq = acks[i].seq;
 		order->committed_ns = acks[i].committed_ns;
 		order->state = acks[i].state;
+		/* An earlier delivery may have been sent with another time to hold. */
+		order->has_times = !acks[i].known;
+		order->expires_ns = order->hold_seconds
+			? order->admission.admitted_wall + order->hold_seconds * NS_PER_S
+			: 0;
 		settle_counts(order, &acks[i]);
 		while ((waiter = LIST_FIRST(&order->waiters)))
 			take_waiter(orders, waiter, &woken);
@@ -262,23 +322,149 @@ void orders_settle(struct orders *orders, const struct order_ack *acks, unsigned
 	wake(&woken);
 }
 
-int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission, uint64_t seq,
-	uint64_t committed_ns)
+static void take_facts(struct order *order, const struct order_facts *facts)
+{
+	order->state = facts->state;
+	order->expires_ns = facts->expires_ns;
+	order->resolved_ns = facts->resolved_ns;
+	order->restocked = facts->restocked;
+	order->has_times = true;
+}
+
+int orders_put_durable(struct orders *orders, uint64_t serial, const struct sluice_admission *admission,
+	const struct order_facts *facts, struct sale_counts *counts)
 {
 	struct order *order;
 
 	pthread_mutex_lock(&orders->lock);
 	order = find(orders, serial);
 	if (!order)
-		order = insert(orders, serial, admission, ORDER_DURABLE);
+		order = insert(orders, serial, admission, ORDER_SEEN);
 	if (order && order->state != ORDER_QUEUED) {
-		order->state = ORDER_DURABLE;
-		order->seq = seq;
-		order->committed_ns = committed_ns;
+		if (order_is_durable(order->state))
+			count_state(counts, order->state, -1);
+		order->seq = facts->seq;
+		order->committed_ns = facts->committed_ns;
+		take_facts(order, facts);
+		count_state(counts, order->state, 1);
 		order->answered = true;
 	}
 	pthread_mutex_unlock(&orders->lock);
 	return order ? 0 : -ENOMEM;
+}
+
+void orders_learn_times(struct orders *orders, uint64_t serial, const struct order_facts *facts)
+{
+	struct order *order;
+
+	pthread_mutex_lock(&orders->lock);
+	order = find(orders, serial);
+	if (order && order->state == facts->state)
+		take_facts(order, facts);
+	pthread_mutex_unlock(&orders->lock);
+}
+
+/* --- changes --------------------------------------------------------------------------------------------------------------- */
+int orders_change_begin(struct orders *orders, uint64_t serial, struct order_view *view)
+{
+	struct order *order;
+	int err = 0;
+
+	pthread_mutex_lock(&orders->lock);
+	order = find(orders, serial);
+	if (!order || order->state == ORDER_REFUSED)
+		err = -ENOENT;
+	else if (!order_is_durable(order->state))
+		err = -EAGAIN;
+	if (!err) {
+		order->asked++;
+		view_of(order, view);
+	}
+	pthread_mutex_unlock(&orders->lock);
+	return err;
+}
+
+/* Units that are neither free in the gate nor in an order of the ledger. */
+static void set_moving(struct order *order, struct sale_counts *counts, bool moving)
+{
+	if (order->moving == moving)
+		return;
+	order->moving = moving;
+	if (counts && moving)
+		atomic_fetch_add(&counts->moving, order->admission.quantity);
+	else if (counts)
+		atomic_fetch_sub(&counts->moving, order->admission.quantity);
+}
+
+void orders_change_reclaimed(struct orders *orders, uint64_t serial, struct sale_counts *counts)
+{
+	struct order *order;
+
+	pthread_mutex_lock(&orders->lock);
+	order = find(orders, serial);
+	if (order) {
+		order->in_gate = true;
+		set_moving(order, counts, true);
+	}
+	pthread_mutex_unlock(&orders->lock);
+}
+
+/* From one state of the ledger to another: its figures follow. */
+static void move_units(struct order *order, const struct order_facts *facts, struct sale_counts *counts)
+{
+	uint64_t units = order->admission.quantity;
+	bool leaves = facts->state == ORDER_REFUNDED && !facts->restocked;
+
+	count_state(counts, order->state, -1);
+	count_state(counts, facts->state, 1);
+	if (counts && order_is_live(order->state))
+		atomic_fetch_sub(order->state == ORDER_HELD ? &counts->held : &counts->confirmed, units);
+	if (counts && order_is_live(facts->state))
+		atomic_fetch_add(facts->state == ORDER_HELD ? &counts->held : &counts->confirmed, units);
+	if (counts && leaves)
+		atomic_fetch_sub(&counts->put_in, units);
+	set_moving(order, counts, order->in_gate && !order_is_live(facts->state) && !leaves);
+}
+
+enum order_units orders_change_end(
+	struct orders *orders, uint64_t serial, const struct order_facts *facts, struct sale_counts *counts)
+{
+	enum order_units units = ORDER_UNITS_STAY;
+	struct order *order;
+
+	pthread_mutex_lock(&orders->lock);
+	order = find(orders, serial);
+	if (order && facts && facts->state > order->state) {
+		move_units(order, facts, counts);
+		take_facts(order, facts);
+	}
+	if (order && order->asked)
+		order->asked--;
+	if (order && !order->asked && order->in_gate && !order_is_live(order->state)) {
+		units = order->state == ORDER_REFUNDED && !order->restocked ? ORDER_UNITS_LEAVE : ORDER_UNITS_RETURN;
+		order->in_gate = false;
+		set_moving(order, counts, false);
+	}
+	pthread_mutex_unlock(&orders->lock);
+	return units;
+}
+
+void orders_walk(struct orders *orders, void (*visit)(const struct order *order, void *arg), void *arg)
+{
+	pthread_mutex_lock(&orders->lock);
+	for (unsigned i = 0; i < orders->bucket_count; i++)
+		for (struct order *order = orders->buckets[i]; order; order = order->next)
+			visit(order, arg);
+	pthread_mutex_unlock(&orders->lock);
+}
+
+void orders_align(struct orders *orders)
+{
+	pthread_mutex_lock(&orders->lock);
+	for (unsigned i = 0; i < orders->bucket_count; i++)
+		for (struct order *order = orders->buckets[i]; order; order = order->next)
+			order->in_gate = !order_is_durable(order->state) || order_is_live(order->state);
+	pthread_mutex_unlock(&orders->lock);
 }
 
 uint64_t orders_refused_units(struct orders *orders, uint32_t sale)
@@ -294,7 +480,7 @@ uint64_t orders_refused_units(struct orders *orders, uint32_t sale)
 	return units;
 }
 
-int orders_forget(struct orders *orders, uint64_t serial)
+int orders_forget(struct orders *orders, uint64_t serial, struct sale_counts *counts)
 {
 	struct order **at, *order;
 	int err = 0;
@@ -306,9 +492,11 @@ int orders_forget(struct orders *orders, uint64_t serial)
 	order = *at;
 	if (!order) {
 		err = -ENOENT;
-	} else if (order->state == ORDER_SEEN || order->state == ORDER_QUEUED || !LIST_EMPTY(&order->waiters)) {
+	} else if (order->state == ORDER_SEEN || order->state == ORDER_QUEUED || order->asked ||
+		!LIST_EMPTY(&order->waiters)) {
 		err = -EBUSY;
 	} else {
+		count_state(counts, order->state, -1);
 		*at = order->next;
 		orders->count--;
 		free(order);

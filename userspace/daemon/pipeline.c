@@ -165,21 +165,27 @@ static int handle_answers(struct pipeline *p)
 	}
 }
 
-/* A writer that takes long: orders close until it answers, so that no buyer is admitted into a queue that does not move. */
+/* A writer that takes long, for one answer or because more is admitted than it drains: orders close until it has caught up, so that no buyer is
+ * admitted into a queue that does not move.
+ */
 static int check_pace(struct pipeline *p)
 {
 	struct sent *oldest = TAILQ_FIRST(&p->sent);
-	uint64_t age = oldest ? time_mono_ns() - oldest->sent_ns : 0;
+	struct order *waiting = STAILQ_FIRST(&p->pending);
+	uint64_t now = time_mono_ns(), age = oldest ? now - oldest->sent_ns : 0,
+		 wait = waiting ? now - waiting->queued_ns : 0;
 
 	if (age > WRITER_DEAD_NS)
 		return -ETIMEDOUT;
-	if (age > WRITER_SLOW_NS && !p->slow) {
-		log_warn("the order writer has not answered for %llu s: orders are closed until it does",
-			(unsigned long long)(WRITER_SLOW_NS / 1000000000ULL));
+	if ((age > WRITER_SLOW_NS || wait > QUEUE_SLOW_NS) && !p->slow) {
+		log_warn(age > WRITER_SLOW_NS
+				? "the order writer has not answered for %llu s: orders are closed until it does"
+				: "more orders are admitted than the order writer drains, and wait for %llu s: orders are closed until they do not",
+			(unsigned long long)((age > WRITER_SLOW_NS ? WRITER_SLOW_NS : QUEUE_SLOW_NS) / 1000000000ULL));
 		close_orders(p);
 		p->slow = true;
-	} else if (age <= WRITER_SLOW_NS && p->slow) {
-		log_info("the order writer answers again: orders are open");
+	} else if (age <= WRITER_SLOW_NS && wait <= QUEUE_SLOW_NS / 2 && p->slow) {
+		log_info("the order writer keeps pace again: orders are open");
 		pipeline_open_orders(p);
 		p->slow = false;
 	}
@@ -209,6 +215,8 @@ static int serve(struct pipeline *p)
 			err = handle_answers(p);
 		if (!err)
 			err = check_pace(p);
+		if (!err && atomic_load(&p->compare))
+			err = -ESTALE;
 	}
 	close_orders(p);
 	return err;
@@ -255,7 +263,7 @@ static void *pipeline_run(void *arg)
 		take_back_all(p);
 		if (atomic_load(&p->stop))
 			break;
-		if (err != last_err)
+		if (err != last_err && err != -ESTALE)
 			log_warn("no order writer at %s (%s): orders are closed; trying again", path, strerror(-err));
 		last_err = err;
 		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000;
@@ -334,6 +342,7 @@ static struct pipeline *pipeline_new(struct daemon *d)
 	pthread_cond_init(&p->done, &attr);
 	pthread_condattr_destroy(&attr);
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	atomic_store(&p->compare, true);
 	p->records = calloc(WIRE_BATCH_MAX, sizeof(*p->records));
 	p->acks = calloc(WIRE_BATCH_MAX, sizeof(*p->acks));
 	p->ring = ring_buffer__new(d->maps.ring, on_record, p, NULL);
@@ -405,6 +414,11 @@ void pipeline_free(struct daemon *d)
 	d->pipeline = NULL;
 }
 
+void pipeline_compare_anew(struct pipeline *p)
+{
+	atomic_store(&p->compare, true);
+}
+
 void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission)
 {
 	struct submission *submission = calloc(1, sizeof(*submission));
@@ -433,5 +447,7 @@ void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 	pthread_mutex_lock(&p->lock);
 	memcpy(status->ledger, p->ledger, sizeof(status->ledger));
 	memcpy(status->store, p->store, sizeof(status->store));
+	status->drain_per_second = p->drain.per_second;
+	status->commit_s = p->drain.commit_ns / 1e9;
 	pthread_mutex_unlock(&p->lock);
 }

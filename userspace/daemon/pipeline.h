@@ -9,6 +9,9 @@
 
 #include "daemon/daemon.h"
 
+/* The document of the ledger that keeps drain_per_second. */
+#define PIPELINE_DRAIN "writer.drain"
+
 /* Answer to a question (docs/writer-protocol.md). */
 struct pipeline_answer {
 	int error; /* 0; -ENOTCONN: not asked, nothing changed; -ETIMEDOUT: not answered in time, it may still happen; -EREMOTEIO: the
@@ -37,6 +40,8 @@ struct pipeline_status {
 	uint64_t durable; /* orders made durable since the start */
 	uint64_t refused; /* orders that the ledger refused */
 	uint64_t reconnects;
+	double drain_per_second; /* orders that the writer can make durable; 0 = not known (drain.h) */
+	double commit_s;         /* from sending a batch to its acknowledgement, lately; 0 = none yet */
 };
 
 /* Takes the admissions that are in the gate over and starts the thread. Orders must have been closed (pipeline_close_orders) before.
@@ -55,6 +60,8 @@ int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hoo
 	struct pipeline_answer *answer);
 /* Asks and goes on; `complete` tells. Returns 0, or -ENOMEM (then `complete` is not called, and `arg` has been released). */
 int pipeline_tell(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg);
+/* Something in the gate may differ from what the ledger says: the connection is made anew, and all is compared as at a start. */
+void pipeline_compare_anew(struct pipeline *p);
 /* An admission that was found in the gate's map and not in the order table. */
 void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission);
 void pipeline_status(struct pipeline *p, struct pipeline_status *status);

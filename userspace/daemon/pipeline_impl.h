@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What pipeline.c, batches.c, questions.c and recovery.c share; nobody else includes this.
+/* What pipeline.c, batches.c, questions.c, recovery.c and recovery_buyers.c share; nobody else includes this.
  *
  * Everything but the members under `lock` and the atomics belongs to the pipeline's thread.
  */
@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "daemon/drain.h"
 #include "daemon/orders.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
@@ -19,11 +20,13 @@ struct ring_buffer;
 
 #define BATCHES_IN_FLIGHT 2
 #define WRITER_SLOW_NS 2000000000ULL  /* unanswered for so long: orders close */
+#define QUEUE_SLOW_NS 2000000000ULL   /* so long an admission may wait to be sent; beyond it orders close */
 #define WRITER_DEAD_NS 30000000000ULL /* unanswered for so long: connect anew */
 #define POLL_MS 100
 
 struct batch {
 	unsigned count; /* 0: not in use */
+	uint64_t sent_ns;
 	struct order *orders[WIRE_BATCH_MAX];
 };
 
@@ -74,8 +77,10 @@ struct pipeline {
 	char ledger[CONFIG_PATH_MAX];
 	char store[32];
 	bool asking_allowed; /* connected and recovered */
+	struct drain drain;
 
 	atomic_bool stop, connected, open;
+	atomic_bool compare; /* buyers' counts are to be compared with the order table too: at start, and when something went wrong */
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
 };
 
@@ -109,5 +114,8 @@ void questions_read_error(const struct wire_header *header, const void *body, st
 
 /* recovery.c: from a fresh connection to the point where orders may be open. Returns 0 or negative errno. */
 int recovery_run(struct pipeline *p);
+
+/* recovery_buyers.c: if p->compare is set. Returns 0 or negative errno. */
+int recovery_recount_buyers(struct pipeline *p);
 
 #endif

@@ -66,6 +66,9 @@ struct problem_text {
 	X("no_answer", "404", "There is no answer of this code.", "GET /v1/answers lists them.") \
 	X("answer_too_long", "422", "With its headers an answer would not fit one segment. Nothing was changed.", "The fields `size` and `limit` say by how much; `answer` says which.") \
 	X("admissions_full", "507", "The gate's map of admissions is full.", "Raise gate.max_admissions and attach the gate again.") \
+	X("hold_expired", "409", "The order's hold has expired, and it can have its units no more: none is free, or its buyer has others by now. Nothing was changed.", "Give the payment back.") \
+	X("order_state", "409", "The state of the order does not allow this. Nothing was changed.", "The detail names the state; GET /v1/orders/{id} tells the rest.") \
+	X("key_reused", "422", "The Idempotency-Key came before with another request. Nothing was changed.", "Give each change a key of its own, and send the same request with it.") \
 	X("conflict", "409", "The ledger refused the change as it does not fit what it has.", "Read it again, and decide again.") \
 	X("writer_away", "503", "The order writer is not there, or did not answer in time.", "The detail says whether anything was changed. Look at the writer's log.") \
 	X("internal_error", "500", "Something failed that should not.", "Look at the daemon's log.")

@@ -4,7 +4,8 @@
  *
  * In this order: who is there, the ledger's sales, every admission that is not known to be durable, questions that were cut off. Then nothing is in
  * flight, and gate and ledger can be compared sale by sale: a sale that the gate has not (a reboot, or a crash between the two) is rebuilt from the
- * ledger, and a stock that differs (a crash in the middle of a change of stock) is set to put in - held - confirmed.
+ * ledger, and a stock that differs (a crash in the middle of a change) is set to put in - held - confirmed; then buyers are counted anew
+ * (recovery_buyers.c).
  * Promise: when it returns 0, the conservation equation holds for every sale with a slot.
  */
 #include <bpf/bpf.h>
@@ -18,6 +19,7 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/issue.h"
+#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
@@ -26,17 +28,6 @@
 #define NODE 1
 #define PAGE_LIMIT 1000
 #define NS_PER_S 1000000000ULL
-
-/* A buyer's units while a sale is rebuilt. */
-struct tally {
-	uint64_t buyer;
-	uint32_t units;
-};
-
-struct tallies {
-	struct tally *all;
-	size_t count, capacity;
-};
 
 static int hello(struct pipeline *p)
 {
@@ -94,70 +85,31 @@ static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const s
 	return err;
 }
 
-static int tally_add(struct tallies *tallies, uint64_t buyer, uint32_t units)
-{
-	if (tallies->count == tallies->capacity) {
-		size_t capacity = tallies->capacity ? tallies->capacity * 2 : 1024;
-		struct tally *all = realloc(tallies->all, capacity * sizeof(*all));
-
-		if (!all)
-			return -ENOMEM;
-		tallies->all = all;
-		tallies->capacity = capacity;
-	}
-	tallies->all[tallies->count++] = (struct tally){.buyer = buyer, .units = units};
-	return 0;
-}
-
-static int compare_tallies(const void *a, const void *b)
-{
-	uint64_t left = ((const struct tally *)a)->buyer, right = ((const struct tally *)b)->buyer;
-
-	return left < right ? -1 : left > right;
-}
-
-static int parse_hex64(const char *text, uint64_t *value)
-{
-	char *end;
-
-	errno = 0;
-	*value = strtoull(text, &end, 16);
-	return errno || end == text || *end ? -EPROTO : 0;
-}
-
 /* One order of the ledger, back into the map of admissions and the order table. */
-static int rebuild_order(struct pipeline *p, const struct sale *sale, const json_t *json, struct tallies *tallies)
+static int rebuild_order(struct pipeline *p, const struct sale *sale, const json_t *json)
 {
 	struct sluice_admission admission = {.sale = sale->id,
 		.state = SLUICE_ADMISSION_DONE,
 		.door = SLUICE_DOOR_CALL,
 		.service = SLUICE_MAX_SERVICES};
-	json_int_t seq, quantity, network, admitted, committed;
-	const char *id, *state, *buyer, *source;
-	uint64_t serial, ends_s = (sale->ends_ns + NS_PER_S - 1) / NS_PER_S;
-	int err;
+	uint64_t ends_s = (sale->ends_ns + NS_PER_S - 1) / NS_PER_S;
+	struct told_order order;
+	int err = order_facts_read(json, &order);
 
-	if (json_unpack((json_t *)json, "{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I}", "id", &id, "seq", &seq,
-		    "state", &state, "quantity", &quantity, "buyer", &buyer, "source", &source, "network", &network,
-		    "admitted_ns", &admitted, "committed_ns", &committed) < 0)
+	if (err || addr_parse(order.source, &admission.source))
 		return -EPROTO;
-	if (parse_hex64(id, &serial) || parse_hex64(buyer, &(uint64_t){0}) || addr_parse(source, &admission.source))
-		return -EPROTO;
-	admission.serial = serial;
-	admission.buyer = strtoull(buyer, NULL, 16);
-	admission.admitted_wall = (uint64_t)admitted;
+	admission.serial = order.serial;
+	admission.buyer = order.buyer;
+	admission.admitted_wall = order.admitted_ns;
 	admission.expires_at_s = ends_s > UINT32_MAX ? UINT32_MAX : (uint32_t)ends_s; /* no token lives longer */
-	admission.network = (uint32_t)network;
-	admission.quantity = (uint8_t)quantity;
-	err = bpf_map_update_elem(p->d->maps.admissions, &serial, &admission, BPF_ANY);
-	if (!err)
-		err = orders_put_durable(p->d->orders, serial, &admission, (uint64_t)seq, (uint64_t)committed);
-	if (!err && (!strcmp(state, "held") || !strcmp(state, "confirmed")))
-		err = tally_add(tallies, admission.buyer, (uint32_t)quantity);
-	return err;
+	admission.network = order.network;
+	admission.quantity = order.quantity;
+	err = bpf_map_update_elem(p->d->maps.admissions, &order.serial, &admission, BPF_ANY);
+	return err ? err
+		   : orders_put_durable(p->d->orders, order.serial, &admission, &order.facts, sale->counts);
 }
 
-static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cursor, struct tallies *tallies)
+static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cursor, size_t *orders)
 {
 	json_t *answer, *list, *item;
 	size_t i;
@@ -173,7 +125,8 @@ static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cu
 		err = -EPROTO;
 	json_array_foreach(list, i, item)
 		if (!err)
-			err = rebuild_order(p, sale, item, tallies);
+			err = rebuild_order(p, sale, item);
+	*orders += json_array_size(list);
 	json_decref(*cursor);
 	*cursor = json_incref(json_object_get(answer, "next"));
 	if (!*cursor)
@@ -182,45 +135,25 @@ static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cu
 	return err;
 }
 
-static int rebuild_buyers(struct pipeline *p, const struct sale *sale, struct tallies *tallies)
-{
-	if (tallies->count)
-		qsort(tallies->all, tallies->count, sizeof(*tallies->all), compare_tallies);
-	for (size_t i = 0, next; i < tallies->count; i = next) {
-		struct sluice_buyer_key key = {.buyer = tallies->all[i].buyer, .sale = sale->id};
-		struct sluice_buyer buyer = {0};
-		int err;
-
-		for (next = i; next < tallies->count && tallies->all[next].buyer == key.buyer; next++)
-			buyer.units += tallies->all[next].units;
-		err = bpf_map_update_elem(p->d->maps.buyers, &key, &buyer, BPF_ANY);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/* Admissions and buyers first, then the stock, then the id: a crash in between leaves a sale that the gate has not, and the next start begins
- * again.
+/* Admissions first, then the stock, then the id: a crash in between leaves a sale that the gate has not, and the next start begins
+ * again. Buyers are counted when all sales are there.
  */
 static int rebuild_sale(struct pipeline *p, const struct sale *sale, uint64_t free_units)
 {
-	struct tallies tallies = {0};
 	json_t *cursor = json_integer(0);
+	size_t orders = 0;
 	int err = 0;
 
 	while (!err && cursor && !json_is_null(cursor))
-		err = rebuild_page(p, sale, &cursor, &tallies);
-	if (!err && !planted(buyers_not_rebuilt))
-		err = rebuild_buyers(p, sale, &tallies);
+		err = rebuild_page(p, sale, &cursor, &orders);
 	json_decref(cursor);
-	if (!err) {
-		sales_fill_slot(p->d->sales, sale, free_units);
-		log_info("sale %s: rebuilt in the gate from the ledger, %zu orders, %" PRIu64 " units free", sale->slug,
-			tallies.count, free_units);
-	}
-	free(tallies.all);
-	return err;
+	if (err)
+		return err;
+	atomic_store(&p->compare, true);
+	sales_fill_slot(p->d->sales, sale, free_units);
+	log_info("sale %s: rebuilt in the gate from the ledger, %zu orders, %" PRIu64 " units free", sale->slug, orders,
+		free_units);
+	return 0;
 }
 
 static void correct_stock(struct pipeline *p, const struct sale *sale, uint64_t free_units)
@@ -229,8 +162,9 @@ static void correct_stock(struct pipeline *p, const struct sale *sale, uint64_t 
 
 	if (now == free_units)
 		return;
+	atomic_store(&p->compare, true);
 	log_warn("sale %s: the gate had %" PRIu64 " units free and the ledger says %" PRIu64
-		 " (a change of stock was cut off); the ledger counts",
+		 " (a change was cut off); the ledger counts",
 		sale->slug, now, free_units);
 	if (now < free_units)
 		sales_give_units(p->d->sales, sale, free_units - now);
@@ -297,6 +231,28 @@ static void close_orphans(struct daemon *d)
 	}
 }
 
+/* What an earlier daemon found out about this writer: a sale is armed before there is a load to measure. */
+static int read_drain(struct pipeline *p)
+{
+	json_t *answer;
+	const char *text;
+	char *end;
+	double per_second;
+	int err = questions_exchange(p, json_pack("{s:s, s:s}", "op", "document_get", "name", PIPELINE_DRAIN), &answer);
+
+	if (err)
+		return err;
+	text = json_string_value(json_object_get(answer, "value"));
+	per_second = text ? strtod(text, &end) : 0;
+	if (text && end != text && per_second > 0) {
+		pthread_mutex_lock(&p->lock);
+		drain_start_with(&p->drain, per_second);
+		pthread_mutex_unlock(&p->lock);
+	}
+	json_decref(answer);
+	return 0;
+}
+
 int recovery_run(struct pipeline *p)
 {
 	int err = hello(p);
@@ -304,6 +260,8 @@ int recovery_run(struct pipeline *p)
 	/* The first reading tells how long each order is held, before any is delivered. */
 	if (!err)
 		err = read_sales(p, NULL);
+	if (!err)
+		err = read_drain(p);
 	if (!err)
 		revocation_apply(p->d);
 	do {
@@ -318,6 +276,8 @@ int recovery_run(struct pipeline *p)
 
 	__atomic_store_n(&p->d->maps.control->in_flight, 0, __ATOMIC_SEQ_CST);
 	err = read_sales(p, reconcile_sale);
+	if (!err)
+		err = recovery_recount_buyers(p);
 	if (err)
 		return err;
 	close_orphans(p->d);

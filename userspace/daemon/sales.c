@@ -352,6 +352,16 @@ void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free
 	__atomic_store_n(&slot->id, sale->id, __ATOMIC_SEQ_CST);
 }
 
+void sales_leave_gate(struct sales *sales, const struct sale *sale)
+{
+	struct sluice_sale *slot = slot_of(sales, sale->id);
+
+	if (slot_id(slot) != sale->id)
+		return;
+	__atomic_store_n(&slot->flags, SLUICE_SALE_CLOSED, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&slot->id, 0, __ATOMIC_SEQ_CST);
+}
+
 json_t *sales_to_ledger(const struct sale *sale)
 {
 	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b}", "id", (json_int_t)sale->id, "slug",
@@ -386,4 +396,17 @@ void sales_mark_ended(struct sales *sales, const struct sale *sale)
 {
 	if (sales_in_gate(sales, sale))
 		__atomic_fetch_or(&slot_of(sales, sale->id)->flags, SLUICE_SALE_ENDED, __ATOMIC_SEQ_CST);
+}
+
+void sales_follow_books(struct sales *sales, const struct sale *sale)
+{
+	uint64_t put_in = atomic_load(&sale->counts->put_in);
+	uint64_t gone = atomic_load(&sale->counts->held) + atomic_load(&sale->counts->confirmed) +
+		atomic_load(&sale->counts->refused) + atomic_load(&sale->counts->pending) +
+		atomic_load(&sale->counts->moving);
+
+	sales_mark_ended(sales, sale);
+	if (sales_in_gate(sales, sale))
+		__atomic_store_n(
+			&stock_of(sales, sale->id)->free, put_in > gone ? put_in - gone : 0, __ATOMIC_SEQ_CST);
 }

@@ -12,6 +12,7 @@
 
 #define SALE_SLUG_MAX 63
 #define SALE_MODE_MAX 16
+#define SALE_ORDER_STATES 8 /* ORDER_STATE_COUNT */
 
 /* Figures of a sale that change with every order. They live as long as the daemon, so others may keep the pointer. */
 struct sale_counts {
@@ -20,10 +21,28 @@ struct sale_counts {
 	atomic_ullong confirmed;   /* ledger: units */
 	atomic_ullong pending;     /* units admitted and not durable yet */
 	atomic_ullong refused;     /* units that the ledger refused: an alarm */
-	atomic_ullong moving;      /* units out of the gate on their way out of the ledger */
+	atomic_ullong moving;      /* units out of the gate that are in no order of the ledger: on their way out, or back */
+	atomic_ullong orders[SALE_ORDER_STATES]; /* orders that the daemon knows of, by enum order_state */
 	atomic_ullong live_tokens; /* entries in map "issued" */
 	atomic_int balance;        /* enum sale_balance; maintenance */
+	atomic_uint changes;       /* odd: several of these are being changed together */
 };
+
+/* Around a change of several figures, or of one and the gate's free units: who reads them together (maintenance_read_stock) sees all of it or
+ * nothing. Pipeline's thread.
+ */
+static inline void sale_counts_change_begin(struct sale_counts *counts)
+{
+	if (counts)
+		atomic_fetch_add(&counts->changes, 1);
+}
+
+static inline void sale_counts_change_end(struct sale_counts *counts)
+{
+	if (counts)
+		atomic_fetch_add(&counts->changes, 1);
+}
+
 enum sale_balance { SALE_BALANCED, SALE_SUSPECT, SALE_UNBALANCED };
 
 struct sale {
@@ -74,6 +93,8 @@ void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_
 int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
 /* Gives the sale its slot with `free_units`. Any sale that had the slot before loses it. */
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
+/* The sale loses its slot: the gate does not know it any more. */
+void sales_leave_gate(struct sales *sales, const struct sale *sale);
 /* Writes window, limits and flags into the slot that the sale has. */
 void sales_write_words(struct sales *sales, const struct sale *sale);
 /* The JSON object for the writer's sale_put. New reference. */
@@ -81,6 +102,8 @@ json_t *sales_to_ledger(const struct sale *sale);
 /* Takes units out of the stock, all or none. Returns 0 or -ENOSPC. */
 int sales_take_units(struct sales *sales, const struct sale *sale, uint64_t units);
 void sales_give_units(struct sales *sales, const struct sale *sale, uint64_t units);
+/* Free units as the ledger's figures have them, for a sale whose judge takes nothing any more. */
+void sales_follow_books(struct sales *sales, const struct sale *sale);
 /* Marks a sale that is over in the gate, so that no step of the clock can open it again (one store). */
 void sales_mark_ended(struct sales *sales, const struct sale *sale);
 

@@ -4,10 +4,11 @@
  * Why not indexes in the ledger: serials and buyers are keyed hashes, so an index on either rewrites a page at a
  * random place for each order. Measured with both, orders per second at 1,000 a batch were a third of those without.
  * The tables hold nothing that the orders do not say, and one process alone writes the ledger (it holds the lock).
- * After any failure of the store the tables are thrown away and read anew with the ledger, so they cannot know of an
- * order that was rolled back.
+ * After any failure of the store, and after a rollback of what had changed them, the tables are thrown away and read anew
+ * with the ledger, so they cannot know of what was rolled back.
  *
- * Open addressing with linear probing, never more than half full, nothing is ever removed: 64 to 128 bytes an order.
+ * Open addressing with linear probing, never more than half full, nothing is ever removed (a buyer's units may fall to
+ * none): 64 to 128 bytes an order.
  */
 #include "writer/guard.h"
 
@@ -105,6 +106,13 @@ void guard_add(struct guard *guard, uint64_t serial, int64_t position, uint32_t 
 	slot->buyer = buyer;
 	slot->units += units;
 	guard->orders++;
+}
+
+void guard_change(struct guard *guard, uint32_t sale, uint64_t buyer, int64_t units)
+{
+	struct guard_buyer *slot = buyer_slot(guard->buyers, guard->slots, sale, buyer);
+
+	slot->units = (uint32_t)(slot->units + units);
 }
 
 void guard_clear(struct guard *guard)

@@ -32,6 +32,8 @@ int64_t guard_find(const struct guard *guard, uint64_t serial);
 uint32_t guard_units(const struct guard *guard, uint32_t sale, uint64_t buyer);
 /* Adds an order; `units` 0 if it does not count for the buyer. Its serial must not be known, its room reserved. */
 void guard_add(struct guard *guard, uint64_t serial, int64_t position, uint32_t sale, uint64_t buyer, uint32_t units);
+/* Adds to the units of a buyer, or takes from them, when an order of his that was added changes its state. */
+void guard_change(struct guard *guard, uint32_t sale, uint64_t buyer, int64_t units);
 /* Forgets everything and gives the memory back. */
 void guard_clear(struct guard *guard);
 

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,16 +20,6 @@
 #include "writer/store.h"
 
 #define LEDGER_LOCK_SUFFIX ".lock"
-
-int store_explain(char *error, int code, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(error, STORE_ERROR_MAX, format, args);
-	va_end(args);
-	return code;
-}
 
 static bool trusted_owner(uid_t owner)
 {

@@ -241,7 +241,7 @@ static void serve_peer(struct server *server)
 			error = answer_frame(server);
 			if (!error)
 				error = send_some(peer);
-			server->store->ops->maintain(server->store);
+			server->store->ops->maintain(server->store, time_wall_ns());
 		}
 	}
 	if (error < 0)

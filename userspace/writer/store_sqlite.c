@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The SQLite store: opening, transactions, failure, checkpoints. The operations are in store_sqlite_orders.c and
- * _sales.c.
+/* The SQLite store: opening, transactions, failure, checkpoints. The operations are in the other files store_sqlite_*.c.
  *
  * Durability. Journal mode WAL with synchronous=FULL: COMMIT returns after fsync of the WAL. The store adds two
  * things:
@@ -68,6 +67,7 @@ static void close_database(struct ledger *ledger)
 		log_error("cannot close the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
 	ledger->db = NULL;
 	guard_clear(&ledger->guard);
+	due_clear(&ledger->due);
 }
 
 /* Writes all of the WAL into the database file and syncs it. A reader may keep the WAL from being cut; that is no
@@ -117,6 +117,7 @@ static int prepare_statements(struct ledger *ledger, char *error)
 /* Opens and trusts nothing: what the file is is checked before anything in it is changed. */
 static int open_database(struct ledger *ledger, char *error)
 {
+	int64_t version = 0;
 	int code;
 
 	if (!ledger_file_same(ledger->path, &ledger->file))
@@ -137,19 +138,20 @@ static int open_database(struct ledger *ledger, char *error)
 			error, -EIO, "cannot open the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
 		goto out;
 	}
-	code = ledger_schema_open(ledger->db, ledger->path, error);
+	code = ledger_schema_open(ledger->db, ledger->path, &version, error);
 	if (!code)
 		code = use_wal(ledger, error);
 	if (!code)
 		code = checkpoint_all(ledger, error);
 	if (!code)
-		code = ledger_books_check(ledger->db, ledger->path, false, error);
+		code = ledger_books_check(ledger->db, ledger->path, version, false, error);
 	if (!code)
-		code = ledger_guard_load(ledger->db, ledger->path, &ledger->guard, error);
+		code = ledger_guard_load(ledger->db, ledger->path, &ledger->guard, &ledger->due, error);
 	if (!code)
 		code = prepare_statements(ledger, error);
 	if (code)
 		goto out;
+	ledger->base.schema = (unsigned)version;
 	ledger->wal_pages = 0;
 	ledger->checkpoint_at = WAL_CHECKPOINT_PAGES;
 	sqlite3_wal_hook(ledger->db, note_wal_pages, ledger); /* also turns SQLite's own checkpoints off */
@@ -175,6 +177,8 @@ int ledger_fail(struct ledger *ledger, const char *doing)
 
 int ledger_begin(struct ledger *ledger)
 {
+	if (ledger->in_bracket)
+		return ledger->db ? 0 : store_explain(ledger->base.error, -EIO, "the transaction has failed before");
 	if (ledger->db && !ledger_file_same(ledger->path, &ledger->file)) {
 		log_error("the ledger %s was moved or replaced while it was in use", ledger->path);
 		close_database(ledger);
@@ -188,19 +192,60 @@ int ledger_begin(struct ledger *ledger)
 	}
 	if (planted(acknowledge_before_commit) && !sqlite3_get_autocommit(ledger->db))
 		ledger_step_done(ledger->statements[LEDGER_COMMIT]);
+	ledger->guard_changed = false;
 	return ledger_step_done(ledger->statements[LEDGER_BEGIN]) ? ledger_fail(ledger, "begin a transaction") : 0;
 }
 
 int ledger_commit(struct ledger *ledger)
 {
-	if (planted(acknowledge_before_commit))
+	if (ledger->in_bracket || planted(acknowledge_before_commit))
 		return 0;
 	return ledger_step_done(ledger->statements[LEDGER_COMMIT]) ? ledger_fail(ledger, "commit") : 0;
 }
 
 int ledger_rollback(struct ledger *ledger, int code)
 {
-	return ledger_step_done(ledger->statements[LEDGER_ROLLBACK]) ? ledger_fail(ledger, "roll back") : code;
+	if (ledger->in_bracket)
+		return code;
+	if (ledger_step_done(ledger->statements[LEDGER_ROLLBACK]))
+		return ledger_fail(ledger, "roll back");
+	if (ledger->guard_changed) {
+		log_warn("changes of orders were taken back: the ledger %s is read anew", ledger->path);
+		close_database(ledger);
+	}
+	return code;
+}
+
+int ledger_end(struct ledger *ledger, int code)
+{
+	if (!code)
+		return ledger_commit(ledger);
+	return code == -EIO ? code : ledger_rollback(ledger, code);
+}
+
+static int bracket_begin(struct store *store)
+{
+	struct ledger *ledger = ledger_of(store);
+	int code = ledger_begin(ledger);
+
+	ledger->in_bracket = !code;
+	return code;
+}
+
+static int bracket_commit(struct store *store)
+{
+	struct ledger *ledger = ledger_of(store);
+
+	ledger->in_bracket = false;
+	return ledger->db ? ledger_commit(ledger) : -EIO;
+}
+
+static int bracket_rollback(struct store *store, int code)
+{
+	struct ledger *ledger = ledger_of(store);
+
+	ledger->in_bracket = false;
+	return ledger->db ? ledger_rollback(ledger, code) : -EIO;
 }
 
 sqlite3_stmt *ledger_statement(struct ledger *ledger, enum ledger_statement name)
@@ -224,13 +269,18 @@ void ledger_copy_text(char *to, size_t size, sqlite3_stmt *row, int column)
 	snprintf(to, size, "%s", text ? text : "");
 }
 
+char *ledger_dup_text(sqlite3_stmt *row, int column)
+{
+	const char *text = (const char *)sqlite3_column_text(row, column);
+
+	return text ? strdup(text) : NULL;
+}
+
 /* Copies the WAL into the database file when it has grown by WAL_CHECKPOINT_PAGES. PASSIVE waits for nobody; what a
  * reader still needs stays for the next time.
  */
-static void sqlite_maintain(struct store *store)
+static void checkpoint_if_due(struct ledger *ledger)
 {
-	struct ledger *ledger = ledger_of(store);
-
 	if (!ledger->db || ledger->wal_pages < ledger->checkpoint_at)
 		return;
 	switch (sqlite3_wal_checkpoint_v2(ledger->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) & 0xff) {
@@ -248,6 +298,15 @@ static void sqlite_maintain(struct store *store)
 			ledger->wal_pages / 256);
 }
 
+static void sqlite_maintain(struct store *store, uint64_t now_ns)
+{
+	struct ledger *ledger = ledger_of(store);
+
+	if (ledger->db)
+		ledger_once_prune(ledger, now_ns);
+	checkpoint_if_due(ledger);
+}
+
 static void sqlite_close(struct store *store)
 {
 	struct ledger *ledger = ledger_of(store);
@@ -263,12 +322,28 @@ static void sqlite_close(struct store *store)
 
 static const struct store_ops sqlite_ops = {
 	.name = "sqlite",
+	.begin = bracket_begin,
+	.commit = bracket_commit,
+	.rollback = bracket_rollback,
 	.admit = ledger_admit,
+	.orders_change = ledger_orders_change,
+	.orders_due = ledger_orders_due,
+	.orders_list = ledger_orders_list,
+	.order_get = ledger_order_get,
 	.sales_list = ledger_sales_list,
 	.sale_put = ledger_sale_put,
 	.stock_move = ledger_stock_move,
-	.orders_list = ledger_orders_list,
-	.order_get = ledger_order_get,
+	.sale_event = ledger_sale_event,
+	.events_list = ledger_events_list,
+	.once_get = ledger_once_get,
+	.once_put = ledger_once_put,
+	.document_put = ledger_document_put,
+	.document_get = ledger_document_get,
+	.documents_list = ledger_documents_list,
+	.list_put = ledger_list_put,
+	.list_remove = ledger_list_remove,
+	.list_page = ledger_list_page,
+	.list_clear = ledger_list_clear,
 	.maintain = sqlite_maintain,
 	.close = sqlite_close,
 };
@@ -305,6 +380,7 @@ int store_sqlite_open(const char *path, struct store **store, char *error)
 int store_sqlite_audit(const char *path, char *error)
 {
 	struct ledger_file file = {.lock_fd = -1};
+	int64_t version = 0;
 	sqlite3 *db = NULL;
 	int code = ledger_file_inspect(path, &file, error);
 
@@ -314,9 +390,9 @@ int store_sqlite_audit(const char *path, char *error)
 		code = store_explain(error, -EIO, "cannot open the ledger %s: %s", path, sqlite3_errmsg(db));
 	} else {
 		sqlite3_busy_timeout(db, LEDGER_BUSY_MS);
-		code = ledger_schema_open(db, path, error);
+		code = ledger_schema_open(db, path, &version, error);
 		if (!code)
-			code = ledger_books_check(db, path, true, error);
+			code = ledger_books_check(db, path, version, true, error);
 	}
 	sqlite3_close(db);
 	return code;

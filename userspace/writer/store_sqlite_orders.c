@@ -7,60 +7,15 @@
  * others are stored.
  *
  * Cost of a record: two look-ups in memory (guard.c), and one row appended to orders and its index. The sums of a sale
- * are kept in memory for the length of the batch and written once per batch and sale.
+ * are written once per batch and sale.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "writer/store_sqlite.h"
 
-struct batch {
-	struct ledger *ledger;
-	struct ledger_batch_sale *sales;
-	unsigned sale_count;
-	struct ledger_batch_sale *last; /* nearly always the next record's too */
-	int64_t position;               /* of the last order in the ledger */
-	uint64_t now_ns;
-};
-
-/* The sale of a record, read from the ledger at its first record in the batch. Returns 0 or -EIO. */
-static int batch_sale(struct batch *batch, uint32_t id, struct ledger_batch_sale **found)
-{
-	struct ledger_batch_sale *entry = batch->last;
-	int code;
-
-	if (entry && entry->sale.id == id)
-		goto out;
-	for (entry = batch->sales; entry < batch->sales + batch->sale_count; entry++)
-		if (entry->sale.id == id)
-			goto out;
-	memset(entry, 0, sizeof(*entry));
-	code = ledger_sale_get(batch->ledger, id, &entry->sale);
-	if (code && code != -ENOENT)
-		return code;
-	entry->known = !code;
-	entry->sale.id = id;
-	batch->sale_count++;
-out:
-	batch->last = entry;
-	*found = entry;
-	return 0;
-}
-
 /* Returns 0 or -EIO. */
-static int read_last_position(struct batch *batch)
-{
-	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_LAST_POSITION);
-
-	if (sqlite3_step(statement) != SQLITE_ROW)
-		return ledger_fail(batch->ledger, "find the last order");
-	batch->position = sqlite3_column_int64(statement, 0);
-	sqlite3_reset(statement);
-	return 0;
-}
-
-/* Returns 0 or -EIO. */
-static int append_order(struct batch *batch, const struct wire_admit *record, int64_t seq)
+static int append_order(struct ledger_batch *batch, const struct wire_admit *record, int64_t seq)
 {
 	sqlite3_stmt *statement = ledger_statement(batch->ledger, LEDGER_ORDER_INSERT);
 	char source[ADDR_TEXT_MAX];
@@ -80,29 +35,37 @@ static int append_order(struct batch *batch, const struct wire_admit *record, in
 	return ledger_step_done(statement) ? ledger_fail(batch->ledger, "append an order") : 0;
 }
 
-static void read_order(sqlite3_stmt *row, struct store_order *order)
+void ledger_order_read(sqlite3_stmt *row, struct store_order *order)
 {
-	order->serial = (uint64_t)sqlite3_column_int64(row, 1);
-	order->sale = (uint32_t)sqlite3_column_int64(row, 2);
-	order->seq = sqlite3_column_int64(row, 3);
-	ledger_copy_text(order->state, sizeof(order->state), row, 4);
-	order->quantity = (uint32_t)sqlite3_column_int64(row, 5);
-	order->buyer = (uint64_t)sqlite3_column_int64(row, 6);
+	char word[16];
+
+	*order = (struct store_order){.serial = (uint64_t)sqlite3_column_int64(row, 1),
+		.sale = (uint32_t)sqlite3_column_int64(row, 2),
+		.seq = sqlite3_column_int64(row, 3),
+		.quantity = (uint32_t)sqlite3_column_int64(row, 5),
+		.buyer = (uint64_t)sqlite3_column_int64(row, 6),
+		.network = (uint32_t)sqlite3_column_int64(row, 8),
+		.admitted_ns = (uint64_t)sqlite3_column_int64(row, 9),
+		.committed_ns = (uint64_t)sqlite3_column_int64(row, 10),
+		.hold_seconds = (uint32_t)sqlite3_column_int64(row, 11),
+		.resolved_ns = (uint64_t)sqlite3_column_int64(row, 12),
+		.restocked = sqlite3_column_int(row, 14)};
+	order->expires_ns = store_expires_ns(order->admitted_ns, order->hold_seconds);
+	ledger_copy_text(word, sizeof(word), row, 4);
+	order->state = store_state_of_word(word);
 	ledger_copy_text(order->source, sizeof(order->source), row, 7);
-	order->network = (uint32_t)sqlite3_column_int64(row, 8);
-	order->admitted_ns = (uint64_t)sqlite3_column_int64(row, 9);
-	order->committed_ns = (uint64_t)sqlite3_column_int64(row, 10);
+	ledger_copy_text(word, sizeof(word), row, 13);
+	order->resolved_by = store_by_of_word(word);
 }
 
-/* Inside a transaction, for a position that the guard knows. Returns 0 or -EIO. */
-static int read_order_at(struct ledger *ledger, int64_t position, struct store_order *order)
+int ledger_order_at(struct ledger *ledger, int64_t position, struct store_order *order)
 {
 	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_ORDER_GET);
 
 	sqlite3_bind_int64(statement, 1, position);
 	if (sqlite3_step(statement) != SQLITE_ROW)
 		return ledger_fail(ledger, "look up an order");
-	read_order(statement, order);
+	ledger_order_read(statement, order);
 	sqlite3_reset(statement);
 	return 0;
 }
@@ -125,30 +88,34 @@ static enum store_refusal judge(
 
 /* Returns 0 with the acknowledgement, or -EIO. */
 static int store_record(
-	struct batch *batch, struct ledger_batch_sale *entry, const struct wire_admit *record, struct wire_ack *ack)
+	struct ledger_batch *batch, struct ledger_batch_sale *entry, const struct wire_admit *record, struct wire_ack *ack)
 {
+	struct ledger *ledger = batch->ledger;
+	uint64_t expires_ns = store_expires_ns(record->admitted_wall_ns, record->hold_seconds);
 	int code = append_order(batch, record, entry->sale.orders + 1);
 
 	if (code)
 		return code;
 	batch->position++;
-	guard_add(
-		&batch->ledger->guard, record->serial, batch->position, record->sale, record->buyer, record->quantity);
+	guard_add(&ledger->guard, record->serial, batch->position, record->sale, record->buyer, record->quantity);
+	if (expires_ns)
+		due_add(&ledger->due, (struct due_entry){.at_ns = expires_ns, .position = batch->position});
 	entry->sale.orders++;
 	entry->sale.held += record->quantity;
-	entry->added_units += record->quantity;
+	entry->changed = true;
 	ack->status = WIRE_ACK_STORED;
+	ack->order_state = WIRE_ORDER_HELD;
 	ack->seq = (uint64_t)entry->sale.orders;
 	ack->committed_wall_ns = batch->now_ns;
 	return 0;
 }
 
 /* Answers a record whose serial has been delivered before. Returns 0 with the acknowledgement or the refusal, or -EIO. */
-static int recall_record(struct batch *batch, int64_t position, const struct wire_admit *record, struct wire_ack *ack,
+static int recall_record(struct ledger_batch *batch, int64_t position, const struct wire_admit *record, struct wire_ack *ack,
 	enum store_refusal *refusal)
 {
 	struct store_order order;
-	int code = read_order_at(batch->ledger, position, &order);
+	int code = ledger_order_at(batch->ledger, position, &order);
 
 	if (code)
 		return code;
@@ -157,6 +124,7 @@ static int recall_record(struct batch *batch, int64_t position, const struct wir
 		return 0;
 	}
 	ack->status = WIRE_ACK_KNOWN;
+	ack->order_state = order.state;
 	ack->seq = (uint64_t)order.seq;
 	ack->committed_wall_ns = order.committed_ns;
 	return 0;
@@ -166,7 +134,7 @@ static int recall_record(struct batch *batch, int64_t position, const struct wir
  * refuses no order that is in it.
  */
 static int admit_record(
-	struct batch *batch, const struct wire_admit *record, struct wire_ack *ack, enum store_refusal *refusal)
+	struct ledger_batch *batch, const struct wire_admit *record, struct wire_ack *ack, enum store_refusal *refusal)
 {
 	int64_t position = guard_find(&batch->ledger->guard, record->serial);
 	struct ledger_batch_sale *entry;
@@ -176,47 +144,31 @@ static int admit_record(
 	*refusal = STORE_REFUSED_NOT;
 	if (position)
 		return recall_record(batch, position, record, ack, refusal);
-	code = batch_sale(batch, record->sale, &entry);
+	code = ledger_batch_sale(batch, record->sale, &entry);
 	if (code)
 		return code;
 	*refusal = judge(&batch->ledger->guard, entry, record);
 	return *refusal == STORE_REFUSED_NOT ? store_record(batch, entry, record, ack) : 0;
 }
 
-static int write_sums(struct batch *batch)
-{
-	for (unsigned i = 0; i < batch->sale_count; i++) {
-		const struct ledger_batch_sale *entry = &batch->sales[i];
-		sqlite3_stmt *statement;
-
-		if (!entry->added_units)
-			continue;
-		statement = ledger_statement(batch->ledger, LEDGER_SALE_ADD_ORDERS);
-		sqlite3_bind_int64(statement, 1, entry->sale.id);
-		sqlite3_bind_int64(statement, 2, entry->added_units);
-		sqlite3_bind_int64(statement, 3, entry->sale.orders);
-		if (ledger_step_done(statement))
-			return ledger_fail(batch->ledger, "write the sums of a sale");
-	}
-	return 0;
-}
-
 int ledger_admit(struct store *store, const struct wire_admit *records, unsigned count, uint64_t now_ns,
 	struct wire_ack *acks, struct store_refused *refused)
 {
 	struct ledger *ledger = ledger_of(store);
-	struct batch batch = {.ledger = ledger, .sales = ledger->batch_sales, .now_ns = now_ns};
+	struct ledger_batch batch;
 	int code;
 
 	memset(refused, 0, sizeof(*refused));
+	if (ledger->in_bracket)
+		return store_explain(ledger->base.error, -EINVAL, "a batch is a transaction of its own");
 	if (count > WIRE_BATCH_MAX)
 		return store_explain(ledger->base.error, -EINVAL, "a batch has at most %d records", WIRE_BATCH_MAX);
 	code = ledger_begin(ledger);
-	if (!code && guard_reserve(&ledger->guard, count))
+	if (!code && (guard_reserve(&ledger->guard, count) || due_reserve(&ledger->due, count)))
 		return ledger_rollback(
 			ledger, store_explain(ledger->base.error, -EIO, "no memory for %u more orders", count));
 	if (!code)
-		code = read_last_position(&batch);
+		code = ledger_batch_begin(&batch, ledger, now_ns);
 	for (unsigned i = 0; !code && i < count; i++) {
 		enum store_refusal refusal;
 
@@ -228,11 +180,18 @@ int ledger_admit(struct store *store, const struct wire_admit *records, unsigned
 		refused->count[refusal]++;
 	}
 	if (!code)
-		code = write_sums(&batch);
+		code = ledger_batch_write_sums(&batch);
 	return code ? code : ledger_commit(ledger);
 }
 
-/* One page. Filters by state while it reads, because a cursor must also be given for a page of few finds; no more than
+static bool wanted(const struct store_order_filter *filter, const struct store_order *order)
+{
+	return (!filter->state || filter->state == order->state) &&
+		(!filter->of_buyer || filter->buyer == order->buyer) && order->committed_ns >= filter->from_ns &&
+		(!filter->to_ns || order->committed_ns < filter->to_ns);
+}
+
+/* One page. Filters while it reads, because a cursor must also be given for a page of few finds; no more than
  * STORE_LIST_SCAN_MAX rows are looked at.
  */
 int ledger_orders_list(
@@ -260,8 +219,8 @@ int ledger_orders_list(
 			break;
 		}
 		cursor = sqlite3_column_int64(statement, 0);
-		read_order(statement, &order);
-		if (filter->state[0] && strcmp(filter->state, order.state))
+		ledger_order_read(statement, &order);
+		if (!wanted(filter, &order))
 			continue;
 		found++;
 		if (visit(&order, arg))
@@ -285,6 +244,6 @@ int ledger_order_get(struct store *store, uint64_t serial, struct store_order *o
 	if (!position)
 		return ledger_rollback(ledger,
 			store_explain(ledger->base.error, -ENOENT, "no order %016llx", (unsigned long long)serial));
-	code = read_order_at(ledger, position, order);
+	code = ledger_order_at(ledger, position, order);
 	return code ? code : ledger_commit(ledger);
 }

@@ -64,8 +64,7 @@ int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg)
 	return ledger_commit(ledger);
 }
 
-/* 0 if nothing was moved under the key yet, 1 if just this was, -EEXIST if something else was, -EIO. */
-static int find_move(struct ledger *ledger, const struct store_move *move)
+int ledger_move_find(struct ledger *ledger, const struct store_move *move)
 {
 	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_MOVE_GET);
 	int64_t sale = 0, delta = 0;
@@ -88,12 +87,25 @@ static int find_move(struct ledger *ledger, const struct store_move *move)
 	return 1;
 }
 
-/* Records a movement that find_move does not know and keeps the sale's sum. */
+int ledger_move_insert(struct ledger *ledger, const struct store_move *move, uint64_t now_ns)
+{
+	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_MOVE_INSERT);
+
+	sqlite3_bind_text(statement, 1, move->key, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 2, move->sale);
+	sqlite3_bind_int64(statement, 3, move->delta);
+	sqlite3_bind_text(statement, 4, move->reason, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 5, (int64_t)now_ns);
+	return ledger_step_done(statement) ? ledger_fail(ledger, "record a stock movement") : 0;
+}
+
+/* Records a movement that ledger_move_find does not know and keeps the sale's sum. */
 static int apply_move(struct ledger *ledger, struct store_sale *sale, const struct store_move *move, uint64_t now_ns)
 {
 	int64_t ordered = sale->held + sale->confirmed;
 	sqlite3_stmt *statement;
 	int64_t put_in;
+	int code;
 
 	if (__builtin_add_overflow(sale->put_in, move->delta, &put_in))
 		return store_explain(ledger->base.error, -EINVAL, "a stock of %lld%+lld units cannot be counted",
@@ -102,29 +114,19 @@ static int apply_move(struct ledger *ledger, struct store_sale *sale, const stru
 		return store_explain(ledger->base.error, -EEXIST,
 			"a stock of %lld units is less than the %lld that are ordered", (long long)put_in,
 			(long long)ordered);
-	statement = ledger_statement(ledger, LEDGER_MOVE_INSERT);
-	sqlite3_bind_text(statement, 1, move->key, -1, SQLITE_STATIC);
-	sqlite3_bind_int64(statement, 2, sale->id);
-	sqlite3_bind_int64(statement, 3, move->delta);
-	sqlite3_bind_text(statement, 4, move->reason, -1, SQLITE_STATIC);
-	sqlite3_bind_int64(statement, 5, (int64_t)now_ns);
-	if (ledger_step_done(statement))
-		return ledger_fail(ledger, "record a stock movement");
-	statement = ledger_statement(ledger, LEDGER_SALE_SET_PUT_IN);
+	code = ledger_move_insert(ledger, move, now_ns);
+	if (code)
+		return code;
+	statement = ledger_statement(ledger, LEDGER_SALE_SET_SUMS);
 	sqlite3_bind_int64(statement, 1, sale->id);
 	sqlite3_bind_int64(statement, 2, put_in);
+	sqlite3_bind_int64(statement, 3, sale->held);
+	sqlite3_bind_int64(statement, 4, sale->confirmed);
+	sqlite3_bind_int64(statement, 5, sale->orders);
 	if (ledger_step_done(statement))
 		return ledger_fail(ledger, "write the stock of a sale");
 	sale->put_in = put_in;
 	return 0;
-}
-
-/* Ends a transaction whose work gave `code`: commit on 0, roll back on a refusal; after -EIO it is already gone. */
-static int finish(struct ledger *ledger, int code)
-{
-	if (!code)
-		return ledger_commit(ledger);
-	return code == -EIO ? code : ledger_rollback(ledger, code);
 }
 
 int ledger_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
@@ -139,10 +141,10 @@ int ledger_stock_move(struct store *store, const struct store_move *move, uint64
 	if (code == -ENOENT)
 		store_explain(ledger->base.error, code, "no sale with id %u", (unsigned)move->sale);
 	if (!code)
-		code = find_move(ledger, move);
+		code = ledger_move_find(ledger, move);
 	if (!code)
 		code = apply_move(ledger, &sale, move, now_ns);
-	code = finish(ledger, code == 1 ? 0 : code);
+	code = ledger_end(ledger, code == 1 ? 0 : code);
 	if (!code)
 		*put_in = sale.put_in;
 	return code;
@@ -188,7 +190,7 @@ static int create_sale(
 		return store_explain(ledger->base.error, -EEXIST, "%s is the slug of the sale with id %lld", sale->slug,
 			(long long)other);
 	if (first) {
-		code = find_move(ledger, first);
+		code = ledger_move_find(ledger, first);
 		if (code > 0) /* a movement of a sale that is not there cannot be */
 			code = store_explain(ledger->base.error, -EEXIST, "key %s was used before", first->key);
 		if (code)
@@ -208,7 +210,7 @@ static int change_sale(struct ledger *ledger, const struct store_sale *stored, c
 		return store_explain(ledger->base.error, -EEXIST, "the sale %s has been ended", sale->slug);
 	if (first) {
 		/* A repetition of the question that created the sale brings its stock along; anything else must not. */
-		int code = find_move(ledger, first);
+		int code = ledger_move_find(ledger, first);
 
 		if (code <= 0)
 			return code ? code
@@ -233,7 +235,7 @@ int ledger_sale_put(struct store *store, struct store_sale *sale, const struct s
 		code = change_sale(ledger, &stored, sale, first);
 	if (!code)
 		code = ledger_sale_get(ledger, sale->id, &stored);
-	code = finish(ledger, code);
+	code = ledger_end(ledger, code);
 	if (!code)
 		*sale = stored;
 	return code;

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The questions about sales and their stock, as docs/writer-protocol.md has them. Called by query.c. */
+#include <errno.h>
+#include <string.h>
+
+#include "writer/query_inside.h"
+
+#define PACE_MAX 1000000000
+#define TOKEN_MULTIPLIER_MAX 1000000
+#define SLUG_CHARACTERS "abcdefghijklmnopqrstuvwxyz0123456789-"
+
+static void read_sale(struct fields *fields, struct store_sale *sale)
+{
+	sale->id = (uint32_t)fields_integer(fields, "id", 1, UINT32_MAX);
+	fields_text(fields, "slug", true, 1, STORE_SLUG_MAX, sale->slug);
+	if (sale->slug[strspn(sale->slug, SLUG_CHARACTERS)] || sale->slug[0] == '-' ||
+		(sale->slug[0] && sale->slug[strlen(sale->slug) - 1] == '-'))
+		fields_fail(fields, "slug may have a-z, 0-9 and '-', and neither begins nor ends with '-'");
+	sale->opens_ns = (uint64_t)fields_integer(fields, "opens_ns", 0, INT64_MAX);
+	sale->ends_ns = (uint64_t)fields_integer(fields, "ends_ns", 0, INT64_MAX);
+	if (sale->opens_ns >= sale->ends_ns)
+		fields_fail(fields, "ends_ns must be later than opens_ns");
+	sale->per_buyer = (uint32_t)fields_integer(fields, "per_buyer", 1, SLUICE_MAX_QUANTITY);
+	sale->hold_seconds = (uint32_t)fields_integer(fields, "hold_seconds", 0, UINT32_MAX);
+	sale->pace_per_second = (uint32_t)fields_integer(fields, "pace_per_second", 0, PACE_MAX);
+	fields_text(fields, "order_mode", true, 1, STORE_MODE_MAX, sale->order_mode);
+	if (strcmp(sale->order_mode, "confirm"))
+		fields_fail(fields, "order_mode must be \"confirm\"");
+	sale->token_multiplier = (uint32_t)fields_integer(fields, "token_multiplier", 0, TOKEN_MULTIPLIER_MAX);
+	sale->paused = fields_bool(fields, "paused");
+	sale->ended = fields_bool(fields, "ended");
+}
+
+static json_t *sale_json(const struct store_sale *sale)
+{
+	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I}", "id",
+		(json_int_t)sale->id, "slug", sale->slug, "opens_ns", (json_int_t)sale->opens_ns, "ends_ns",
+		(json_int_t)sale->ends_ns, "per_buyer", (json_int_t)sale->per_buyer, "hold_seconds",
+		(json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode",
+		sale->order_mode, "token_multiplier", (json_int_t)sale->token_multiplier, "paused", sale->paused,
+		"ended", sale->ended, "put_in", (json_int_t)sale->put_in, "held", (json_int_t)sale->held, "confirmed",
+		(json_int_t)sale->confirmed, "orders", (json_int_t)sale->orders);
+}
+
+static int append_sale(const struct store_sale *sale, void *arg)
+{
+	return listing_append(arg, sale_json(sale));
+}
+
+int ask_sales_list(struct question *question)
+{
+	struct listing sales = {.failed = false};
+	int error = fields_end(&question->fields);
+
+	if (error)
+		return error;
+	sales.array = json_array();
+	error = question->store->ops->sales_list(question->store, append_sale, &sales);
+	return listing_answer(question, &sales, "sales", error);
+}
+
+/* The key of a stock movement. The ledger makes some by itself, which nobody else may name: a movement under such a key
+ * would stand where that of a refund belongs.
+ */
+static int check_key(struct question *question, const struct store_move *move)
+{
+	if (strncmp(move->key, STORE_REFUND_KEY, strlen(STORE_REFUND_KEY)))
+		return 0;
+	return store_explain(question->store->error, -EEXIST,
+		"key %s: those that begin with " STORE_REFUND_KEY " are the ledger's own", move->key);
+}
+
+int ask_sale_put(struct question *question)
+{
+	struct fields *fields = &question->fields;
+	struct fields inner = fields_object(fields, "sale", true);
+	struct store_move first = {.reason = "created"};
+	struct store_sale sale = {.id = 0};
+	bool with_stock;
+	int error;
+
+	if (fields->error[0])
+		return -EINVAL;
+	read_sale(&inner, &sale);
+	with_stock = fields_has(fields, "stock");
+	if (with_stock) {
+		first.sale = sale.id;
+		first.delta = fields_integer(fields, "stock", 0, INT64_MAX);
+		fields_text(fields, "key", true, 1, STORE_KEY_MAX, first.key);
+	}
+	if (fields_end(&inner) || fields_end(fields))
+		return -EINVAL;
+	error = check_key(question, &first);
+	if (!error)
+		error = question->store->ops->sale_put(
+			question->store, &sale, with_stock ? &first : NULL, question->now_ns);
+	if (!error)
+		question->answer = json_pack("{s:o}", "sale", sale_json(&sale));
+	return error;
+}
+
+int ask_stock_move(struct question *question)
+{
+	struct fields *fields = &question->fields;
+	struct store_move move = {.sale = (uint32_t)fields_integer(fields, "sale", 1, UINT32_MAX)};
+	int64_t put_in;
+	int error;
+
+	move.delta = fields_integer(fields, "delta", -INT64_MAX, INT64_MAX);
+	if (!move.delta)
+		fields_fail(fields, "delta must not be 0");
+	fields_text(fields, "key", true, 1, STORE_KEY_MAX, move.key);
+	fields_text(fields, "reason", false, 0, STORE_REASON_MAX, move.reason);
+	error = fields_end(fields);
+	if (!error)
+		error = check_key(question, &move);
+	if (!error)
+		error = question->store->ops->stock_move(question->store, &move, question->now_ns, &put_in);
+	if (!error)
+		question->answer = json_pack("{s:I}", "put_in", (json_int_t)put_in);
+	return error;
+}
+
+static unsigned sale_event_of_word(const char *word)
+{
+	unsigned type = store_event_of_word(word);
+
+	return type >= STORE_SALE_OPENED ? type : 0;
+}
+
+int ask_sale_event(struct question *question)
+{
+	struct fields *fields = &question->fields;
+	uint32_t sale = (uint32_t)fields_integer(fields, "sale", 1, UINT32_MAX);
+	enum store_event_type type = fields_word(
+		fields, "type", sale_event_of_word, "sale.opened, sale.sold_out, sale.restocked or sale.ended");
+	bool recorded = false;
+	int error = fields_end(fields);
+
+	if (!error)
+		error = question->store->ops->sale_event(question->store, sale, type, question->now_ns, &recorded);
+	if (!error)
+		question->answer = json_pack("{s:b}", "recorded", recorded);
+	return error;
+}
