@@ -16,6 +16,8 @@
 	X(lost_ring_entry, "an admission is marked as queued and never sent") \
 	X(stale_stock_after_restart, "what was ordered is for sale again after a restart") \
 	X(buyers_not_rebuilt, "after a reboot nobody has ordered anything yet") \
+	X(late_payment_takes_no_unit, "who pays after the hold gets a unit that the gate goes on selling") \
+	X(double_release, "a cancellation that is repeated gives its unit back again") \
 	X(acknowledge_before_commit, "an order is acknowledged, and committed with the next") \
 	X(no_sync, "a commit does not wait for the disk")
 

@@ -375,6 +375,17 @@ def check_shop_told(history, ledger, breaches):
                 moves[sale.id, delta] -= 1
 
 
+def check_once_answered(history, breaches):
+    """A call with an idempotency key that has been answered gives the same answer again, whatever died in between."""
+    first = {}
+    for control in sorted(history.controls, key=lambda control: control["received"][0]):
+        if not control.get("key") or control["status"] != 200:
+            continue
+        before = first.setdefault((control["path"], control["key"]), control)
+        if before["body"] != control["body"]:
+            breaches.add("answer_not_repeated", f"{control['path']} with key {control['key']} was answered twice, and differently", before, control)
+
+
 # --- the window -------------------------------------------------------------------------------------------------------------
 Version = collections.namedtuple("Version", "since until opens_ns ends_ns per_buyer")
 
@@ -608,6 +619,7 @@ def check(history, ledger):
     check_whole(history, breaches)
     check_origin(history, ledger, breaches)
     check_shop_told(history, ledger, breaches)
+    check_once_answered(history, breaches)
     check_window(history, ledger, breaches)
     check_sold_out(history, ledger, breaches)
     check_already_ordered(history, ledger, breaches)

@@ -53,9 +53,9 @@ class Crowd:
         self.keys, self.templates = world.signing_keys(), {}
         self.plans, self._numbers, self._sources = [], itertools.count(), itertools.count(self.random.randrange(SOURCES))
         self.talks, self.fresh = {}, collections.deque()
-        self.yes = {}             # token -> order
+        self.ordered = []         # as the answers told them
         self.answers = collections.Counter()
-        self.cancels = 0.0        # how many of those with an order take it back
+        self.cancels = 0.05       # how many of those with an order take it back
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="crowd")
         self.failed = None
@@ -133,8 +133,8 @@ class Crowd:
         body = recorder.json_or_none(answer.body) if answer else None
         status = answer.status if answer else None
         self.world.history.order(plan.method, plan.token, conversation.sent, status, body, len(conversation.buffer), error)
-        if plan.method == "POST" and status in (200, 201):
-            self.yes[plan.token] = body
+        if plan.method == "POST" and status == 201:
+            self.ordered.append(body)
         self._react(plan, status, body.get("code") if answer and status >= 400 and isinstance(body, dict) else None)
 
     def _ready(self, conversation, events):

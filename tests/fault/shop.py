@@ -8,10 +8,12 @@ import signal
 import time
 
 import load
+import till
 from netns import wait_until
 from world import DEVICE, World
 
 BUYERS_AT_ONCE = 30
+HOLD_S = 1                   # short, so that holds expire and payments come late
 UNITS_OF_A_CYCLE = (25, 55)  # fewer than those buyers ask for, or more
 ROOM = 65536                 # for every order of a shop's life
 UNLIMITED = {f"limits.{name}": {"rate": 0.0, "burst": 1} for name in ("source", "prefix", "token", "syn_prefix")}
@@ -39,8 +41,10 @@ class Shop:
                 self.environment = self.world.clock.environment()
             self.world.start_daemon(env=self.environment)
             self.world.history.note("alone")
-            self.sale = self.world.sale(**{"stock": self.random.randint(*UNITS_OF_A_CYCLE) * cycles, "per_buyer": 2, **(sale or {})})
+            self.sale = self.world.sale(**{"stock": self.random.randint(*UNITS_OF_A_CYCLE) * cycles, "per_buyer": 2,
+                                         "hold_seconds": HOLD_S, **(sale or {})})
             self.crowd = load.Crowd(self.world, seed) if crowd else None
+            self.till = till.Till(self.world, self.crowd, seed) if crowd else None
         except BaseException as error:
             self.world.__exit__(error)
             raise
@@ -49,13 +53,16 @@ class Shop:
         if self.crowd:
             self.come()
             self.crowd.__enter__()
+            self.till.__enter__()
         return self
 
     def __exit__(self, error, *_):
         if self.crowd:
+            self.till.__exit__()
             self.crowd.__exit__()
-            print(f"orders {len(self.crowd.yes)}, answers {dict(self.crowd.answers)}")
+            print(f"{len(self.crowd.ordered)} orders, {self.till.calls} changes, answers {dict(self.crowd.answers)}")
         self.world.__exit__(error)
+        print(f"judged: {dict(self.world.history.figures)}")
 
     # --- life ------------------------------------------------------------------------------------------------------------------
     def come(self):
@@ -78,6 +85,7 @@ class Shop:
     def finish(self):
         """Until every buyer has an answer that is not "come again"."""
         wait_until(self.crowd.idle, "every buyer has been answered", timeout=60)
+        assert self.till.failed is None, self.till.failed
 
     # --- harm ------------------------------------------------------------------------------------------------------------------
     def cycle(self):

@@ -280,6 +280,13 @@ def lose_a_movement(story):
     return {"change_lost"}
 
 
+def answer_a_key_in_two_ways(story):
+    for body in ({"put_in": 3}, {"put_in": 4}):
+        story.lines.append({"what": "control", "method": "POST", "path": f"/v1/sales/{SLUG}/other", "key": "k", "request": None, "sent": clocks(20),
+                            "received": clocks(20.1), "status": 200, "body": body})
+    return {"answer_not_repeated"}
+
+
 def pay_late_without_a_unit(story):
     """The unit of an expired order went to another buyer before the payment came."""
     story.event(103, "order.expired", 70)
@@ -297,7 +304,7 @@ BREACHES = [lose_an_order, store_twice, tell_another_seq, tell_two_seqs, tell_an
             say_already_ordered_to_who_has_not, say_already_ordered_after_a_cancellation, deny_after_a_yes, deny_what_is_in_the_ledger,
             admit_before_the_opening, admit_after_the_end_by_hand, admit_during_a_pause, lose_a_unit, give_a_unit_twice, leave_one_under_way,
             let_the_guard_fire, answer_in_part, make_an_order_of_nothing, lose_what_is_pending, resolve_twice, forget_a_step, cut_a_hold_short,
-            tell_a_state_that_never_was, lose_a_payment, lose_a_movement, pay_late_without_a_unit]
+            tell_a_state_that_never_was, lose_a_payment, lose_a_movement, answer_a_key_in_two_ways, pay_late_without_a_unit]
 
 
 @pytest.mark.parametrize("harm", BREACHES, ids=lambda harm: harm.__name__)

@@ -22,7 +22,7 @@ from shop import Shop
 
 PLANTED = world_module.BUILD / "planted"
 TABLE = pathlib.Path(__file__).resolve().parents[2] / "include" / "sluice" / "plant.h"
-SALE = {"stock": 20, "per_buyer": 2}
+SALE = {"stock": 20, "per_buyer": 2, "hold_seconds": 1}
 REST_S = 0.7      # these Worlds never come to rest
 ON_THE_WIRE_S = 0.05
 RING_BYTES = 65536
@@ -107,6 +107,19 @@ def order_and_kill_the_writer(shop):
     shop.start(daemon=False)
 
 
+def pay_late(shop):
+    token = shop.sale.token()
+    order = shop.world.order(token).json()
+    wait_until(lambda: shop.world.public("GET", f"/v1/orders/{token}").json()["state"] == "expired", "the hold is over")
+    assert shop.world.control("POST", f"/v1/orders/{order['id']}/confirm").status == 200
+
+
+def cancel_twice(shop):
+    order = shop.world.order(shop.sale.token()).json()
+    for _ in range(2):
+        assert shop.world.control("POST", f"/v1/orders/{order['id']}/cancel").status == 200
+
+
 # Plant: what to do, and the breaches of which at least one must be named.
 SCENARIOS = {
     "take_before_duplicate": (order_twice, {"units"}),
@@ -117,6 +130,8 @@ SCENARIOS = {
     "lost_ring_entry": (order_a_few, {"never_at_rest"}),
     "stale_stock_after_restart": (order_and_restart, {"units"}),
     "buyers_not_rebuilt": (order_too_much_after_a_reboot, {"guard_fired"}),
+    "late_payment_takes_no_unit": (pay_late, {"units"}),
+    "double_release": (cancel_twice, {"units"}),
     "acknowledge_before_commit": (order_and_kill_the_writer, {"lost_order"}),
 }
 BY_CRASH_POINTS = {"no_sync"}

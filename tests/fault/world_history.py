@@ -38,6 +38,7 @@ class WorldHistory(recorder.Recorder):
         super().__init__(world.dir / "history.jsonl")
         self.world = world
         self.unjudged = None
+        self.figures = {}  # of the verdict: how much was judged
 
     def no_verdict(self, why):
         """For tests that break promises on purpose, or a World that cannot be judged."""
@@ -115,6 +116,7 @@ class WorldHistory(recorder.Recorder):
         if self.unjudged or not ledger.exists() or not ledger.stat().st_size:
             return
         breaches = checker.check_files(self.path, ledger)
+        self.figures = breaches.figures
         if breaches.found:
             raise Broken(breaches, self._keep())
 
