@@ -85,52 +85,57 @@ class Ledger:
         return [(order.committed_ns, "held")] + [(event.at_ns, event.state) for event in self.events_of.get(order.serial, ())]
 
 
-def build(rows, columns_of):
+def read_sales(rows, columns_of):
+    del columns_of
+    return [Sale(*row) for row in rows("SELECT id, slug, opens_ns, ends_ns, per_buyer, put_in, held, confirmed, orders FROM sales")]
+
+
+def read_all(rows, columns_of):
     """`rows(sql)` gives tuples; `columns_of(table)` the names of a table's columns, none if there is no such table."""
-    sales = [Sale(*row) for row in rows("SELECT id, slug, opens_ns, ends_ns, per_buyer, put_in, held, confirmed, orders FROM sales")]
+    sales = read_sales(rows, columns_of)
     orders = [Order(*row) for row in rows("SELECT position, serial, sale, seq, state, quantity, buyer, hold_seconds, admitted_ns,"
                                           " committed_ns FROM orders")]
     for order in orders:
         order.serial &= MASK
         order.buyer &= MASK
     moves = [Move(*row) for row in rows("SELECT position, key, sale, delta, at_ns FROM stock_moves")]
-    events = []
-    if columns_of("events"):
-        # Those of a sale (opened, sold out, …) have no order.
-        events = [Event(position, kind, sale, serial & MASK, at_ns) for position, kind, sale, serial, at_ns in rows(
-            "SELECT e.position, e.type, e.sale, o.serial, e.at_ns FROM events e JOIN orders o ON o.position = e.order_position")]
+    # Those of a sale (opened, sold out, …) have no order.
+    by = {"order_position": "o.position = e.order_position", "serial": "o.serial = e.serial"}
+    events = [Event(position, kind, sale, serial & MASK, at_ns) for column in columns_of("events") if column in by
+              for position, kind, sale, serial, at_ns in rows(
+                  f"SELECT e.position, e.type, e.sale, o.serial, e.at_ns FROM events e JOIN orders o ON {by[column]}")]
     not_restocked = {move.key.partition(":")[2] for move in moves if move.key.startswith("refund:")}
     for event in events:
         event.restocked = not (event.state == "refunded" and f"{event.serial:016x}" in not_restocked)
     return Ledger(sales, orders, moves, events)
 
 
-def read_sqlite(path):
+def from_sqlite(path, reader):
     """Also while the writer runs: a snapshot."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
     try:
         database.execute("BEGIN")
-        return build(lambda sql: database.execute(sql).fetchall(),
-                     lambda table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")])
+        return reader(lambda sql: database.execute(sql).fetchall(),
+                      lambda table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")])
     finally:
         database.close()
 
 
-def read_postgres(conninfo):
+def from_postgres(conninfo, reader):
     def psql(sql):
         done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", conninfo, "-c", sql],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PSQL_TIMEOUT_S, check=False)
+                              env={**os.environ, "PGOPTIONS": "-c search_path=sluice"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PSQL_TIMEOUT_S, check=False)
         if done.returncode:
-            raise RuntimeError(f"psql: {done.stderr.strip()}")
+            raise OSError(f"psql: {done.stderr.strip()}")
         return [tuple(int(field) if field.lstrip("-").isdigit() else field for field in line.split("\t"))
                 for line in done.stdout.splitlines()]
 
-    return build(psql, lambda table: [row[0] for row in psql(
-        f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position")])
+    return reader(psql, lambda table: [row[0] for row in psql(
+        f"SELECT column_name FROM information_schema.columns WHERE table_schema = 'sluice' AND table_name = '{table}' ORDER BY ordinal_position")])
 
 
-def read(where):
-    """A path is SQLite's; what has a `=` or is a URI is PostgreSQL's."""
+def read(where, reader=read_all):
+    """`where`: a path is SQLite's; what has a `=` before any `/`, or is a URI, is PostgreSQL's."""
     where = os.fspath(where)
-    return read_postgres(where) if where.startswith(("postgres://", "postgresql://")) or ("=" in where and "/" not in where.split("=")[0]) \
-        else read_sqlite(where)
+    is_postgres = where.startswith(("postgres://", "postgresql://")) or "=" in where.partition("/")[0]
+    return from_postgres(where, reader) if is_postgres else from_sqlite(where, reader)

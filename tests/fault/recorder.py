@@ -47,9 +47,9 @@ class Recorder:
     def note(self, event, **fields):
         self._write({"what": "note", "event": event, "at": clocks(), **fields})
 
-    def rest(self, sales, in_flight, refused):
-        """The gate's own words, when nothing is under way any more."""
-        self._write({"what": "rest", "at": clocks(), "sales": sales, "in_flight": in_flight, "refused": refused})
+    def rest(self, at, sales, in_flight, refused):
+        """The gate's own words at `at`, when nothing is under way any more."""
+        self._write({"what": "rest", "at": at, "sales": sales, "in_flight": in_flight, "refused": refused})
 
     def flush(self):
         with self._lock:

@@ -47,6 +47,7 @@ class Life:
         self.process = self.connection = None
         self.acknowledged = {}  # serial -> (seq, committed_ns)
         self.answered = {}      # name of a question -> answer
+        self.changed = {}       # serial -> states
 
     def close(self):
         self.hang_up()
@@ -122,12 +123,28 @@ class Life:
         self.admit([self.record(SALE, 1, now)])
         self.admit([self.record(SALE if number % 3 else OTHER, number, now) for number in range(2, 14)])
         self.ask("stock", op="stock_move", sale=SALE, delta=5, key="more", reason="test")
+        self.change("first", ("confirm", 1), ("cancel", 4), ("expire", 5), ("confirm", 10))
         self.admit([self.record(SALE, number, now) for number in range(10, 40) if number >= 14 or number % 3])
+        self.change("then", ("refund", 1, False), ("refund", 10, True), ("confirm", 5), ("cancel", 20))
+        self.ask("event", op="sale_event", sale=SALE, type="sale.opened")
+        self.ask("document", op="document_put", name="limits", value="some")
+        self.ask("list", op="list_put", entries=[{"list": "deny", "prefix": "203.0.113.0/24", "expires_ns": 0, "label": "", "reason": ""}])
+        assert self.ask("document", op="document_get", name="limits")["value"] == "some"
+        assert len(self.ask("list", op="list_page", after=0, limit=10)["entries"]) == 1
+
+    def change(self, key, *changes):
+        """Changes of orders, once: every answer to it is the first one."""
+        wanted = [{"id": f"{1000 + number:016x}", "action": action, "by": {"expire": "time"}.get(action, "shop"),
+                   **({"restock": restock[0]} if restock else {})} for action, number, *restock in changes]
+        answer = self.ask(key, op="orders_change", changes=wanted, once={"key": key, "fingerprint": key})
+        for result in answer["results"]:
+            assert result["result"] == "changed", result
+            self.changed.setdefault(int(result["id"], 16), []).append(result["order"]["state"])
 
     @staticmethod
     def record(sale, number, now):
-        """Two orders of each buyer."""
-        return (1000 + number, number // 2 + 1, sale, 1, 0, now + number)
+        """Two orders of each buyer, held for a second long ago."""
+        return (1000 + number, number // 2 + 1, sale, 1, 1, now + number)
 
     # --- the verdict ----------------------------------------------------------------------------------------------------------
     def judge(self):
@@ -137,6 +154,10 @@ class Life:
             order = kept.by_serial.get(serial)
             if not order or (order.seq, order.committed_ns) != (seq, committed):
                 breaches.add("lost_order", f"order {serial} was acknowledged with seq {seq}, the ledger has {order}")
+        for serial, states in self.changed.items():
+            seen = [state for _, state in kept.states(kept.by_serial[serial])]
+            if not set(states) <= set(seen):
+                breaches.add("change_lost", f"order {serial} was said to become {states}, the ledger has {seen}")
         assert not breaches.found, breaches.text()
         return kept
 

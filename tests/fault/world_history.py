@@ -97,25 +97,39 @@ class WorldHistory(recorder.Recorder):
         try:
             deadline = time.monotonic() + REST_S
             while True:
+                # The ledger before and after, so that no hold ended between the two looks.
+                at, kept = recorder.clocks(), self._sums()
                 sales, in_flight = self._words()
-                kept = ledger_module.read(world.ledger).sales
-                agreed = in_flight == 0 and all(
-                    sale in kept and kept[sale].put_in == words["free"] + kept[sale].held + kept[sale].confirmed for sale, words in sales.items())
+                agreed = in_flight == 0 and kept == self._sums() and all(
+                    sale in kept and kept[sale] == words["free"] for sale, words in sales.items())
                 if agreed or time.monotonic() > deadline:
                     break
                 time.sleep(0.05)
             refused = world.stats()["orders"]["refused_by_ledger"]
         except (OSError, AssertionError):
             return  # the daemon cannot be asked, as the test has left it: then only the ledger is judged
-        self.rest(sales, in_flight, refused)
+        self.rest(at, sales, in_flight, refused)
+
+    def _sums(self):
+        """What should be free of each sale."""
+        return {sale.id: sale.put_in - sale.held - sale.confirmed for sale in ledger_module.read(self._ledger(), ledger_module.read_sales)}
+
+    def _ledger(self):
+        """Where ledger.py finds it."""
+        settings = self.world.settings
+        return settings["writer.postgres"] if settings.get("writer.store") == "postgres" else self.world.ledger
+
+    def _has_ledger(self):
+        """Not every World has one: the writer may never have been started."""
+        where = self._ledger()
+        return where is not self.world.ledger or (where.exists() and where.stat().st_size > 0)
 
     def judge(self):
         """The verdict. An exception if a promise was broken."""
         self.close()
-        ledger = self.world.ledger
-        if self.unjudged or not ledger.exists() or not ledger.stat().st_size:
+        if self.unjudged or not self._has_ledger():
             return
-        breaches = checker.check_files(self.path, ledger)
+        breaches = checker.check_files(self.path, self._ledger())
         self.figures = breaches.figures
         if breaches.found:
             raise Broken(breaches, self._keep())
