@@ -124,7 +124,8 @@ def from_sqlite(path, reader):
 def from_postgres(conninfo, reader):
     def psql(sql):
         done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", conninfo, "-c", sql],
-                              env={**os.environ, "PGOPTIONS": "-c search_path=sluice"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PSQL_TIMEOUT_S, check=False)
+                              env={**os.environ, "PGOPTIONS": "-c search_path=sluice"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=PSQL_TIMEOUT_S, check=False)
         if done.returncode:
             raise OSError(f"psql: {done.stderr.strip()}")
         return [tuple(int(field) if field.lstrip("-").isdigit() else field for field in line.split("\t"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""A crowd of buyers for the fault tests: many connections at once, retries, double clicks, buyers with several tokens, and who asks again after a yes.
+"""A crowd of buyers for the fault tests: many connections at once, retries, double clicks, several tokens, and who asks again after a yes.
 
 One thread with non-blocking sockets inside the crowd's namespace. Everything random comes from the seed; what the machine does with it does not, of
 course. Every request goes into the World's history, so nothing is judged here.

@@ -55,7 +55,7 @@ static enum kind kind;
 static unsigned long strike_at, calls;
 static uint64_t random_state;
 static unsigned failures_left; /* calls that fail after the first */
-static bool full;	       /* the rest of a short write: no room */
+static bool full;              /* the rest of a short write: no room */
 static struct unsynced unsynced[UNSYNCED_MAX];
 static unsigned unsynced_count;
 static struct {
