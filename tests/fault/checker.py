@@ -350,6 +350,15 @@ def check_origin(history, ledger, breaches):
             breaches.add("order_from_nowhere", f"order {order.id} is in the ledger and nobody asked for it")
 
 
+def check_honest(history, breaches):
+    """Where all clients are honest and write here (`alone`), nobody's token is called bad."""
+    if not history.has_note("alone"):
+        return
+    for attempt in history.attempts:
+        if attempt.code in ("token_invalid", "wrong_network", "unknown_sale", "token_expired"):
+            breaches.add("honest_refused", f"a good token was called {attempt.code}", attempt)
+
+
 def check_shop_told(history, ledger, breaches):
     """What the shop was told about an order, and about stock, is in the ledger."""
     moves = collections.Counter((move.sale, move.delta) for move in ledger.moves)
@@ -618,6 +627,7 @@ def check(history, ledger):
     check_never_taken_back(history, ledger, breaches)
     check_whole(history, breaches)
     check_origin(history, ledger, breaches)
+    check_honest(history, breaches)
     check_shop_told(history, ledger, breaches)
     check_once_answered(history, breaches)
     check_window(history, ledger, breaches)
