@@ -2,13 +2,14 @@
 # What breaks, and what must hold all the same. docs/promises.md says what each test shows.
 #   make check-fault          200 kill cycles, and every other kind of harm once (part of `make check`, needs root)
 #   make soak                 kill cycles for SOAK_SECONDS, or SOAK_CYCLES of them; ends with a count
+#   make soak-points          every kind of harm at every call of the writer that writes
 # SLUICE_FAULT_SEED=n makes the choices of a run with that seed again.
 
 SOAK_SECONDS ?= $(if $(SOAK_CYCLES),,600)
 
 STRIKE       := $(BUILD)/tests/fault/strike.so
 
-.PHONY: check-fault soak
+.PHONY: check-fault soak soak-points
 
 # Not with -D_FORTIFY_SOURCE: it would put other names before the calls that are taken over here.
 $(STRIKE): tests/fault/strike.c
@@ -18,6 +19,9 @@ $(STRIKE): tests/fault/strike.c
 
 check-fault: all $(STRIKE) planted
 	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs tests/fault
+
+soak-points: all $(STRIKE)
+	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) SOAK_POINTS=1 $(PYTHON) -m pytest -p no:cacheprovider -q -s tests/fault/test_crash_points.py
 
 soak: all
 	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) SOAK_SECONDS=$(SOAK_SECONDS) SOAK_CYCLES=$(SOAK_CYCLES) \
