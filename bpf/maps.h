@@ -86,7 +86,9 @@ struct {
 	__uint(max_entries, 4194304); /* (config) bytes */
 } ring SEC(".maps");
 
-/* Units per buyer and sale. The judge counts, the daemon removes those of dead sales. Full: buyers_full. */
+/* Units per buyer and sale. The judge counts, and the call door for orders that end; the daemon counts anew at its start, while orders are closed,
+ * and removes those of dead sales. Full: buyers_full.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072); /* (config) */

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* How many orders a second sluice-writer makes durable, and how long a batch takes, by size of batch.
+/* How many orders a second sluice-writer makes durable, how long a batch takes by its size, how long a lone order waits
+ * beside what the disk itself takes, and how many orders a second are confirmed.
  *
  * Runs the sluice-writer of the same build as a process of its own, with a fresh ledger beside the executable (so that
- * fsync is that of a disk, and not of a tmpfs /tmp), sends ADMIT frames one after the other over its socket and waits
- * for each acknowledgement. Prints one line of JSON to stdout. Usage: bench_writer [ORDERS_PER_SIZE]
+ * fsync is that of a disk, and not of a tmpfs /tmp), sends frames one after the other over its socket and waits for each
+ * answer. Prints one line of JSON to stdout and a table to stderr. Usage: bench_writer [ORDERS_PER_SIZE]
+ *
+ * The disk's own time is that of a write and an fdatasync of as many bytes as the writer writes for a lone order, on a
+ * file in the ledger's directory that grows and begins anew as a write-ahead log does. Both take turns, order by order:
+ * what the disk does to the one it does to the other, so their ratio holds where their times do not.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -21,10 +27,16 @@
 
 #define DEFAULT_ORDERS 200000
 #define ONE_BY_ONE 2000 /* enough batches of one, which cost an fsync each */
+#define LONE_ORDERS 3000
+#define LONE_WARM_UP 200 /* orders by which the bytes of one are counted */
+#define PROBE_BYTES \
+	(16u << 20)  /* at which the log of the disk's own time begins anew: as the ledger's is checkpointed */
+#define CHANGES 1000 /* orders that one question confirms */
 #define START_TIMEOUT_MS 5000
 #define REPLY_TIMEOUT_MS 30000
 
 static const unsigned batch_sizes[] = {1, 100, 1000, 4096};
+#define SIZES (sizeof(batch_sizes) / sizeof(*batch_sizes))
 
 struct bench {
 	char directory[PATH_MAX]; /* ledger and config */
@@ -147,50 +159,191 @@ static int compare_times(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static void measure(struct bench *bench, unsigned sale, unsigned size, unsigned orders)
+struct spread {
+	double p50, p99, max; /* us */
+};
+
+/* Sorts the times. */
+static struct spread spread_of(uint64_t *took, unsigned count)
 {
-	static struct wire_admit records[WIRE_BATCH_MAX];
-	unsigned batches = orders / size;
-	uint64_t *took = calloc(batches, sizeof(*took));
-	uint64_t total = 0;
+	qsort(took, count, sizeof(*took), compare_times);
+	return (struct spread){
+		(double)took[count / 2] / 1e3, (double)took[count * 99ULL / 100] / 1e3, (double)took[count - 1] / 1e3};
+}
+
+static uint64_t *times(unsigned count)
+{
+	uint64_t *took = calloc(count, sizeof(*took));
 
 	if (!took)
 		die("times", ENOMEM);
-	create_sale(bench, sale, batches * size);
-	for (unsigned i = 0; i < batches; i++) {
-		const struct wire_ack *acks;
-		uint64_t began;
+	return took;
+}
 
-		for (unsigned j = 0; j < size; j++) {
-			uint64_t serial = bench->next_serial++;
+/* One batch of new orders. Returns how long it took until it was acknowledged, ns. */
+static uint64_t admit(struct bench *bench, unsigned sale, unsigned size)
+{
+	static struct wire_admit records[WIRE_BATCH_MAX];
+	const struct wire_ack *acks;
+	uint64_t began, took;
 
-			records[j] = (struct wire_admit){.serial = spread(serial),
-				.buyer = spread(~serial),
-				.source = {.lo = 0xffffULL << 32 | 0x0a000000 | (serial & 0xffffff)},
-				.admitted_wall_ns = time_wall_ns(),
-				.sale = sale,
-				.quantity = 1,
-				.hold_seconds = 900};
-		}
-		began = time_mono_ns();
-		ask(bench, WIRE_ADMIT, records, size * (uint32_t)sizeof(*records));
-		took[i] = time_mono_ns() - began;
-		total += took[i];
-		acks = bench->body;
-		for (unsigned j = 0; j < size; j++) {
-			if (acks[j].status != WIRE_ACK_STORED) {
-				fprintf(stderr, "bench_writer: order %u of batch %u has status %u\n", j, i,
-					acks[j].status);
-				exit(1);
-			}
+	for (unsigned i = 0; i < size; i++) {
+		uint64_t serial = bench->next_serial++;
+
+		records[i] = (struct wire_admit){.serial = spread(serial),
+			.buyer = spread(~serial),
+			.source = {.lo = 0xffffULL << 32 | 0x0a000000 | (serial & 0xffffff)},
+			.admitted_wall_ns = time_wall_ns(),
+			.sale = sale,
+			.quantity = 1,
+			.hold_seconds = 900};
+	}
+	began = time_mono_ns();
+	ask(bench, WIRE_ADMIT, records, size * (uint32_t)sizeof(*records));
+	took = time_mono_ns() - began;
+	acks = bench->body;
+	for (unsigned i = 0; i < size; i++) {
+		if (acks[i].status != WIRE_ACK_STORED) {
+			fprintf(stderr, "bench_writer: order %u of a batch has status %u\n", i, acks[i].status);
+			exit(1);
 		}
 	}
-	qsort(took, batches, sizeof(*took), compare_times);
+	return took;
+}
+
+static void measure(struct bench *bench, unsigned sale, unsigned size, unsigned orders)
+{
+	unsigned batches = orders / size;
+	uint64_t *took = times(batches);
+	uint64_t total = 0;
+	struct spread batch;
+	double per_second;
+
+	create_sale(bench, sale, batches * size);
+	for (unsigned i = 0; i < batches; i++) {
+		took[i] = admit(bench, sale, size);
+		total += took[i];
+	}
+	batch = spread_of(took, batches);
+	per_second = (double)batches * size * 1e9 / (double)total;
 	printf("%s{\"batch\":%u,\"orders\":%u,\"orders_per_second\":%.0f,\"batch_us\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f}}",
-		sale > 1 ? "," : "", size, batches * size, (double)batches * size * 1e9 / (double)total,
-		(double)took[batches / 2] / 1e3, (double)took[batches * 99 / 100] / 1e3,
-		(double)took[batches - 1] / 1e3);
+		sale > 1 ? "," : "", size, batches * size, per_second, batch.p50, batch.p99, batch.max);
+	fprintf(stderr, "%9u %12.0f %12.1f %12.1f %12.1f\n", size, per_second, batch.p50, batch.p99, batch.max);
 	free(took);
+}
+
+/* Bytes that the writer has given to write calls. The socket's are not among them. */
+static uint64_t bytes_written(const struct bench *bench)
+{
+	unsigned long long bytes;
+	char path[64], line[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/io", (int)bench->writer);
+	file = fopen(path, "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "wchar: %llu", &bytes) != 1)
+			continue;
+		fclose(file);
+		return bytes;
+	}
+	die(path, errno);
+	return 0;
+}
+
+static uint64_t write_and_sync(int fd, const void *bytes, size_t size, off_t at)
+{
+	uint64_t began = time_mono_ns();
+
+	if (pwrite(fd, bytes, size, at) != (ssize_t)size || fdatasync(fd))
+		die("cannot write beside the ledger", errno);
+	return time_mono_ns() - began;
+}
+
+static void measure_lone(struct bench *bench, unsigned sale)
+{
+	uint64_t *order = times(LONE_ORDERS), *disk = times(LONE_ORDERS);
+	char path[PATH_MAX + 16];
+	struct spread orders, disks;
+	size_t size;
+	off_t at = 0;
+	void *bytes;
+	int fd;
+
+	create_sale(bench, sale, LONE_WARM_UP + LONE_ORDERS);
+	for (unsigned i = 0; i < LONE_WARM_UP; i++) {
+		uint64_t before = bytes_written(bench);
+
+		admit(bench, sale, 1);
+		order[i] = bytes_written(bench) - before;
+	}
+	qsort(order, LONE_WARM_UP, sizeof(*order), compare_times);
+	size = (size_t)order[LONE_WARM_UP / 2]; /* the median: a checkpoint may be among them */
+	bytes = calloc(1, size);
+	snprintf(path, sizeof(path), "%s/probe", bench->directory);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (!bytes || fd < 0)
+		die(path, errno);
+	for (unsigned i = 0; i < LONE_ORDERS; i++) {
+		if (at + size > PROBE_BYTES)
+			at = 0;
+		disk[i] = write_and_sync(fd, bytes, size, at);
+		at += (off_t)size;
+		order[i] = admit(bench, sale, 1);
+	}
+	close(fd);
+	unlink(path);
+	orders = spread_of(order, LONE_ORDERS);
+	disks = spread_of(disk, LONE_ORDERS);
+	printf("\"lone\":{\"orders\":%u,\"bytes\":%zu,\"order_us\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},"
+	       "\"disk_us\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},\"p50_ratio\":%.2f,\"p99_ratio\":%.2f}",
+		LONE_ORDERS, size, orders.p50, orders.p99, orders.max, disks.p50, disks.p99, disks.max,
+		orders.p50 / disks.p50, orders.p99 / disks.p99);
+	fprintf(stderr,
+		"\na lone order, and the disk's write and fdatasync of the same %zu bytes\n%9s %12s %12s %12s\n", size,
+		"", "p50 us", "p99 us", "max us");
+	fprintf(stderr, "%9s %12.1f %12.1f %12.1f\n%9s %12.1f %12.1f %12.1f\n%9s %12.2f %12.2f\n", "order", orders.p50,
+		orders.p99, orders.max, "disk", disks.p50, disks.p99, disks.max, "ratio", orders.p50 / disks.p50,
+		orders.p99 / disks.p99);
+	free(order);
+	free(disk);
+	free(bytes);
+}
+
+/* Confirms orders, as many in one question as it may have. */
+static void measure_changes(struct bench *bench, unsigned sale, unsigned orders)
+{
+	unsigned questions = orders / CHANGES;
+	uint64_t *took = times(questions), total = 0, first = bench->next_serial;
+	char *body = malloc(CHANGES * 80 + 128);
+	struct spread batch;
+	double per_second;
+
+	if (!body)
+		die("a question", ENOMEM);
+	create_sale(bench, sale, questions * CHANGES);
+	for (unsigned i = 0; i < questions; i++)
+		admit(bench, sale, CHANGES);
+	for (unsigned i = 0; i < questions; i++) {
+		char *end = body + sprintf(body, "{\"op\":\"orders_change\",\"changes\":[");
+		uint64_t began;
+
+		for (unsigned j = 0; j < CHANGES; j++)
+			end += sprintf(end, "%s{\"id\":\"%016llx\",\"action\":\"confirm\",\"by\":\"shop\"}",
+				j ? "," : "", (unsigned long long)spread(first + i * CHANGES + j));
+		end += sprintf(end, "]}");
+		began = time_mono_ns();
+		ask(bench, WIRE_QUERY, body, (uint32_t)(end - body));
+		took[i] = time_mono_ns() - began;
+		total += took[i];
+	}
+	batch = spread_of(took, questions);
+	per_second = (double)questions * CHANGES * 1e9 / (double)total;
+	printf("\"changes\":{\"batch\":%u,\"orders\":%u,\"orders_per_second\":%.0f,\"batch_us\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f}}",
+		CHANGES, questions * CHANGES, per_second, batch.p50, batch.p99, batch.max);
+	fprintf(stderr, "\nconfirmed, %u in a question: %.0f orders a second\n", CHANGES, per_second);
+	free(took);
+	free(body);
 }
 
 int main(int argc, char **argv)
@@ -203,10 +356,15 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	start_writer(&bench);
+	fprintf(stderr, "%9s %12s %12s %12s %12s\n", "batch", "orders/s", "p50 us", "p99 us", "max us");
 	printf("{\"bench\":\"writer\",\"store\":\"sqlite\",\"results\":[");
-	for (unsigned i = 0; i < sizeof(batch_sizes) / sizeof(*batch_sizes); i++)
+	for (unsigned i = 0; i < SIZES; i++)
 		measure(&bench, i + 1, batch_sizes[i], batch_sizes[i] == 1 ? ONE_BY_ONE : orders);
-	printf("]}\n");
+	printf("],");
+	measure_lone(&bench, SIZES + 1);
+	printf(",");
+	measure_changes(&bench, SIZES + 2, orders / 2);
+	printf("}\n");
 	stop_writer(&bench);
 	return 0;
 }

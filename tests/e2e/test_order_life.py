@@ -15,7 +15,7 @@ import urllib.parse
 import pytest
 
 import talk
-from netns import wait_until
+from netns import run, wait_until
 from world import seconds_of
 
 
@@ -254,6 +254,19 @@ def test_a_buyer_may_order_again_after_a_cancellation_with_a_new_token(world):
     assert_whole(world, sale, put_in=3, free=2, held=1)
 
 
+def test_a_buyer_cannot_order_and_cancel_for_ever(world):
+    """Each order keeps its place among the admissions, whatever becomes of it."""
+    sale = world.sale(stock=2)
+    buyer = sale.buyer()
+    for _ in range(256):
+        _, order = bought(world, sale, buyer)
+        done(world, order, "cancel")
+    problem = refused(world.control("POST", f"{sale.path}/tokens", {"buyer": buyer}), 409, "already_ordered")
+    assert "as often" in problem["detail"]
+    bought(world, sale)
+    assert_whole(world, sale, put_in=2, free=1, held=1)
+
+
 def test_an_order_of_several_units_comes_back_whole(world):
     sale = world.sale(stock=10, per_buyer=5)
     buyer = sale.buyer()
@@ -366,6 +379,49 @@ def test_a_late_payment_does_not_lift_the_limit_of_its_buyer(world):
     done(world, second, "cancel")
     assert done(world, late, "confirm")["state"] == "confirmed"
     assert_whole(world, sale, free=4, confirmed=1)
+
+
+def test_late_payments_and_new_buyers_race_for_the_same_units(world):
+    """Confirmed at the very moment at which the holds end, while others want the units: each unit is sold once."""
+    sale = world.sale(stock=24, hold_seconds=2)
+    late = [bought(world, sale)[1] for _ in range(24)]
+    sale.change(hold_seconds=600)
+    stop, winners, told = threading.Event(), [], {}
+
+    def pay(n):
+        wait = seconds_of(late[n]["expires_at"]) + (n % 8 - 3) * 0.15 - time.time()
+        time.sleep(max(0.0, wait))
+        told[n] = act(world, late[n], "confirm")
+
+    def buy(n):
+        buyer = sale.buyer()
+        while not stop.is_set():
+            reply = world.control("POST", f"{sale.path}/tokens", {"buyer": f"{buyer}-{n}"})
+            if reply.status not in (200, 201):
+                continue  # sold out, as far as the daemon can see
+            answer = world.order(reply.json()["token"])
+            if answer.status in (200, 201):
+                winners.append(answer.json()["id"])
+                return
+            assert answer.code() == "sold_out", answer
+    buyers = [threading.Thread(target=buy, args=(n,)) for n in range(4)]
+    payers = [threading.Thread(target=pay, args=(n,)) for n in range(24)]
+    for thread in buyers + payers:
+        thread.start()
+    for thread in payers:
+        thread.join()
+    wait_until(lambda: all(state_of(world, order) != "held" for order in late), "every hold has ended")
+    stop.set()
+    for thread in buyers:
+        thread.join()
+    assert {(reply.status, reply.code() if reply.status != 200 else None) for reply in told.values()} <= \
+        {(200, None), (409, "hold_expired")}
+    states = {order["id"]: order["state"] for order in sale.orders()}
+    for n, reply in told.items():
+        assert states[late[n]["id"]] == ("confirmed" if reply.status == 200 else "expired")
+    confirmed = sum(reply.status == 200 for reply in told.values())
+    assert_whole(world, sale, put_in=24, held=len(winners), confirmed=confirmed)
+    assert "sluice_ledger_refusals_total 0" in world.control("GET", "/metrics").body.decode()
 
 
 # --- the same change again ------------------------------------------------------------------------------------------------------
@@ -696,3 +752,17 @@ def test_a_pace_above_what_the_writer_drains_is_warned_of(world):
     sale.act("pause")
     assert "drains" in sale.act("resume")["warning"]
     assert "warning" not in sale.change(pace_per_second=0), "no pace is no promise"
+
+
+def test_what_the_writer_drains_is_known_before_there_is_a_load(world):
+    """An earlier daemon found it out and kept it in the ledger."""
+    sale = world.sale(stock=3)
+    assert world.daemon.terminate() == 0 and world.writer.terminate() == 0
+    run(["sqlite3", world.ledger, "INSERT OR REPLACE INTO documents VALUES ('writer.drain', '4321', 1)"])
+    world.start_writer()
+    world.start_daemon()
+    assert world.status()["writer"]["drain_per_second"] == 4321
+    assert "4321" in sale.change(pace_per_second=4322)["warning"]
+    assert "warning" not in sale.change(pace_per_second=4321)
+    shown = world.cli("sale", "set", sale.slug, "--pace", "5000")
+    assert "drains" in shown.stderr

@@ -10,6 +10,7 @@
  */
 #define main sluiced_main
 #include "daemon/main.c"
+#include "daemon/order_changes.h"
 #undef main
 
 #include <jansson.h>
@@ -311,6 +312,7 @@ static void do_one(const char *text, size_t length)
 	shim.now_ns = time_mono_ns();
 	side.daemon.maps.control->heartbeat_mono = shim.now_ns;
 	side.daemon.maps.control->wall_offset_ns = time_wall_ns() - shim.now_ns;
+	order_expiry_step(&side.daemon);
 	if (length && letter != 'z')
 		ask(letter, text + 1, length - 1);
 	check_stock();

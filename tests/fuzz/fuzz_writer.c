@@ -4,7 +4,8 @@
  * The input is what the daemon's side does: frames that are built, frames with any body, bytes without a plan, in pieces of any size, and new
  * connections in between. Everything runs in one thread: the server's own poll() is the point at which the other side does its next step,
  * and only when the server has nothing else to do. Claims: every good frame is answered once, in order, with its id; each record has its
- * acknowledgement; no order is stored twice; no sum is ever above its limit; the ledger passes its own audit in the end.
+ * acknowledgement; no order is stored twice; no order changes its state in a way that it may not; no sum is ever above its limit; a key
+ * gets its first answer again; the ledger passes its own audit in the end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +25,7 @@
 #define LEDGER_BYTES_MAX (1u << 20)
 #define ANSWER_BYTES_MAX (WIRE_BODY_MAX + sizeof(struct wire_header))
 #define SENT_MAX 64
+#define ONCE_KEYS 4
 #define STORED_MAX 4096
 #define STEPS_MAX 48
 #define BODY_BYTES 4096
@@ -51,6 +53,8 @@ struct sent_frame {
 	uint64_t id;
 	uint16_t type;
 	unsigned count; /* of records */
+	bool is_plain;  /* cannot have changed an order that is not told of */
+	int once;       /* its idempotency key, -1 = none */
 	struct wire_admit records[BODY_BYTES / sizeof(struct wire_admit)];
 };
 
@@ -67,6 +71,7 @@ static struct {
 	int fd;
 	bool is_wild;   /* bytes without a plan were sent: what is answered to what is not known any more */
 	bool is_broken; /* a frame that ends the connection was sent */
+	bool is_blind; /* an answer was lost, or was to what is not known: what became of orders is not followed any more */
 	uint8_t out[2 * BODY_BYTES];
 	size_t out_length, out_sent, piece;
 	struct sent_frame sent[SENT_MAX];
@@ -75,7 +80,9 @@ static struct {
 	uint8_t in[ANSWER_BYTES_MAX];
 	size_t in_length;
 	struct wire_admit stored[STORED_MAX];
+	enum wire_order_state states[STORED_MAX]; /* as it was last told */
 	unsigned stored_count;
+	char *once[ONCE_KEYS]; /* the first answer to each key */
 	unsigned per_buyer[SALES_KNOWN];
 } side;
 
@@ -89,15 +96,73 @@ static void check_stored(const struct wire_admit *record)
 	for (unsigned i = 0; i < side.stored_count; i++) {
 		CHECK(side.stored[i].serial != record->serial, "order %llx was stored twice",
 			(unsigned long long)record->serial);
-		if (side.stored[i].sale == record->sale && side.stored[i].buyer == record->buyer)
+		if (side.stored[i].sale == record->sale && side.stored[i].buyer == record->buyer &&
+			store_state_is_live(side.states[i]))
 			units += side.stored[i].quantity;
 	}
-	if (record->sale < SALES_KNOWN)
+	if (record->sale < SALES_KNOWN && !side.is_blind)
 		CHECK(units <= side.per_buyer[record->sale], "buyer %llu has %llu units of sale %u, and may have %u",
 			(unsigned long long)record->buyer, (unsigned long long)units, record->sale,
 			side.per_buyer[record->sale]);
-	if (side.stored_count < STORED_MAX)
-		side.stored[side.stored_count++] = *record;
+	if (side.stored_count == STORED_MAX)
+		return;
+	side.states[side.stored_count] = WIRE_ORDER_HELD;
+	side.stored[side.stored_count++] = *record;
+}
+
+/* A change that the ledger has just made. */
+static void check_changed(uint64_t serial, enum wire_order_state state)
+{
+	static const unsigned may_follow[] = {[WIRE_ORDER_HELD] = 0,
+		[WIRE_ORDER_CONFIRMED] = 1u << WIRE_ORDER_HELD | 1u << WIRE_ORDER_EXPIRED,
+		[WIRE_ORDER_CANCELLED] = 1u << WIRE_ORDER_HELD,
+		[WIRE_ORDER_EXPIRED] = 1u << WIRE_ORDER_HELD,
+		[WIRE_ORDER_REFUNDED] = 1u << WIRE_ORDER_CONFIRMED};
+
+	for (unsigned i = 0; i < side.stored_count && !side.is_blind; i++) {
+		if (side.stored[i].serial != serial)
+			continue;
+		CHECK(may_follow[state] & 1u << side.states[i], "order %llx went from %s to %s",
+			(unsigned long long)serial, store_state_word(side.states[i]), store_state_word(state));
+		side.states[i] = state;
+	}
+}
+
+static void check_results(const json_t *results)
+{
+	const json_t *result;
+	size_t i;
+
+	json_array_foreach(results, i, result) {
+		const char *word = json_string_value(json_object_get(result, "result"));
+		const json_t *order = json_object_get(result, "order");
+
+		CHECK(word && json_is_string(json_object_get(result, "id")), "a result without its fields");
+		CHECK(json_is_null(order) == !strcmp(word, "not_found"), "an order that is not there");
+		if (!strcmp(word, "changed"))
+			check_changed(strtoull(json_string_value(json_object_get(result, "id")), NULL, 16),
+				store_state_of_word(json_string_value(json_object_get(order, "state"))));
+	}
+}
+
+/* Whatever was asked with a key gets the answer that the first question with it got. Returns whether this was the first. */
+static bool check_once(int key, const void *body, size_t length)
+{
+	if (key < 0)
+		return true;
+	if (!side.once[key]) {
+		side.once[key] = strndup(body, length);
+		return true;
+	}
+	CHECK(strlen(side.once[key]) == length && !memcmp(side.once[key], body, length), "key %d has two answers", key);
+	return false;
+}
+
+static void check_known(const struct wire_ack *ack)
+{
+	for (unsigned i = 0; i < side.stored_count && !side.is_blind; i++)
+		CHECK(side.stored[i].serial != ack->serial || side.states[i] == ack->order_state,
+			"order %llx is said to be %u", (unsigned long long)ack->serial, ack->order_state);
 }
 
 static void check_acks(const struct sent_frame *frame, const struct wire_ack *acks, size_t count)
@@ -109,6 +174,9 @@ static void check_acks(const struct sent_frame *frame, const struct wire_ack *ac
 			acks[i].status);
 		CHECK((acks[i].status == WIRE_ACK_REFUSED) == !acks[i].seq, "seq %llu",
 			(unsigned long long)acks[i].seq);
+		CHECK((acks[i].status == WIRE_ACK_REFUSED) == !acks[i].order_state, "state %u", acks[i].order_state);
+		if (acks[i].status == WIRE_ACK_KNOWN)
+			check_known(&acks[i]);
 		if (acks[i].status == WIRE_ACK_STORED)
 			check_stored(&frame->records[i]);
 	}
@@ -132,6 +200,7 @@ static void check_json(const void *body, size_t length, bool is_error)
 		"an error without a code");
 	CHECK(!is_error || strcmp(json_string_value(json_object_get(json, "code")), "store_error") != 0,
 		"the store failed: %s", json_string_value(json_object_get(json, "detail")));
+	check_results(json_object_get(answer, "results"));
 	json = json_object_get(answer, "sale");
 	id = json_integer_value(json_object_get(json, "id"));
 	if (json && id < SALES_KNOWN)
@@ -152,7 +221,7 @@ static void check_json(const void *body, size_t length, bool is_error)
 
 static void take_answer(const struct wire_header *header, const void *body)
 {
-	static const struct sent_frame unknown;
+	static const struct sent_frame unknown = {.once = -1};
 	const struct sent_frame *frame = &unknown;
 
 	CHECK(!wire_header_check(header), "a malformed answer");
@@ -167,6 +236,9 @@ static void take_answer(const struct wire_header *header, const void *body)
 			frame->type);
 	}
 	side.is_used |= header->type == WIRE_ADMIT || header->type == WIRE_QUERY;
+	side.is_blind |= side.is_wild || (header->type == WIRE_QUERY && !frame->is_plain);
+	if (header->type == WIRE_QUERY && !side.is_blind && !check_once(frame->once, body, header->length))
+		return;
 	if (header->type != WIRE_ADMIT)
 		check_json(body, header->length, header->type == WIRE_ERROR);
 	else if (!side.is_wild)
@@ -207,6 +279,7 @@ static void hang_up(void)
 	if (side.fd >= 0)
 		close(side.fd);
 	side.fd = -1;
+	side.is_blind |= side.is_wild || side.sent_count;
 	side.out_length = side.out_sent = side.in_length = 0;
 	side.sent_count = 0;
 	side.is_wild = side.is_broken = false;
@@ -247,6 +320,8 @@ static void send_frame(uint16_t type, const void *body, size_t length, size_t de
 	frame->id = header.id;
 	frame->type = type;
 	frame->count = 0;
+	frame->is_plain = true;
+	frame->once = -1;
 	if (type == WIRE_ADMIT) {
 		frame->count = (unsigned)(length / sizeof(frame->records[0]));
 		memcpy(frame->records, body, length);
@@ -264,7 +339,7 @@ static void send_records(struct input *input)
 		records[i] = (struct wire_admit){.serial = serial,
 			.buyer = 1 + (choice & 7),
 			.source = {.lo = 0xffffc0000201ULL},
-			.admitted_wall_ns = NOW_NS,
+			.admitted_wall_ns = serial & 1 ? NOW_NS : 1, /* the time of the others is over */
 			.sale = 1 + (choice >> 3 & 3),
 			.quantity = choice >> 5 & 3,
 			.hold_seconds = 900};
@@ -272,13 +347,70 @@ static void send_records(struct input *input)
 	send_frame(WIRE_ADMIT, records, count * sizeof(records[0]), count * sizeof(records[0]));
 }
 
+/* Writes one of the questions about what becomes of orders, and the rest of what the ledger keeps. Returns its length; *once: the
+ * idempotency key in it.
+ */
+static int write_life_query(char *text, size_t size, uint8_t op, uint8_t a, uint8_t b, int *once)
+{
+	static const char *const actions[] = {"confirm", "cancel", "expire", "refund\",\"restock\":true,\"by\":\"shop",
+		"refund\",\"restock\":false,\"by\":\"shop"};
+	static const char *const events[] = {"opened", "sold_out", "restocked", "ended"};
+	int length;
+
+	switch (op % 9) {
+	case 0:
+	case 1:
+		length = snprintf(text, size,
+			"{\"op\":\"orders_change\",\"changes\":[{\"id\":\"%016x\",\"action\":\"%s\"%s},", a,
+			actions[b % 5], b % 5 < 3 ? ",\"by\":\"buyer\"" : "");
+		length += snprintf(text + length, size - (size_t)length, "{\"id\":\"%016x\",\"action\":\"%s\"%s}]",
+			a ^ (b >> 6), actions[(b >> 3) % 5], (b >> 3) % 5 < 3 ? ",\"by\":\"time\"" : "");
+		if (op % 9)
+			length += snprintf(text + length, size - (size_t)length,
+				",\"once\":{\"key\":\"%u\",\"fingerprint\":\"f\"}", (unsigned)(*once = b % ONCE_KEYS));
+		return length + snprintf(text + length, size - (size_t)length, "}");
+	case 2:
+		return snprintf(text, size, "{\"op\":\"orders_due\",\"limit\":%u}", 1 + a);
+	case 3:
+		return snprintf(text, size, "{\"op\":\"events_list\",\"sale\":%u,\"after\":%u,\"limit\":%u}", a & 3, b,
+			1 + (a >> 2));
+	case 4:
+		return snprintf(text, size, "{\"op\":\"sale_event\",\"sale\":%u,\"type\":\"sale.%s\"}", 1 + (a & 3),
+			events[b & 3]);
+	case 5:
+		return a & 1
+			? snprintf(text, size, "{\"op\":\"document_put\",\"name\":\"d%u\",\"value\":\"%u\"}", a >> 6, b)
+			: snprintf(text, size, "{\"op\":\"document_get\",\"name\":\"d%u\"}", a >> 6);
+	case 6:
+		return snprintf(text, size,
+			"{\"op\":\"list_put\",\"entries\":[{\"list\":\"%s\",\"prefix\":\"192.0.2.%u\",\"expires_ns\":%u,\"label\":\"l%u\","
+			"\"reason\":\"\"}]}",
+			a & 1 ? "deny" : "allow", a >> 4, b, b & 1);
+	case 7:
+		return snprintf(text, size, "{\"op\":\"list_page\",\"after\":%u,\"limit\":%u}", a & 15, 1 + b);
+	default:
+		return a & 1
+			? snprintf(text, size,
+				  "{\"op\":\"list_remove\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"192.0.2.%u\"}]}",
+				  b & 15)
+			: snprintf(text, size, "{\"op\":\"list_clear\",\"list\":\"deny\",\"label\":\"l%u\"}", b & 1);
+	}
+}
+
 static void send_query(struct input *input)
 {
 	static const char *const states[] = {"", "held", "confirmed", "expired"};
 	uint8_t op = input_u8(input), a = input_u8(input), b = input_u8(input);
+	struct sent_frame *frame = &side.sent[(side.sent_first + side.sent_count) % SENT_MAX];
 	char text[512];
+	int once = -1;
 	int length;
 
+	/* Inputs that are kept have the operations that there were at first, with small numbers. */
+	if (op >= 128) {
+		length = write_life_query(text, sizeof(text), op - 128, a, b, &once);
+		goto send;
+	}
 	switch (op % 5) {
 	case 0:
 		length = snprintf(text, sizeof(text), "{\"op\":\"sales_list\"}");
@@ -309,19 +441,26 @@ static void send_query(struct input *input)
 		length = snprintf(text, sizeof(text), "{\"op\":\"order_get\",\"id\":\"%016x\"}", a);
 		break;
 	}
+send:
 	send_frame(WIRE_QUERY, text, (size_t)length, (size_t)length);
+	if (!side.is_wild)
+		frame->once = once;
 }
 
 static void send_text(struct input *input, uint16_t type)
 {
+	struct sent_frame *frame = &side.sent[(side.sent_first + side.sent_count) % SENT_MAX];
 	size_t length;
 	const uint8_t *text = input_bytes(input, input_u16(input) % BODY_BYTES, &length);
 
 	send_frame(type, text, length, length);
+	if (!side.is_wild) /* it may say anything, and change an order */
+		frame->is_plain = false;
 }
 
 static void send_any(struct input *input)
 {
+	struct sent_frame *frame = &side.sent[(side.sent_first + side.sent_count) % SENT_MAX];
 	uint8_t type = input_u8(input), more = input_u8(input);
 	uint8_t body[256];
 	size_t length;
@@ -330,6 +469,8 @@ static void send_any(struct input *input)
 	if (length)
 		memcpy(body, bytes, length);
 	send_frame(type == 0xff ? 0x1ff : type, body, length, more == 0xff ? UINT32_MAX : length + (more & 3));
+	if (!side.is_wild)
+		frame->is_plain = false;
 }
 
 static void send_raw_records(struct input *input)
@@ -508,10 +649,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	}
 	side.script = &input;
 	side.steps = side.stored_count = 0;
+	for (unsigned i = 0; i < ONCE_KEYS; i++) {
+		free(side.once[i]);
+		side.once[i] = NULL;
+	}
 	for (unsigned id = 0; id < SALES_KNOWN; id++)
 		side.per_buyer[id] = PER_BUYER;
 	side.fd = -1;
 	hang_up();
+	side.is_blind = false;
 	CHECK(!writer_server_run(side.store, side.ledger, side.listener, side.stop), "the server");
 	eventfd_read(side.stop, &ignored);
 	side.script = NULL;

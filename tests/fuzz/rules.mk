@@ -23,7 +23,7 @@ FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
 FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check token reasons)
 FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
 # All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
-FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery writer_link), \
+FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery recovery_buyers writer_link), \
 	$(patsubst %.c,%,$(wildcard userspace/daemon/*.c)))
 
 # Of each target: what it is linked with, libraries, runs in check-fuzz, longest input.
@@ -37,7 +37,7 @@ fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
-fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(addprefix userspace/writer/,query ledger_file) \
+fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
 	$(filter-out $(addprefix userspace/common/,log answers answers_check token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 

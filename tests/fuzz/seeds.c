@@ -491,6 +491,37 @@ static void writer_limits(void)
 	save(&seed, "writer", "limits");
 }
 
+/* Four orders and what becomes of them, each change tried twice: as fuzz_writer.c's write_life_query has the numbers. */
+static void writer_life(void)
+{
+	static const uint8_t orders[] = {2, 0x21, 4, 0x22, 5, 0x23, 6, 0x24};
+	static const uint8_t questions[][3] = {
+		{128, 2, 10},                                          /* confirm, then cancel it */
+		{128, 2, 34},                                          /* refund without restock, twice */
+		{128, 4, 1},                                           /* cancel, then confirm it */
+		{128, 6, 2},                                           /* expire, and a late payment */
+		{129, 5, 0}, {129, 5, 0},                              /* with a key, and again */
+		{129, 5, 3 << 3},                                      /* the key names another question */
+		{130, 16, 0},                                          /* what is over */
+		{131, 0xfc, 0},                                        /* events */
+		{132, 0, 0}, {132, 0, 1}, {132, 0, 2}, {132, 0, 3},    /* a sale opens, is sold out, restocked, ended */
+		{133, 1, 5}, {133, 0, 0},                              /* a document */
+		{134, 0x11, 1}, {135, 0, 5}, {136, 1, 1}, {136, 0, 1}, /* an entry of a list */
+	};
+	struct seed seed = {.length = 0};
+
+	for (unsigned round = 0; round < 2; round++) {
+		add_u8(&seed, W_ADMIT);
+		add_u8(&seed, 3);
+		add(&seed, orders, sizeof(orders));
+		for (unsigned i = 0; !round && i < sizeof(questions) / sizeof(*questions); i++) {
+			add_u8(&seed, W_QUERY);
+			add(&seed, questions[i], sizeof(questions[i]));
+		}
+	}
+	save(&seed, "writer", "life");
+}
+
 static void writer_steps(void)
 {
 	struct wire_admit record = {.serial = 7, .buyer = 7, .sale = 1, .quantity = 1, .hold_seconds = 900};
@@ -498,7 +529,7 @@ static void writer_steps(void)
 		.magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = WIRE_QUERY, .id = 1, .length = 19};
 	struct seed seed = {.length = 0};
 
-	add_text(&seed, W_HELLO, "{\"version\":1,\"node\":1}");
+	add_text(&seed, W_HELLO, "{\"version\":2,\"node\":1}");
 	add_u8(&seed, W_ADMIT);
 	add_u8(&seed, 3); /* four records: three buyers, one of them twice */
 	for (unsigned i = 0; i < 4; i++) {
@@ -582,6 +613,7 @@ int main(int argc, char **argv)
 	gate_segments();
 	list_steps();
 	writer_steps();
+	writer_life();
 	writer_limits();
 	return 0;
 }

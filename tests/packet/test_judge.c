@@ -951,7 +951,8 @@ static void a_late_order_is_claimed_whole_or_not_at_all(void **state)
 	assert_int_equal(units_of(gate, 1), 2);
 	assert_int_equal(units_of(gate, 2), 0);
 	/* A sale that the slot has no more, or never had. */
-	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE + SLUICE_MAX_SALES, 3, 1), SLUICE_REASON_UNKNOWN_SALE);
+	assert_int_equal(
+		late(gate, SLUICE_CALL_RECLAIM, 0, GATE_SALE + SLUICE_MAX_SALES, 3, 1), SLUICE_REASON_UNKNOWN_SALE);
 	assert_int_equal(late(gate, SLUICE_CALL_RELEASE, 0, GATE_SALE + SLUICE_MAX_SALES, 3, 1), SLUICE_REASON_NONE);
 	assert_int_equal(late(gate, SLUICE_CALL_RECLAIM, 0, 0, 3, 1), SLUICE_REASON_UNKNOWN_SALE);
 	assert_int_equal(gate->stock[GATE_SALE].free, 1);

@@ -3,7 +3,7 @@
  *
  * Most tests say what every store must do. They are run against the store that SLUICE_TEST_STORE names (one of
  * fixture_backends; "sqlite" if it is not set) and look at it through its operations only: test_writer_store, _orders,
- * _events, _once, _keep and _query. What concerns the file of the SQLite store (test_writer_ledger, _faults, _server) also
+ * _events, _once, _keep and _query. What concerns the file of the SQLite store (test_writer_ledger, _faults, _faults_life, _server) also
  * uses fixture_sql and fixture->path, and always has that store.
  */
 #ifndef SLUICE_TESTS_LEDGER_FIXTURE_H
@@ -181,9 +181,8 @@ static inline void fixture_expect_sums(
 	assert_int_equal(fixture->store->ops->sales_list(fixture->store, fixture_find_sale, &sale), 0);
 	if (sale.put_in != put_in || sale.held != held || sale.confirmed != confirmed || sale.orders != orders)
 		fail_msg("sale %u: put_in %lld held %lld confirmed %lld orders %lld, expected %lld %lld %lld %lld", id,
-			(long long)sale.put_in, (long long)sale.held, (long long)sale.confirmed,
-			(long long)sale.orders, (long long)put_in, (long long)held, (long long)confirmed,
-			(long long)orders);
+			(long long)sale.put_in, (long long)sale.held, (long long)sale.confirmed, (long long)sale.orders,
+			(long long)put_in, (long long)held, (long long)confirmed, (long long)orders);
 }
 
 static inline int fixture_sale(struct ledger_fixture *fixture, uint32_t id, uint32_t per_buyer, int64_t stock)
@@ -245,7 +244,7 @@ static inline enum store_result fixture_change_at(
 {
 	struct store_change change = {.serial = serial,
 		.action = action,
-		.by = action == STORE_EXPIRE ? STORE_BY_TIME
+		.by = action == STORE_EXPIRE     ? STORE_BY_TIME
 			: action == STORE_CANCEL ? STORE_BY_BUYER
 						 : STORE_BY_SHOP,
 		.restock = restock};
@@ -276,7 +275,7 @@ static inline void fixture_expect(
 /* SQLite only: runs SQL on a connection of its own, as a person with the sqlite3 shell would, and gives the first value as text. */
 static inline const char *fixture_sql(const struct ledger_fixture *fixture, const char *sql)
 {
-	static char text[256];
+	static char text[8192];
 	sqlite3_stmt *statement = NULL;
 	sqlite3 *db = NULL;
 

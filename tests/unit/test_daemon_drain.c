@@ -100,6 +100,18 @@ static void what_was_known_before_stands_until_there_is_something_newer(void **s
 	assert_true(drain.per_second > 1234);
 }
 
+static void a_queue_that_gets_old_closes_orders_and_half_as_old_opens_them(void **state)
+{
+	(void)state;
+	assert_false(drain_is_behind(false, 0, 0));
+	assert_false(drain_is_behind(false, DRAIN_SLOW_NS, DRAIN_SLOW_NS));
+	assert_true(drain_is_behind(false, DRAIN_SLOW_NS + 1, 0));
+	assert_true(drain_is_behind(false, 0, DRAIN_SLOW_NS + 1));
+	assert_true(drain_is_behind(true, 0, DRAIN_SLOW_NS));
+	assert_false(drain_is_behind(true, 0, DRAIN_SLOW_NS / 2));
+	assert_false(drain_is_behind(true, DRAIN_SLOW_NS, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -108,6 +120,7 @@ int main(void)
 		cmocka_unit_test(batches_of_one_size_tell_what_they_drained_and_no_more),
 		cmocka_unit_test(a_batch_that_waited_for_its_turn_is_not_called_slow),
 		cmocka_unit_test(a_writer_that_becomes_slow_is_found_slow),
+		cmocka_unit_test(a_queue_that_gets_old_closes_orders_and_half_as_old_opens_them),
 		cmocka_unit_test(what_was_known_before_stands_until_there_is_something_newer),
 	};
 

@@ -235,7 +235,8 @@ static struct orders *with_order(uint64_t serial, const struct sluice_admission 
 	return orders;
 }
 
-static enum order_units end_change(struct orders *orders, enum order_state to, bool restocked, struct sale_counts *counts)
+static enum order_units end_change(
+	struct orders *orders, enum order_state to, bool restocked, struct sale_counts *counts)
 {
 	struct order_facts facts = {.state = to, .resolved_ns = 9, .restocked = restocked};
 
@@ -490,8 +491,8 @@ static void a_waiter_and_an_acknowledgement_that_meet_never_miss_each_other(void
 	race.orders = orders_new();
 	assert_int_equal(pthread_create(&thread, NULL, race_waits, NULL), 0);
 	for (uint64_t i = 0; i < RACE_ORDERS; i++)
-		settle(race.orders, orders_queue(race.orders, i + 1, &one_unit, NULL, false, &err), i + 1,
-			ORDER_HELD, false);
+		settle(race.orders, orders_queue(race.orders, i + 1, &one_unit, NULL, false, &err), i + 1, ORDER_HELD,
+			false);
 	pthread_join(thread, NULL);
 	/* Who was suspended has been woken, exactly once; who was not found the order durable. */
 	for (uint64_t i = 0; i < RACE_ORDERS; i++)

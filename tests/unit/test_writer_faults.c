@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* What is acknowledged is there, whatever fails: write and fsync at every point where they are called, a full disk, a
- * limit on file size, SIGKILL at a random moment, a ledger that is moved away or locked by a stranger.
- *
- * The faults of the disk are made here: this program defines pwrite64 and fdatasync, which the dynamic linker then
- * also gives to SQLite, and lets the nth call fail with EIO.
+ * limit on file size, SIGKILL at a random moment, a ledger that is moved away or locked by a stranger. The same for what
+ * becomes of orders is in test_writer_faults_life.c.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -19,75 +17,11 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
-#include "ledger_fixture.h"
-
-enum fault { FAULT_NONE, FAULT_WRITE, FAULT_SYNC };
-
-static enum fault fault_kind;
-static unsigned fault_countdown; /* the call that brings it to 0 fails */
-static unsigned fault_calls;     /* calls of the kind since arm() */
-static bool fault_lasts;         /* until disarm(), not once */
-
-static void arm(enum fault kind, unsigned nth, bool lasts)
-{
-	fault_kind = kind;
-	fault_countdown = nth;
-	fault_lasts = lasts;
-	fault_calls = 0;
-}
-
-static void disarm(void)
-{
-	fault_kind = FAULT_NONE;
-}
-
-static bool fault_strikes(enum fault kind)
-{
-	if (fault_kind != kind)
-		return false;
-	fault_calls++;
-	if (fault_countdown > 1) {
-		fault_countdown--;
-		return false;
-	}
-	if (!fault_lasts)
-		disarm();
-	return true;
-}
-
-ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset)
-{
-	if (fault_strikes(FAULT_WRITE)) {
-		errno = EIO;
-		return -1;
-	}
-	return syscall(SYS_pwrite64, fd, bytes, count, offset);
-}
-
-int fdatasync(int fd)
-{
-	if (fault_strikes(FAULT_SYNC)) {
-		errno = EIO;
-		return -1;
-	}
-	return (int)syscall(SYS_fdatasync, fd);
-}
+#include "disk_faults.h"
 
 #define SWEEP_BATCHES 8
 #define SWEEP_ORDERS 40
 #define SWEEP_RESTART 4 /* before this batch the store is closed and opened */
-
-static void remove_ledger(struct ledger_fixture *fixture)
-{
-	static const char *const suffixes[] = {"", "-wal", "-shm", ".lock"};
-	char path[128];
-
-	fixture_close(fixture);
-	for (unsigned i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
-		snprintf(path, sizeof(path), "%s%s", fixture->path, suffixes[i]);
-		unlink(path);
-	}
-}
 
 /* Delivers a batch until it is acknowledged, as the daemon does. Returns how many attempts failed. */
 static unsigned deliver(struct ledger_fixture *fixture, unsigned batch)
@@ -470,29 +404,6 @@ static void the_wal_stays_bounded(void **state)
 	assert_true(largest > 16 << 20); /* else no checkpoint was due, and this proves nothing */
 	assert_true(largest < 32 << 20);
 	fixture_audit(fixture);
-}
-
-/* The faults are wanted: what the store logs about them would bury the result. (cmocka keeps its messages until after
- * the teardown.)
- */
-static int real_stderr;
-
-static int quiet_setup(void **state)
-{
-	int null = open("/dev/null", O_WRONLY);
-
-	real_stderr = dup(STDERR_FILENO);
-	dup2(null, STDERR_FILENO);
-	close(null);
-	return fixture_setup_sqlite(state);
-}
-
-static int quiet_teardown(void **state)
-{
-	disarm();
-	dup2(real_stderr, STDERR_FILENO);
-	close(real_stderr);
-	return fixture_teardown(state);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, quiet_setup, quiet_teardown)

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "ledger_fixture.h"
+#include "ledger_v1.h"
 
 static void people_can_read_the_ledger_while_it_is_written(void **state)
 {
@@ -173,6 +174,167 @@ static void books_that_do_not_balance_are_refused(void **state)
 	assert_int_equal(fixture_open(fixture), 0);
 }
 
+/* --- an older ledger */
+
+static void make_version_1(struct ledger_fixture *fixture)
+{
+	fixture_close(fixture);
+	unlink(fixture->path);
+	fixture_sql(fixture, "PRAGMA journal_mode = WAL");
+	fixture_sql(fixture, ledger_v1_schema);
+	fixture_sql(fixture, ledger_v1_rows);
+	assert_int_equal(chmod(fixture->path, 0600), 0);
+}
+
+static void a_ledger_of_version_1_is_brought_up_to_date(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	struct store_order order;
+
+	make_version_1(fixture);
+	fixture_reopen(fixture);
+	assert_int_equal(fixture->store->schema, 2);
+	assert_string_equal(fixture_sql(fixture, "PRAGMA user_version"), "2");
+	fixture_audit(fixture);
+	fixture_expect_sums(fixture, 1, 5, 3, 0, 2);
+	order = fixture_order(fixture, (uint64_t)-2);
+	assert_int_equal(order.state, WIRE_ORDER_HELD);
+	assert_int_equal(order.quantity, 2);
+	assert_string_equal(order.source, "2001:db8::1");
+	assert_true(order.resolved_ns == 0 && order.resolved_by == STORE_BY_NOBODY && order.expires_ns == 0);
+	assert_true(fixture_order(fixture, 1).expires_ns == 1763812800249000000 + 900000000000);
+	/* and it lives on */
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 2), 0);
+	fixture_expect(fixture, 0, WIRE_ACK_KNOWN, 1);
+	fixture_expect(fixture, 1, WIRE_ACK_STORED, 3);
+	assert_int_equal(fixture_change(fixture, (uint64_t)-2, STORE_CONFIRM), STORE_CHANGED);
+	assert_int_equal(
+		fixture_change_at(fixture, 1, STORE_EXPIRE, false, 1763812800249000000 + 900000000000), STORE_CHANGED);
+	fixture_reopen(fixture);
+	fixture_expect_sums(fixture, 1, 5, 1, 2, 3);
+	fixture_audit(fixture);
+}
+
+static void an_older_ledger_gets_the_tables_of_a_new_one(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const char all[] =
+		"SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
+	char *made = strdup(fixture_sql(fixture, all));
+
+	make_version_1(fixture);
+	fixture_reopen(fixture);
+	assert_non_null(made);
+	assert_string_equal(fixture_sql(fixture, all), made);
+	free(made);
+}
+
+static void the_audit_reads_an_older_ledger_and_leaves_it_so(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+
+	make_version_1(fixture);
+	fixture_audit(fixture);
+	assert_string_equal(fixture_sql(fixture, "PRAGMA user_version"), "1");
+	fixture_sql(fixture, "UPDATE sales SET held = 2");
+	assert_int_equal(store_sqlite_audit(fixture->path, fixture->error), -EPROTO);
+	assert_string_equal(fixture_sql(fixture, "PRAGMA user_version"), "1");
+}
+
+/* --- what the audit sees */
+
+static void the_audit_finds_what_does_not_agree(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const struct {
+		const char *spoil, *heal, *meaning;
+	} cooked[] = {
+		{"UPDATE events SET position = 1 WHERE type = 'sale.opened'",
+			"UPDATE events SET position = 5 WHERE position = 1", "at the position of an order"},
+		{"UPDATE events SET type = 'order.held' WHERE type = 'order.cancelled'",
+			"UPDATE events SET type = 'order.cancelled' WHERE type = 'order.held'", "no known type"},
+		{"UPDATE events SET type = 'sale.ended' WHERE type = 'order.cancelled'",
+			"UPDATE events SET type = 'order.cancelled' WHERE type = 'sale.ended'", "no known type"},
+		{"UPDATE events SET order_position = 1 WHERE type = 'sale.opened'",
+			"UPDATE events SET order_position = NULL WHERE type = 'sale.opened'", "no known type"},
+		{"UPDATE events SET sale = 2 WHERE type = 'order.cancelled'",
+			"UPDATE events SET sale = 1 WHERE type = 'order.cancelled'", "of another sale"},
+		{"UPDATE events SET type = 'order.refunded' WHERE type = 'order.cancelled'",
+			"UPDATE events SET type = 'order.cancelled' WHERE order_position = 2", "cannot follow"},
+		{"UPDATE events SET order_position = 1 WHERE order_position = 2",
+			"UPDATE events SET order_position = 2 WHERE type = 'order.cancelled'", "cannot follow"},
+		{"DELETE FROM events WHERE order_position = 2",
+			"INSERT INTO events VALUES(8, 'order.cancelled', 1, 2, 1763812800250000000, 'buyer', 0, 0, 0)",
+			"not that of their last event"},
+		{"UPDATE orders SET resolved_ns = 7 WHERE position = 2",
+			"UPDATE orders SET resolved_ns = 1763812800250000000 WHERE position = 2",
+			"not that of their last event"},
+		{"UPDATE orders SET resolved_by = 'time' WHERE position = 2",
+			"UPDATE orders SET resolved_by = 'buyer' WHERE position = 2", "not that of their last event"},
+		{"UPDATE orders SET resolved_ns = 1 WHERE position = 4",
+			"UPDATE orders SET resolved_ns = 0 WHERE position = 4", "not that of their last event"},
+		{"UPDATE orders SET hold_seconds = 2000 WHERE position = 3",
+			"UPDATE orders SET hold_seconds = 900 WHERE position = 3", "before their time"},
+		{"UPDATE orders SET hold_seconds = 0 WHERE position = 3",
+			"UPDATE orders SET hold_seconds = 900 WHERE position = 3", "before their time"},
+		{"UPDATE orders SET restocked = 1 WHERE position = 1",
+			"UPDATE orders SET restocked = 0 WHERE position = 1", "refunds"},
+		{"UPDATE orders SET restocked = 1 WHERE position = 2",
+			"UPDATE orders SET restocked = 0 WHERE position = 2", "refunds"},
+		{"UPDATE stock_moves SET key = 'refund:0000000000000002' WHERE delta < 0",
+			"UPDATE stock_moves SET key = 'refund:0000000000000001' WHERE delta < 0", "refunds"},
+		{"UPDATE sales SET announced_sold_out = 1 WHERE id = 1",
+			"UPDATE sales SET announced_sold_out = 0 WHERE id = 1", "something else was said"},
+		{"UPDATE sales SET announced_opened = 0 WHERE id = 1",
+			"UPDATE sales SET announced_opened = 1 WHERE id = 1", "something else was said"},
+		{"INSERT INTO events VALUES(20, 'sale.restocked', 1, NULL, 1, '', 0, 0, 0),"
+		 " (21, 'sale.sold_out', 1, NULL, 1, '', 0, 0, 0)",
+			"DELETE FROM events WHERE position >= 20", "events of sales"},
+		{"UPDATE sales SET announced_ended = 1 WHERE id = 1; INSERT INTO events VALUES"
+		 "(20, 'sale.ended', 1, NULL, 1, '', 0, 0, 0), (21, 'sale.sold_out', 1, NULL, 1, '', 0, 0, 0),"
+		 " (22, 'sale.restocked', 1, NULL, 1, '', 0, 0, 0)",
+			"UPDATE sales SET announced_ended = 0; DELETE FROM events WHERE position >= 20",
+			"events of sales"},
+	};
+
+	assert_int_equal(fixture_sale(fixture, 1, 1, 10), 0);
+	assert_int_equal(fixture_sale(fixture, 2, 1, 10), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 4), 0);
+	assert_int_equal(fixture->store->ops->sale_event(fixture->store, 1, STORE_SALE_OPENED, NOW_NS, &(bool){false}),
+		0); /* position 5 */
+	assert_int_equal(fixture_change(fixture, 1, STORE_CONFIRM), STORE_CHANGED);
+	assert_int_equal(fixture_change_at(fixture, 1, STORE_REFUND, false, NOW_NS), STORE_CHANGED);
+	assert_int_equal(fixture_change(fixture, 2, STORE_CANCEL), STORE_CHANGED); /* position 8 */
+	assert_int_equal(
+		fixture_change_at(fixture, 3, STORE_EXPIRE, false, NOW_NS + 1000 * 1000000000ULL), STORE_CHANGED);
+	fixture_close(fixture);
+	fixture_audit(fixture);
+	for (unsigned i = 0; i < sizeof(cooked) / sizeof(*cooked); i++) {
+		fixture_sql(fixture, cooked[i].spoil);
+		if (store_sqlite_audit(fixture->path, fixture->error) != -EPROTO ||
+			!strstr(fixture->error, cooked[i].meaning))
+			fail_msg("%s: %s", cooked[i].spoil, fixture->error);
+		fixture_sql(fixture, cooked[i].heal);
+		fixture_audit(fixture);
+		strcpy(fixture->error, "found nothing");
+	}
+	fixture_reopen(fixture);
+}
+
+static void a_resolved_order_that_counts_is_seen_when_the_ledger_is_opened(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+
+	assert_int_equal(fixture_sale(fixture, 1, 1, 10), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 2), 0);
+	assert_int_equal(fixture_change(fixture, 1, STORE_CONFIRM), STORE_CHANGED);
+	fixture_close(fixture);
+	fixture_sql(fixture, "UPDATE sales SET held = 0, confirmed = 2");
+	expect_refused(fixture, -EPROTO, "do not balance");
+	fixture_sql(fixture, "UPDATE sales SET held = 1, confirmed = 1");
+	assert_int_equal(fixture_open(fixture), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup_sqlite, fixture_teardown)
 
 int main(void)
@@ -186,6 +348,11 @@ int main(void)
 		TEST(a_newer_schema_is_refused),
 		TEST(an_empty_file_becomes_a_ledger),
 		TEST(books_that_do_not_balance_are_refused),
+		TEST(a_ledger_of_version_1_is_brought_up_to_date),
+		TEST(an_older_ledger_gets_the_tables_of_a_new_one),
+		TEST(the_audit_reads_an_older_ledger_and_leaves_it_so),
+		TEST(the_audit_finds_what_does_not_agree),
+		TEST(a_resolved_order_that_counts_is_seen_when_the_ledger_is_opened),
 	};
 
 	log_init("test_writer_ledger", LOG_ERROR_LEVEL);

@@ -110,6 +110,238 @@ static void an_order_is_answered_in_full(void **state)
 	expect_error(fixture, "{\"op\":\"order_get\",\"id\":\"9f86d081884c7d66\"}", "not_found", "9f86d081884c7d66");
 }
 
+#define ORDER(id, seq, state, resolved) \
+	"{\"id\":\"000000000000000" id "\",\"sale\":1,\"seq\":" seq ",\"state\":\"" state "\",\"quantity\":1," \
+	"\"buyer\":\"000000000000000" id \
+	"\",\"source\":\"192.0.2.1\",\"network\":5,\"admitted_ns\":1763812800249000000," \
+	"\"committed_ns\":1763812800250000000,\"hold_seconds\":900,\"expires_ns\":1763813700249000000," resolved "}"
+#define HELD "\"resolved_ns\":0,\"resolved_by\":\"\",\"restocked\":false"
+#define BY(who) "\"resolved_ns\":1763812800250000000,\"resolved_by\":\"" who "\",\"restocked\":false"
+#define CHANGE(id, action, by) "{\"id\":\"000000000000000" id "\",\"action\":\"" action "\",\"by\":\"" by "\"}"
+#define CHANGES(list) "{\"op\":\"orders_change\",\"changes\":[" list "]}"
+
+static void changes_are_answered_in_their_order(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
+	expect(*state,
+		CHANGES(CHANGE("2", "cancel", "buyer") "," CHANGE("9", "confirm", "shop") "," CHANGE(
+			"1", "confirm", "shop") "," CHANGE("1", "confirm", "shop") "," CHANGE("3", "expire", "time")),
+		"{\"results\":[{\"id\":\"0000000000000002\",\"result\":\"changed\",\"order\":" ORDER("2", "2",
+			"cancelled",
+			BY("buyer")) "},"
+				     "{\"id\":\"0000000000000009\",\"result\":\"not_found\",\"order\":null},"
+				     "{\"id\":\"0000000000000001\",\"result\":\"changed\",\"order\":" ORDER("1", "1",
+					     "confirmed",
+					     BY("shop")) "},"
+							 "{\"id\":\"0000000000000001\",\"result\":\"same\",\"order\":" ORDER(
+								 "1", "1", "confirmed",
+								 BY("shop")) "},"
+									     "{\"id\":\"0000000000000003\",\"result\":\"conflict\",\"order\":" ORDER(
+										     "3", "3", "held", HELD) "}]}");
+	expect(*state, "{\"op\":\"sales_list\"}",
+		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":1,\"confirmed\":1,\"orders\":3}]}");
+	fixture_audit(*state);
+}
+
+static void a_refund_says_what_becomes_of_the_units(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 1), 0);
+	json_decref(ask(*state, CHANGES(CHANGE("1", "confirm", "shop"))));
+	expect_error(*state, CHANGES(CHANGE("1", "refund", "shop")), "bad_request", "restock is missing");
+	expect(*state, CHANGES("{\"id\":\"0000000000000001\",\"action\":\"refund\",\"by\":\"shop\",\"restock\":true}"),
+		"{\"results\":[{\"id\":\"0000000000000001\",\"result\":\"changed\",\"order\":" ORDER("1", "1",
+			"refunded",
+			"\"resolved_ns\":1763812800250000000,\"resolved_by\":\"shop\",\"restocked\":true") "}]}");
+	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"refund:0000000000000001\"}",
+		"conflict", "the ledger's own");
+}
+
+static void a_question_with_one_wrong_change_changes_nothing(void **state)
+{
+	static const char *const bad[][2] = {{"7", "object"}, {"{}", "id is missing"},
+		{CHANGE("g", "confirm", "shop"), "hex"}, {CHANGE("1", "confirmed", "shop"), "action must be"},
+		{CHANGE("1", "", "shop"), "action must be"}, {CHANGE("1", "confirm", ""), "by must be"},
+		{CHANGE("1", "confirm", "daemon"), "by must be"},
+		{"{\"id\":\"0000000000000001\",\"action\":\"confirm\",\"by\":\"shop\",\"restock\":true}",
+			"unknown field restock"},
+		{"{\"id\":\"0000000000000001\",\"action\":\"refund\",\"by\":\"shop\",\"restock\":1}", "restock"}};
+	char question[512];
+
+	json_decref(ask(*state, SALE_PUT));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 2), 0);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		snprintf(question, sizeof(question), CHANGES("%s,%s"), CHANGE("2", "confirm", "shop"), bad[i][0]);
+		expect_error(*state, question, "bad_request", bad[i][1]);
+	}
+	expect_error(*state, CHANGES(""), "bad_request", "1 to 1000");
+	expect_error(*state, "{\"op\":\"orders_change\",\"changes\":{}}", "bad_request", "changes");
+	expect_error(*state, "{\"op\":\"orders_change\"}", "bad_request", "changes is missing");
+	fixture_expect_sums(*state, 1, 10, 2, 0, 2);
+}
+
+static void what_is_over_is_told_by_the_clock_of_the_writer(void **state)
+{
+	struct wire_admit record = fixture_record(1, 2);
+
+	json_decref(ask(*state, SALE_PUT));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 1), 0);
+	record.hold_seconds = 1;
+	record.admitted_wall_ns = NOW_NS - 1000000000;
+	assert_int_equal(fixture_admit(*state, &record, 1), 0);
+	expect(*state, "{\"op\":\"orders_due\",\"limit\":10}",
+		"{\"orders\":[{\"id\":\"0000000000000002\",\"sale\":1,\"seq\":2,\"state\":\"held\",\"quantity\":1,"
+		"\"buyer\":\"0000000000000002\",\"source\":\"192.0.2.1\",\"network\":5,\"admitted_ns\":1763812799250000000,"
+		"\"committed_ns\":1763812800250000000,\"hold_seconds\":1,\"expires_ns\":1763812800250000000," HELD
+		"}],\"more\":false}");
+	json_decref(ask(*state, CHANGES(CHANGE("2", "expire", "time"))));
+	expect(*state, "{\"op\":\"orders_due\",\"limit\":10}", "{\"orders\":[],\"more\":false}");
+}
+
+static void events_are_answered_with_the_order_as_it_was(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	expect(*state, "{\"op\":\"events_list\",\"sale\":0,\"after\":0,\"limit\":10}",
+		"{\"events\":[],\"next\":0,\"more\":false}");
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 1), 0);
+	expect(*state, "{\"op\":\"sale_event\",\"sale\":1,\"type\":\"sale.opened\"}", "{\"recorded\":true}");
+	expect(*state, "{\"op\":\"sale_event\",\"sale\":1,\"type\":\"sale.opened\"}", "{\"recorded\":false}");
+	json_decref(ask(*state, CHANGES(CHANGE("1", "confirm", "shop"))));
+	expect(*state, "{\"op\":\"events_list\",\"sale\":1,\"after\":0,\"limit\":2}",
+		"{\"events\":[{\"position\":1,\"type\":\"order.held\",\"sale\":1,\"at_ns\":1763812800250000000,\"order\":" ORDER(
+			"1", "1", "held",
+			HELD) ",\"data\":{}},"
+			      "{\"position\":2,\"type\":\"sale.opened\",\"sale\":1,\"at_ns\":1763812800250000000,\"order\":null,"
+			      "\"data\":{\"put_in\":10,\"held\":1,\"confirmed\":0}}],\"next\":2,\"more\":true}");
+	expect(*state, "{\"op\":\"events_list\",\"sale\":0,\"after\":2,\"limit\":2}",
+		"{\"events\":[{\"position\":3,\"type\":\"order.confirmed\",\"sale\":1,\"at_ns\":1763812800250000000,\"order\":" ORDER(
+			"1", "1", "confirmed", BY("shop")) ",\"data\":{}}],\"next\":3,\"more\":false}");
+}
+
+static void a_list_of_orders_can_be_narrowed(void **state)
+{
+	static const struct {
+		const char *filter;
+		unsigned count;
+	} cases[] = {
+		{"\"state\":\"\"", 6},
+		{"\"state\":\"confirmed\"", 1},
+		{"\"state\":\"\",\"buyer\":\"00000000000000bb\"", 2},
+		{"\"state\":\"held\",\"buyer\":\"00000000000000bb\"", 1},
+		{"\"state\":\"\",\"buyer\":\"0000000000000000\"", 0},
+		{"\"state\":\"\",\"from_ns\":1763812800250000000", 6},
+		{"\"state\":\"\",\"from_ns\":1763812800250000001", 2},
+		{"\"state\":\"\",\"to_ns\":1763812800250000000", 0},
+		{"\"state\":\"\",\"to_ns\":1763812800250000001", 4},
+		{"\"state\":\"\",\"from_ns\":1,\"to_ns\":1763812800250000005", 4},
+		{"\"state\":\"\",\"from_ns\":1763812800250000001,\"to_ns\":1763812800250000006", 2},
+	};
+	struct ledger_fixture *fixture = *state;
+	struct wire_admit records[2] = {fixture_record(1, 20), fixture_record(1, 21)};
+	char question[256];
+
+	json_decref(ask(fixture, SALE_PUT));
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 4), 0);
+	records[0].buyer = records[1].buyer = 0xbb;
+	assert_int_equal(
+		fixture->store->ops->admit(fixture->store, records, 2, NOW_NS + 5, fixture->acks, &fixture->refused),
+		0);
+	assert_int_equal(fixture_change(fixture, 21, STORE_CONFIRM), STORE_CHANGED);
+	for (unsigned sale = 0; sale < 2; sale++) {
+		for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+			json_t *answer;
+
+			snprintf(question, sizeof(question),
+				"{\"op\":\"orders_list\",\"sale\":%u,\"after\":0,\"limit\":100,%s}", sale,
+				cases[i].filter);
+			answer = ask(fixture, question);
+			if (json_array_size(json_object_get(answer, "orders")) != cases[i].count)
+				fail_msg(
+					"%s: %zu orders", question, json_array_size(json_object_get(answer, "orders")));
+			json_decref(answer);
+		}
+	}
+}
+
+static void documents_and_entries_are_kept_for_the_daemon(void **state)
+{
+	json_t *list, *document;
+
+	expect(*state, "{\"op\":\"document_get\",\"name\":\"a\"}", "{\"value\":null}");
+	expect(*state, "{\"op\":\"document_put\",\"name\":\"a\",\"value\":\"{\\\"x\\\":\\u00e4}\"}", "{}");
+	expect(*state, "{\"op\":\"document_get\",\"name\":\"a\"}", "{\"value\":\"{\\\"x\\\":\xc3\xa4}\"}");
+	list = ask(*state, "{\"op\":\"documents_list\"}");
+	document = json_array_get(json_object_get(list, "documents"), 0);
+	assert_string_equal(json_string_value(json_object_get(document, "name")), "a");
+	assert_int_equal(json_integer_value(json_object_get(document, "size")), 8);
+	assert_true(json_integer_value(json_object_get(document, "changed_ns")) == NOW_NS);
+	json_decref(list);
+
+	expect(*state,
+		"{\"op\":\"list_put\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"192.0.2.0/24\",\"expires_ns\":0,"
+		"\"label\":\"x\",\"reason\":\"y\"},{\"list\":\"allow\",\"prefix\":\"192.0.2.1/32\",\"expires_ns\":7,\"label\":\"\","
+		"\"reason\":\"\"}]}",
+		"{\"count\":2}");
+	list = ask(*state, "{\"op\":\"list_page\",\"after\":0,\"limit\":1}");
+	assert_int_equal(json_array_size(json_object_get(list, "entries")), 1);
+	assert_true(json_is_integer(json_object_get(list, "next")));
+	json_decref(list);
+	expect(*state, "{\"op\":\"list_remove\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"192.0.2.0/24\"}]}",
+		"{\"count\":1}");
+	expect(*state, "{\"op\":\"list_page\",\"after\":0,\"limit\":10}",
+		"{\"entries\":[{\"list\":\"allow\",\"prefix\":\"192.0.2.1/32\",\"expires_ns\":7,\"label\":\"\",\"reason\":\"\"}],"
+		"\"next\":null}");
+	expect(*state, "{\"op\":\"list_clear\",\"list\":\"allow\",\"label\":\"x\"}", "{\"count\":0,\"more\":false}");
+	expect(*state, "{\"op\":\"list_clear\",\"list\":\"allow\",\"label\":\"\",\"all\":true}",
+		"{\"count\":1,\"more\":false}");
+}
+
+/* The memory of jansson, in which answers are made: the nth allocation from now fails, and all behind it. */
+static unsigned allocations_left;
+
+static void *allocate_some(size_t size)
+{
+	if (!allocations_left)
+		return NULL;
+	allocations_left--;
+	return malloc(size);
+}
+
+static void memory_that_runs_out_at_any_point_changes_all_or_nothing(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	static const char *const questions[] = {
+		CHANGES(CHANGE("1", "confirm", "shop") "," CHANGE("2", "cancel", "buyer")),
+		"{\"op\":\"orders_change\",\"changes\":[" CHANGE(
+			"3", "confirm", "shop") "],\"once\":{\"key\":\"k\",\"fingerprint\":\"f\"}}",
+		"{\"op\":\"stock_move\",\"sale\":1,\"delta\":5,\"key\":\"m\"}"};
+	static const int64_t sums[][3] = {{10, 3, 0}, {10, 1, 1}, {10, 0, 2}, {15, 0, 2}};
+
+	json_decref(ask(fixture, SALE_PUT));
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 3), 0);
+	for (unsigned i = 0; i < sizeof(questions) / sizeof(*questions); i++) {
+		enum wire_type type = WIRE_ERROR;
+		unsigned failures = 0;
+
+		for (; type == WIRE_ERROR; failures++) {
+			char *text = NULL;
+
+			fixture_expect_sums(fixture, 1, sums[i][0], sums[i][1], sums[i][2], 3);
+			assert_true(failures < 1000);
+			allocations_left = failures;
+			json_set_alloc_funcs(allocate_some, free);
+			type = writer_query_answer(fixture->store, questions[i], strlen(questions[i]), NOW_NS, &text);
+			json_set_alloc_funcs(malloc, free);
+			assert_true(type == WIRE_ERROR || text);
+			free(text);
+		}
+		assert_true(failures > 20);
+		fixture_expect_sums(fixture, 1, sums[i + 1][0], sums[i + 1][1], sums[i + 1][2], 3);
+	}
+	fixture_audit(fixture);
+}
+
 static void orders_come_in_pages(void **state)
 {
 	char question[128];
@@ -236,6 +468,35 @@ static void what_is_not_a_question_is_a_bad_request(void **state)
 		{"{\"op\":\"order_get\",\"id\":\"0x86d081884c7d65\"}", "hex"},
 		{"{\"op\":\"order_get\",\"id\":7}", "id"},
 		{"{\"op\":\"order_get\"}", "id"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":1,\"buyer\":\"7\"}", "buyer"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":1,\"from_ns\":-1}",
+			"from_ns"},
+		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":1,\"to_ns\":0}", "to_ns"},
+		{"{\"op\":\"orders_due\",\"limit\":1001}", "limit"},
+		{"{\"op\":\"orders_due\"}", "limit"},
+		{"{\"op\":\"events_list\",\"sale\":0,\"after\":-1,\"limit\":1}", "after"},
+		{"{\"op\":\"events_list\",\"after\":0,\"limit\":1}", "sale"},
+		{"{\"op\":\"sale_event\",\"sale\":1,\"type\":\"order.held\"}", "type"},
+		{"{\"op\":\"sale_event\",\"sale\":1,\"type\":\"sale.paused\"}", "type"},
+		{"{\"op\":\"sale_event\",\"sale\":0,\"type\":\"sale.opened\"}", "sale"},
+		{"{\"op\":\"document_put\",\"name\":\"A\",\"value\":\"\"}", "name"},
+		{"{\"op\":\"document_put\",\"name\":\"\",\"value\":\"\"}", "name"},
+		{"{\"op\":\"document_put\",\"name\":\"a/b\",\"value\":\"\"}", "name"},
+		{"{\"op\":\"document_put\",\"name\":\"a\"}", "value"},
+		{"{\"op\":\"document_put\",\"name\":\"a\",\"value\":{}}", "value"},
+		{"{\"op\":\"list_put\",\"entries\":[]}", "entries"},
+		{"{\"op\":\"list_put\",\"entries\":[{\"list\":\"mute\",\"prefix\":\"::1\",\"expires_ns\":0,\"label\":\"\","
+		 "\"reason\":\"\"}]}",
+			"list"},
+		{"{\"op\":\"list_put\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"\",\"expires_ns\":0,\"label\":\"\","
+		 "\"reason\":\"\"}]}",
+			"prefix"},
+		{"{\"op\":\"list_put\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"::1\"}]}", "expires_ns"},
+		{"{\"op\":\"list_remove\",\"entries\":[{\"list\":\"deny\",\"prefix\":\"::1\",\"label\":\"\"}]}",
+			"unknown field label"},
+		{"{\"op\":\"list_page\",\"after\":0,\"limit\":2001}", "limit"},
+		{"{\"op\":\"list_clear\",\"list\":\"deny\"}", "label"},
+		{"{\"op\":\"list_clear\",\"list\":\"deny\",\"label\":\"x\",\"all\":true}", "label"},
 	};
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
@@ -303,6 +564,14 @@ int main(void)
 		TEST(a_stock_move_answers_the_new_sum),
 		TEST(an_order_is_answered_in_full),
 		TEST(orders_come_in_pages),
+		TEST(memory_that_runs_out_at_any_point_changes_all_or_nothing),
+		TEST(changes_are_answered_in_their_order),
+		TEST(a_refund_says_what_becomes_of_the_units),
+		TEST(a_question_with_one_wrong_change_changes_nothing),
+		TEST(what_is_over_is_told_by_the_clock_of_the_writer),
+		TEST(events_are_answered_with_the_order_as_it_was),
+		TEST(a_list_of_orders_can_be_narrowed),
+		TEST(documents_and_entries_are_kept_for_the_daemon),
 		TEST(conflicts_of_sales_are_told_apart_from_bad_requests),
 		TEST(each_field_of_a_sale_has_one_type_and_a_range),
 		TEST(what_is_not_a_question_is_a_bad_request),

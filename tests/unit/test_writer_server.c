@@ -146,7 +146,7 @@ static void expect_acks(struct world *world, uint64_t id, uint64_t first, unsign
 	for (unsigned i = 0; i < count; i++) {
 		assert_true(acks[i].serial == first + i);
 		assert_int_equal(acks[i].status, status);
-		assert_int_equal(acks[i].reserved, 0);
+		assert_int_equal(acks[i].order_state, status == WIRE_ACK_REFUSED ? 0 : WIRE_ORDER_HELD);
 	}
 }
 

@@ -21,7 +21,8 @@ enum refund_option { REFUND_KEY, REFUND_NO_RESTOCK };
 
 #define FILTER_OPTIONS \
 	[FILTER_SALE] = {"sale", "SLUG", "only of this sale", false}, \
-	[FILTER_STATE] = {"state", "STATE", "only in this state: held, confirmed, cancelled, expired or refunded", false}, \
+	[FILTER_STATE] = {"state", "STATE", "only in this state: held, confirmed, cancelled, expired or refunded", \
+		false}, \
 	[FILTER_BUYER] = {"buyer", "REFERENCE", "only of this buyer, by the shop's own reference", false}, \
 	[FILTER_FROM] = {"from", "TIME", "only made durable at or after this time (RFC 3339)", false}, \
 	[FILTER_TO] = {"to", "TIME", "only made durable before this time (RFC 3339)", false}
@@ -164,9 +165,10 @@ static int run_export(const struct cli_call *call)
 		return cli_usage(call, "--format: \"%s\" is neither csv nor jsonl", format);
 	path = cli_api_path("/v1/orders/export?format=%s", format);
 	code = add_filter(call, &path);
-	if (code)
-		free(path);
-	return code ? code : cli_api_save(call->api, "orders", path, call->out);
+	if (!code)
+		return cli_api_save(call->api, "orders", path, call->out);
+	free(path);
+	return code;
 }
 
 static int run_show(const struct cli_call *call)
@@ -193,8 +195,8 @@ static int change(const struct cli_call *call, const char *verb, json_t *body)
 	}
 	snprintf(about, sizeof(about), "order \"%s\"", call->operand[0]);
 	cli_api_name_change(call->api, key);
-	code = cli_api_ask(call->api, about, "POST", append(cli_api_path("/v1/orders/%s", call->operand[0]), "/%s", verb),
-		body, &answer);
+	code = cli_api_ask(call->api, about, "POST",
+		append(cli_api_path("/v1/orders/%s", call->operand[0]), "/%s", verb), body, &answer);
 	cli_api_say_key(call->api, key);
 	return code ? code : cli_print_answer(call, answer);
 }

@@ -7,8 +7,8 @@
 
 #include "daemon/control.h"
 #include "daemon/http_public.h"
-#include "daemon/order_facts.h"
 #include "daemon/order_changes.h"
+#include "daemon/order_facts.h"
 #include "daemon/validate.h"
 
 #define RETRY_PENDING_S 1

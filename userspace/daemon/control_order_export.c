@@ -18,11 +18,12 @@
 #define RETRY_NS 250000000L
 
 /* No value has a comma, a quote or a line end in it. */
-static const char *const columns[] = {"id", "sale", "seq", "state", "quantity", "buyer", "source", "network", "admitted_at",
-	"committed_at", "expires_at", "resolved_at", "resolved_by", "restocked"};
+static const char *const columns[] = {"id", "sale", "seq", "state", "quantity", "buyer", "source", "network",
+	"admitted_at", "committed_at", "expires_at", "resolved_at", "resolved_by", "restocked"};
 #define COLUMNS (sizeof(columns) / sizeof(columns[0]))
 
-struct export {
+struct export
+{
 	struct http_stream stream; /* first */
 	struct daemon *d;
 	json_t *question, *page;
@@ -78,8 +79,8 @@ static int write_order(struct export *export, const json_t *from)
 			length += (size_t)write_cell(
 				text + length, HTTP_STREAM_TEXT - length, json_object_get(order, columns[i]));
 			if (length < HTTP_STREAM_TEXT)
-				length += (size_t)snprintf(text + length, HTTP_STREAM_TEXT - length, "%s",
-					i + 1 < COLUMNS ? "," : "\r\n");
+				length += (size_t)snprintf(
+					text + length, HTTP_STREAM_TEXT - length, "%s", i + 1 < COLUMNS ? "," : "\r\n");
 		}
 	} else {
 		length = json_dumpb(order, text, HTTP_STREAM_TEXT - 1, JSON_COMPACT);
@@ -163,6 +164,6 @@ enum MHD_Result control_export_orders(struct http_request *request)
 		end(&export->stream);
 		return control_send_writer_error(request, &answer);
 	}
-	return http_send_stream(
-		request, export->csv ? "text/csv; charset=utf-8; header=present" : "application/jsonl", &export->stream);
+	return http_send_stream(request, export->csv ? "text/csv; charset=utf-8; header=present" : "application/jsonl",
+		&export->stream);
 }

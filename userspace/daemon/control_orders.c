@@ -87,8 +87,8 @@ static bool read_buyer(struct http_request *request, json_t *question, enum MHD_
 	return true;
 }
 
-static bool read_time(struct http_request *request, const char *name, json_t *question, const char *member,
-	enum MHD_Result *result)
+static bool read_time(
+	struct http_request *request, const char *name, json_t *question, const char *member, enum MHD_Result *result)
 {
 	char text[TIME_TEXT_MAX + 16];
 	int has = http_argument(request, name, text, sizeof(text));

@@ -48,8 +48,8 @@ enum MHD_Result control_get_status(struct http_request *request)
 	json_t *writer;
 
 	pipeline_status(d->pipeline, &status);
-	writer = json_pack("{s:b, s:s, s:s, s:I, s:o, s:o}", "connected", status.connected, "ledger", status.ledger, "store",
-		status.store, "backlog", (json_int_t)status.backlog, "drain_per_second",
+	writer = json_pack("{s:b, s:s, s:s, s:I, s:o, s:o}", "connected", status.connected, "ledger", status.ledger,
+		"store", status.store, "backlog", (json_int_t)status.backlog, "drain_per_second",
 		status.drain_per_second ? json_integer((json_int_t)status.drain_per_second) : json_null(), "commit_us",
 		status.commit_s ? json_integer((json_int_t)(status.commit_s * 1e6)) : json_null());
 	return http_send_json(request, 200,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* What the parts of sluiced share: the one struct that main.c fills and passes around.
  *
- * Who may write what: shared words of sales and stock are changed by the pipeline's thread alone (in the order in which the
+ * Who may write what: shared words of sales and stock, and counts of buyers, are changed by the pipeline's thread alone (in the order in which the
  * ledger said yes), with three exceptions that are single stores: the maintenance thread marks a sale that is over as ended, the
  * heartbeat thread writes heartbeat and wall offset, and revocation.c writes the second before which tokens are revoked. HTTP threads read, and ask the pipeline for changes.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* See drain.h. Called by batches.c for each acknowledgement. */
+/* See drain.h. Called by batches.c for each acknowledgement, and by pipeline.c to see whether the writer keeps pace. */
 #include "daemon/drain.h"
 
 #define COMMIT_FADE 0.9
@@ -44,4 +44,9 @@ void drain_start_with(struct drain *drain, double per_second)
 {
 	if (!drain->per_second)
 		drain->per_second = per_second;
+}
+
+bool drain_is_behind(bool behind, uint64_t unanswered_ns, uint64_t queued_ns)
+{
+	return unanswered_ns > DRAIN_SLOW_NS || queued_ns > (behind ? DRAIN_SLOW_NS / 2 : DRAIN_SLOW_NS);
 }

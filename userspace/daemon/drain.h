@@ -3,6 +3,7 @@
 #ifndef SLUICE_DAEMON_DRAIN_H
 #define SLUICE_DAEMON_DRAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A batch takes the writer a fixed time (its fsync) and a time for each order; both are fitted by least squares with fading memory, and what drains
@@ -23,5 +24,13 @@ struct drain {
 void drain_acknowledged(struct drain *drain, unsigned orders, uint64_t sent_ns, uint64_t now_ns, unsigned largest);
 /* What an earlier daemon found, until there is something newer. */
 void drain_start_with(struct drain *drain, double per_second);
+
+#define DRAIN_SLOW_NS 2000000000ULL /* unanswered, or not even sent, for so long: orders close */
+
+/* Is the writer behind? `unanswered_ns`: age of the oldest question without an answer; `queued_ns`: how long the oldest admission has waited to be
+ * sent, because more come than it drains; 0 = there is none. Once it is (`behind`), the queue must be half as old again, so that the gate does not
+ * flutter.
+ */
+bool drain_is_behind(bool behind, uint64_t unanswered_ns, uint64_t queued_ns);
 
 #endif

@@ -289,8 +289,8 @@ bool http_check_arguments(struct http_request *request, const char *const *known
 	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, find_unknown, &search);
 	if (!search.unknown)
 		return true;
-	*result = http_problem_field(request, 400, "unknown_field", search.unknown,
-		"There is no argument \"%.64s\" here.", search.unknown);
+	*result = http_problem_field(
+		request, 400, "unknown_field", search.unknown, "There is no argument \"%.64s\" here.", search.unknown);
 	return false;
 }
 

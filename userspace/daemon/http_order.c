@@ -6,16 +6,13 @@
  * refusal with the gate's own bytes; nobody waits longer than WAIT_NS, and a unit that was admitted stays the buyer's until the ledger says otherwise.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "common/timefmt.h"
 #include "daemon/http_public.h"
-#include "daemon/order_facts.h"
 #include "daemon/order_changes.h"
+#include "daemon/order_facts.h"
 #include "daemon/pipeline.h"
 
 #define WAIT_NS 10000000000ULL
@@ -27,7 +24,7 @@
 #define PROGRESS_NS 200000L
 #define NS_PER_S 1000000000ULL
 
-/* `order` with the words of the ledger's, as far as they are known here. */
+/* What the table knows of an order, as orders of the ledger are told. */
 static json_t *order_json(struct daemon *d, const struct order_view *view)
 {
 	struct told_order order = {
@@ -278,6 +275,11 @@ static enum MHD_Result send_not_durable(struct http_request *request)
 		request, 409, "order_state", RETRY_PENDING_S, "The order is pending: it is not durable yet.");
 }
 
+static enum MHD_Result send_not_held(struct http_request *request, enum order_state state)
+{
+	return http_problem(request, 409, "order_state", "The order is %s.", order_state_name(state));
+}
+
 static enum MHD_Result answer_cancelled(struct http_request *request)
 {
 	const char *word = json_string_value(json_object_get(request->later, "result"));
@@ -292,8 +294,7 @@ static enum MHD_Result answer_cancelled(struct http_request *request)
 	if (order_facts_read(json_object_get(request->later, "order"), &order))
 		return send_writer_away(request);
 	if (strcmp(word, "changed") != 0 && strcmp(word, "same") != 0)
-		return http_problem(
-			request, 409, "order_state", "The order is %s.", order_state_name(order.facts.state));
+		return send_not_held(request, order.facts.state);
 	return http_send_json(request, 200, order_facts_public_json(request->d, &order));
 }
 
@@ -316,6 +317,10 @@ enum MHD_Result http_order_delete(struct http_request *request)
 		return send_no_order(request);
 	} else if (!order_is_durable(order.state)) {
 		return send_not_durable(request);
+	} else if (order.state == ORDER_CANCELLED && order.has_times) {
+		return http_send_json(request, 200, order_json(request->d, &order));
+	} else if (order.state != ORDER_HELD && order.state != ORDER_CANCELLED) {
+		return send_not_held(request, order.state); /* and cannot become held again: no need to ask */
 	}
 	request->has_waited = true;
 	MHD_suspend_connection(request->connection);

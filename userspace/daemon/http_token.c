@@ -71,6 +71,9 @@ static enum MHD_Result send_result(struct http_request *request, const struct sa
 	case ISSUE_ALREADY_ORDERED:
 		return http_problem(
 			request, 409, "already_ordered", "This buyer has as many units as a buyer may have.");
+	case ISSUE_ROUNDS:
+		return http_problem(request, 409, "already_ordered",
+			"This buyer has ordered as often as a buyer may in one sale, cancelled orders included.");
 	case ISSUE_SOLD_OUT:
 		return http_problem(request, 409, "sold_out", "All units are taken.");
 	case ISSUE_ENDED:

@@ -227,11 +227,13 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 
 	if (is_first)
 		memset(&entry, 0, sizeof(entry));
-	/* Each round that is over has cost a unit, or was revoked. */
+	/* Each round that is over was admitted, whatever became of the order, or revoked. */
 	while (round <= ROUNDS_MAX && is_spent(d, token_serial(&d->keys, sale->id, who->buyer, round), &revoked))
 		round++;
-	if (round > ROUNDS_MAX || (revoked && !request->after_revoked))
+	if (revoked && !request->after_revoked)
 		return ISSUE_REVOKED;
+	if (round > ROUNDS_MAX)
+		return ISSUE_ROUNDS;
 	if (units && units + request->quantity > sale->per_buyer)
 		return ISSUE_ALREADY_ORDERED;
 	if (sales_free_units(d->sales, sale) < request->quantity)

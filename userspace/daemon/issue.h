@@ -23,6 +23,7 @@ enum issue_result {
 	ISSUE_EXHAUSTED, /* token_multiplier * stock live tokens */
 	ISSUE_FULL,      /* the map of issued tokens */
 	ISSUE_NOT_READY, /* the sale has no slot in the gate */
+	ISSUE_ROUNDS,    /* the buyer has ordered as often as can be counted */
 	ISSUE_REVOKED,   /* this buyer's token was taken back; only the shop may issue another */
 	ISSUE_ERROR
 };

@@ -182,10 +182,25 @@ static int open_revocations(struct daemon *d, char *error, size_t size)
 	return d->revocations ? 0 : -EIO;
 }
 
+/* A gate of the same layout may still run an older program, whose door would do nothing, and say REQUEST, where an order's units are given back. */
+static int check_door(struct daemon *d, char *error, size_t size)
+{
+	struct sluice_call call = {.op = SLUICE_CALL_RELEASE}; /* of no sale: nothing happens */
+	int err = gate_maps_call(&d->maps, &call);
+
+	if (!err && call.reason == SLUICE_REASON_NONE)
+		return 0;
+	snprintf(error, size, "the gate under %s %s", d->config.gate.pin_dir,
+		err ? "cannot be asked by its call door" : "runs an older program than this daemon: sluice reload");
+	return err ? err : -EPROTO;
+}
+
 static int open_gate(struct daemon *d, char *error, size_t size)
 {
 	int err = gate_maps_open(&d->maps, d->config.gate.pin_dir, error, size);
 
+	if (!err)
+		err = check_door(d, error, size);
 	if (err)
 		return err;
 	pipeline_close_orders(d);

@@ -235,7 +235,8 @@ static void render_sales(FILE *out, struct daemon *d)
 	family(out, "sluice_orders", "gauge",
 		"Orders of a sale by state, as long as the gate knows them: until ten minutes after the sale's end.");
 	for (unsigned i = 0; !sales_at(d->sales, i, &sale); i++)
-		for (unsigned state = ORDER_REFUSED; sales_in_gate(d->sales, &sale) && state < ORDER_STATE_COUNT; state++)
+		for (unsigned state = ORDER_REFUSED; sales_in_gate(d->sales, &sale) && state < ORDER_STATE_COUNT;
+			state++)
 			fprintf(out, "sluice_orders{sale=\"%s\",state=\"%s\"} %llu\n", sale.slug,
 				order_state_name(state), atomic_load(&sale.counts->orders[state]));
 	family(out, "sluice_conservation_ok", "gauge",

@@ -15,8 +15,8 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
-#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
+#include "daemon/order_facts.h"
 #include "daemon/orders.h"
 #include "daemon/sales.h"
 #include "sluice/plant.h"
@@ -167,8 +167,8 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 	for (unsigned i = 0; i < changes->count; i++) {
 		json_t *json = json_object_get(json_array_get(results, i), "order");
 		struct told_order order;
-		bool has_order = told && !order_facts_read(json, &order) &&
-			order.serial == changes->items[i].change.serial;
+		bool has_order =
+			told && !order_facts_read(json, &order) && order.serial == changes->items[i].change.serial;
 
 		/* What an answer that cannot be read has changed, only the ledger can tell. */
 		if (told && !has_order && !json_is_null(json)) {
@@ -227,8 +227,8 @@ int order_change_ask(struct daemon *d, const struct order_change *change, const 
 	changes->items[0].change = *change;
 	question = question_of(changes, "shop");
 	if (once)
-		json_object_set_new(question, "once",
-			json_pack("{s:s, s:s}", "key", once->key, "fingerprint", once->fingerprint));
+		json_object_set_new(
+			question, "once", json_pack("{s:s, s:s}", "key", once->key, "fingerprint", once->fingerprint));
 	return pipeline_ask(d->pipeline, question, &change_hooks, changes, answer);
 }
 
@@ -299,8 +299,8 @@ static const struct pipeline_hooks due_hooks = {.complete = on_due};
 
 static void ask_due(struct daemon *d)
 {
-	if (pipeline_tell(d->pipeline, json_pack("{s:s, s:i}", "op", "orders_due", "limit", EXPIRE_MAX), &due_hooks,
-		    NULL))
+	if (pipeline_tell(
+		    d->pipeline, json_pack("{s:s, s:i}", "op", "orders_due", "limit", EXPIRE_MAX), &due_hooks, NULL))
 		atomic_store(&expiring, false);
 }
 

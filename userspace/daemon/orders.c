@@ -311,9 +311,8 @@ void orders_settle(struct orders *orders, const struct order_ack *acks, unsigned
 		order->state = acks[i].state;
 		/* An earlier delivery may have been sent with another time to hold. */
 		order->has_times = !acks[i].known;
-		order->expires_ns = order->hold_seconds
-			? order->admission.admitted_wall + order->hold_seconds * NS_PER_S
-			: 0;
+		order->expires_ns =
+			order->hold_seconds ? order->admission.admitted_wall + order->hold_seconds * NS_PER_S : 0;
 		settle_counts(order, &acks[i]);
 		while ((waiter = LIST_FIRST(&order->waiters)))
 			take_waiter(orders, waiter, &woken);

@@ -107,8 +107,8 @@ struct order *orders_queue(struct orders *orders, uint64_t serial, const struct 
 struct order_ack {
 	struct order *order;
 	uint64_t seq, committed_ns;
-	enum order_state state; /* durable, or REFUSED */
-	bool known;             /* it was in the ledger before */
+	enum order_state state;     /* durable, or REFUSED */
+	bool known;                 /* it was in the ledger before */
 	struct sale_counts *counts; /* of its sale; NULL: none that is known */
 };
 /* Settles orders and wakes who waited for them. */

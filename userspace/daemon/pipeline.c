@@ -174,21 +174,26 @@ static int check_pace(struct pipeline *p)
 	struct order *waiting = STAILQ_FIRST(&p->pending);
 	uint64_t now = time_mono_ns(), age = oldest ? now - oldest->sent_ns : 0,
 		 wait = waiting ? now - waiting->queued_ns : 0;
+	bool slow = drain_is_behind(p->slow, age, wait);
 
 	if (age > WRITER_DEAD_NS)
 		return -ETIMEDOUT;
-	if ((age > WRITER_SLOW_NS || wait > QUEUE_SLOW_NS) && !p->slow) {
-		log_warn(age > WRITER_SLOW_NS
-				? "the order writer has not answered for %llu s: orders are closed until it does"
-				: "more orders are admitted than the order writer drains, and wait for %llu s: orders are closed until they do not",
-			(unsigned long long)((age > WRITER_SLOW_NS ? WRITER_SLOW_NS : QUEUE_SLOW_NS) / 1000000000ULL));
-		close_orders(p);
-		p->slow = true;
-	} else if (age <= WRITER_SLOW_NS && wait <= QUEUE_SLOW_NS / 2 && p->slow) {
+	if (slow == p->slow)
+		return 0;
+	p->slow = slow;
+	if (!slow) {
 		log_info("the order writer keeps pace again: orders are open");
 		pipeline_open_orders(p);
-		p->slow = false;
+		return 0;
 	}
+	if (age > DRAIN_SLOW_NS)
+		log_warn("the order writer has not answered for %llu s: orders are closed until it does",
+			DRAIN_SLOW_NS / 1000000000ULL);
+	else
+		log_warn(
+			"more orders are admitted than the order writer drains, and wait for %llu s: orders are closed until it keeps pace",
+			DRAIN_SLOW_NS / 1000000000ULL);
+	close_orders(p);
 	return 0;
 }
 

@@ -19,8 +19,6 @@
 struct ring_buffer;
 
 #define BATCHES_IN_FLIGHT 2
-#define WRITER_SLOW_NS 2000000000ULL  /* unanswered for so long: orders close */
-#define QUEUE_SLOW_NS 2000000000ULL   /* so long an admission may wait to be sent; beyond it orders close */
 #define WRITER_DEAD_NS 30000000000ULL /* unanswered for so long: connect anew */
 #define POLL_MS 100
 
@@ -80,7 +78,8 @@ struct pipeline {
 	struct drain drain;
 
 	atomic_bool stop, connected, open;
-	atomic_bool compare; /* buyers' counts are to be compared with the order table too: at start, and when something went wrong */
+	atomic_bool
+		compare; /* buyers' counts are to be compared with the order table too: at start, and when something went wrong */
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
 };
 

@@ -26,7 +26,7 @@ struct problem_text {
 	X("unknown_sale", "404", "There is no sale of that name on this node.", "Check the slug; the operator sees all sales with `sluice sale list`.") \
 	X("sale_not_open", "409", "The sale has not opened yet.", "Try again after the seconds of Retry-After.") \
 	X("sold_out", "409", "Fewer units are free than the request asks for.", "Units may return when held orders are not confirmed. Nothing was taken.") \
-	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
+	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or has ordered 256 times, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
 	X("sale_ended", "409, 410", "The sale is over; that is final.", "An operator creates another sale.") \
 	X("rate_limited", "429", "More requests came from this source, its network, this buyer or this token than the limits allow, or the sale sells at a set pace.", "Try again after the seconds of Retry-After.") \
 	X("paused", "503", "The operator has paused the sale.", "Try again after the seconds of Retry-After.") \

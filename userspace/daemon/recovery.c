@@ -19,8 +19,8 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/issue.h"
-#include "daemon/order_facts.h"
 #include "daemon/maintenance.h"
+#include "daemon/order_facts.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
 #include "sluice/plant.h"
@@ -105,8 +105,7 @@ static int rebuild_order(struct pipeline *p, const struct sale *sale, const json
 	admission.network = order.network;
 	admission.quantity = order.quantity;
 	err = bpf_map_update_elem(p->d->maps.admissions, &order.serial, &admission, BPF_ANY);
-	return err ? err
-		   : orders_put_durable(p->d->orders, order.serial, &admission, &order.facts, sale->counts);
+	return err ? err : orders_put_durable(p->d->orders, order.serial, &admission, &order.facts, sale->counts);
 }
 
 static int rebuild_page(struct pipeline *p, const struct sale *sale, json_t **cursor, size_t *orders)

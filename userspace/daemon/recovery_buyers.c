@@ -20,7 +20,7 @@ struct census {
 	struct tally {
 		struct sluice_buyer_key key; /* first: compare() */
 		uint32_t units;
-	} *all; /* in the end sorted, one for each buyer with units */
+	} * all; /* in the end sorted, one for each buyer with units */
 	size_t count, capacity;
 	uint32_t last_sale; /* the orders of one sale often follow one another in the map, and here */
 	bool last_counts, no_memory;

@@ -407,6 +407,5 @@ void sales_follow_books(struct sales *sales, const struct sale *sale)
 
 	sales_mark_ended(sales, sale);
 	if (sales_in_gate(sales, sale))
-		__atomic_store_n(
-			&stock_of(sales, sale->id)->free, put_in > gone ? put_in - gone : 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&stock_of(sales, sale->id)->free, put_in > gone ? put_in - gone : 0, __ATOMIC_SEQ_CST);
 }

@@ -16,16 +16,16 @@
 
 /* Figures of a sale that change with every order. They live as long as the daemon, so others may keep the pointer. */
 struct sale_counts {
-	atomic_ullong put_in;      /* ledger: put in less taken away */
-	atomic_ullong held;        /* ledger: units */
-	atomic_ullong confirmed;   /* ledger: units */
-	atomic_ullong pending;     /* units admitted and not durable yet */
-	atomic_ullong refused;     /* units that the ledger refused: an alarm */
-	atomic_ullong moving;      /* units out of the gate that are in no order of the ledger: on their way out, or back */
+	atomic_ullong put_in;    /* ledger: put in less taken away */
+	atomic_ullong held;      /* ledger: units */
+	atomic_ullong confirmed; /* ledger: units */
+	atomic_ullong pending;   /* units admitted and not durable yet */
+	atomic_ullong refused;   /* units that the ledger refused: an alarm */
+	atomic_ullong moving; /* units out of the gate that are in no order of the ledger: on their way out, or back */
 	atomic_ullong orders[SALE_ORDER_STATES]; /* orders that the daemon knows of, by enum order_state */
-	atomic_ullong live_tokens; /* entries in map "issued" */
-	atomic_int balance;        /* enum sale_balance; maintenance */
-	atomic_uint changes;       /* odd: several of these are being changed together */
+	atomic_ullong live_tokens;               /* entries in map "issued" */
+	atomic_int balance;                      /* enum sale_balance; maintenance */
+	atomic_uint changes;                     /* odd: several of these are being changed together */
 };
 
 /* Around a change of several figures, or of one and the gate's free units: who reads them together (maintenance_read_stock) sees all of it or

@@ -184,14 +184,27 @@ function drawOnce() {
 		select.value = String(token.quantity);
 }
 
+// What became of an order that is not the buyer's any more. Its token is spent: another order takes another link.
+const OVER = {
+	cancelled: "Your order was cancelled.",
+	expired: "Your order was not paid in time and has expired.",
+	refunded: "Your order was refunded.",
+};
+
 function showOrder(order) {
+	if (OVER[order.state]) {
+		dropToken();
+		say(OVER[order.state] + " You can order again while units are left.", "bad");
+		return;
+	}
 	const format = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "medium"});
 	done = true;
 	$("receipt-seq").textContent = order.seq;
 	$("receipt-quantity").textContent = order.quantity;
 	$("receipt-id").textContent = order.id;
 	$("receipt-time").textContent = format.format(new Date(order.admitted_at));
-	$("receipt-state").textContent = order.state === "held" ? "reserved for you" : order.state;
+	$("receipt-state").textContent = order.state !== "held" ? order.state : order.expires_at ?
+		"reserved for you until " + format.format(new Date(order.expires_at)) : "reserved for you";
 	$("receipt").hidden = false;
 	$("form").hidden = true;
 	say("It is yours. The order is recorded.", "good");
@@ -345,7 +358,7 @@ async function resumeOrder() {
 				showOrder(answer.json);
 			if (answer.status === 401)
 				dropToken();
-			if (answer.status === 200 ? done : answer.status < 500 && answer.status !== 429)
+			if (answer.status === 200 ? done || !token : answer.status < 500 && answer.status !== 429)
 				return;
 		} catch {
 			// asked again below

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The JSON questions of docs/writer-protocol.md. Called by server.c for each WIRE_QUERY and WIRE_HELLO.
  *
- * Finds the operation, which is in one of the other query_*.c, and makes its answer a text. Where the question names an
- * idempotency key, looking it up, the operation and keeping its answer are one transaction: the answer that is given
- * again is the text that was sent the first time.
+ * Finds the operation, which is in one of the other query_*.c, and makes its answer a text. A question that changes
+ * something is one transaction with the making of its answer, so that nothing is stored of what cannot be answered for
+ * lack of memory. Where it names an idempotency key, looking that up and keeping the answer belong to it too: the answer
+ * that is given again is the text that was sent the first time.
  */
 #include "writer/query.h"
 
@@ -36,29 +37,35 @@ void answer_add(struct question *question, const char *name, json_t *value)
 	question->answer = NULL;
 }
 
+enum operation_kind {
+	OPERATION_ASKS,
+	OPERATION_CHANGES,
+	OPERATION_ONCE /* changes, and may have an idempotency key */
+};
+
 static const struct operation {
 	const char *name;
 	int (*ask)(struct question *question);
-	bool once; /* may have an idempotency key */
+	enum operation_kind kind;
 } operations[] = {
-	{"sales_list", ask_sales_list, false},
-	{"sale_put", ask_sale_put, true},
-	{"stock_move", ask_stock_move, true},
-	{"sale_event", ask_sale_event, false},
-	{"orders_list", ask_orders_list, false},
-	{"order_get", ask_order_get, false},
-	{"orders_change", ask_orders_change, true},
-	{"orders_due", ask_orders_due, false},
-	{"events_list", ask_events_list, false},
-	{"document_put", ask_document_put, false},
-	{"document_get", ask_document_get, false},
-	{"documents_list", ask_documents_list, false},
-	{"list_put", ask_list_put, false},
-	{"list_remove", ask_list_remove, false},
-	{"list_page", ask_list_page, false},
-	{"list_clear", ask_list_clear, false},
-	{"once_get", ask_once_get, false},
-	{"once_put", ask_once_put, true},
+	{"sales_list", ask_sales_list, OPERATION_ASKS},
+	{"sale_put", ask_sale_put, OPERATION_ONCE},
+	{"stock_move", ask_stock_move, OPERATION_ONCE},
+	{"sale_event", ask_sale_event, OPERATION_CHANGES},
+	{"orders_list", ask_orders_list, OPERATION_ASKS},
+	{"order_get", ask_order_get, OPERATION_ASKS},
+	{"orders_change", ask_orders_change, OPERATION_ONCE},
+	{"orders_due", ask_orders_due, OPERATION_ASKS},
+	{"events_list", ask_events_list, OPERATION_ASKS},
+	{"document_put", ask_document_put, OPERATION_CHANGES},
+	{"document_get", ask_document_get, OPERATION_ASKS},
+	{"documents_list", ask_documents_list, OPERATION_ASKS},
+	{"list_put", ask_list_put, OPERATION_CHANGES},
+	{"list_remove", ask_list_remove, OPERATION_CHANGES},
+	{"list_page", ask_list_page, OPERATION_ASKS},
+	{"list_clear", ask_list_clear, OPERATION_CHANGES},
+	{"once_get", ask_once_get, OPERATION_ASKS},
+	{"once_put", ask_once_put, OPERATION_ONCE},
 };
 
 static const struct operation *find_operation(struct fields *fields)
@@ -84,8 +91,8 @@ static int ask(struct question *question, const struct operation *operation, cha
 	return *text ? 0 : store_explain(question->store->error, -ENOMEM, "out of memory");
 }
 
-/* The same, once for a key: again the first answer if there is one, or the operation in a transaction with its answer. */
-static int ask_once(
+/* The same in a transaction. With a key (`once` not NULL) again the first answer if there is one. */
+static int ask_to_change(
 	struct question *question, const struct operation *operation, const struct store_once *once, char **text)
 {
 	struct store *store = question->store;
@@ -93,10 +100,11 @@ static int ask_once(
 
 	if (error)
 		return error;
-	error = store->ops->once_get(store, once, text);
+	if (once)
+		error = store->ops->once_get(store, once, text);
 	if (!error && !*text) {
 		error = ask(question, operation, text);
-		if (!error)
+		if (!error && once)
 			error = store->ops->once_put(store, once, *text, question->now_ns);
 	}
 	error = error ? store->ops->rollback(store, error) : store->ops->commit(store);
@@ -116,12 +124,14 @@ static int answer_question(struct question *question, char **text)
 
 	if (!operation)
 		return -EINVAL;
-	if (!operation->once || !fields_has(fields, "once"))
+	if (operation->kind == OPERATION_ASKS)
 		return ask(question, operation, text);
+	if (operation->kind == OPERATION_CHANGES || !fields_has(fields, "once"))
+		return ask_to_change(question, operation, NULL, text);
 	inner = fields_object(fields, "once", true);
 	fields_text(&inner, "key", true, 1, STORE_KEY_MAX, once.key);
 	fields_text(&inner, "fingerprint", true, 1, STORE_FINGERPRINT_MAX, once.fingerprint);
-	return fields_end(&inner) ? -EINVAL : ask_once(question, operation, &once, text);
+	return fields_end(&inner) ? -EINVAL : ask_to_change(question, operation, &once, text);
 }
 
 char *writer_query_error(int error, const char *detail)

@@ -181,8 +181,7 @@ int ask_list_clear(struct question *question)
 		fields_fail(fields, "label must be empty with \"all\":true");
 	error = fields_end(fields);
 	if (!error)
-		error = question->store->ops->list_clear(
-			question->store, list, all ? NULL : label, &removed, &more);
+		error = question->store->ops->list_clear(question->store, list, all ? NULL : label, &removed, &more);
 	if (!error)
 		question->answer = json_pack("{s:I, s:b}", "count", (json_int_t)removed, "more", more);
 	return error;

@@ -15,8 +15,8 @@ json_t *order_json(const struct store_order *order)
 
 	snprintf(id, sizeof(id), "%016" PRIx64, order->serial);
 	snprintf(buyer, sizeof(buyer), "%016" PRIx64, order->buyer);
-	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:b}", "id", id, "sale",
-		(json_int_t)order->sale, "seq", (json_int_t)order->seq, "state", store_state_word(order->state),
+	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:b}", "id", id,
+		"sale", (json_int_t)order->sale, "seq", (json_int_t)order->seq, "state", store_state_word(order->state),
 		"quantity", (json_int_t)order->quantity, "buyer", buyer, "source", order->source, "network",
 		(json_int_t)order->network, "admitted_ns", (json_int_t)order->admitted_ns, "committed_ns",
 		(json_int_t)order->committed_ns, "hold_seconds", (json_int_t)order->hold_seconds, "expires_ns",
@@ -113,8 +113,7 @@ int ask_orders_change(struct question *question)
 	if (!error)
 		error = fields_end(fields);
 	if (!error)
-		error = question->store->ops->orders_change(
-			question->store, changes, count, question->now_ns, results);
+		error = question->store->ops->orders_change(question->store, changes, count, question->now_ns, results);
 	for (unsigned i = 0; !error && i < count; i++)
 		listing_append(&listing, result_json(&changes[i], &results[i]));
 	error = listing_answer(question, &listing, "results", error);

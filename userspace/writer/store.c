@@ -18,10 +18,8 @@ static const char *const state_words[STATE_COUNT] = {[WIRE_ORDER_HELD] = "held",
 	[WIRE_ORDER_REFUNDED] = "refunded"};
 static const char *const by_words[STORE_BY_COUNT] = {
 	[STORE_BY_BUYER] = "buyer", [STORE_BY_SHOP] = "shop", [STORE_BY_TIME] = "time"};
-static const char *const action_words[STORE_ACTION_COUNT] = {[STORE_CONFIRM] = "confirm",
-	[STORE_CANCEL] = "cancel",
-	[STORE_EXPIRE] = "expire",
-	[STORE_REFUND] = "refund"};
+static const char *const action_words[STORE_ACTION_COUNT] = {
+	[STORE_CONFIRM] = "confirm", [STORE_CANCEL] = "cancel", [STORE_EXPIRE] = "expire", [STORE_REFUND] = "refund"};
 static const char *const result_words[STORE_RESULT_COUNT] = {[STORE_CHANGED] = "changed",
 	[STORE_SAME] = "same",
 	[STORE_CONFLICT] = "conflict",

@@ -31,7 +31,7 @@
 #define STORE_REASON_MAX 256
 #define STORE_MODE_MAX 15
 #define STORE_STATE_MAX 15 /* of a state as a word */
-#define STORE_NAME_MAX 64 /* of a document */
+#define STORE_NAME_MAX 64  /* of a document */
 #define STORE_LABEL_MAX 63
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
 #define STORE_LIST_MAX 1000             /* orders, or events, on one page */
@@ -104,8 +104,8 @@ struct store_order_filter {
 	uint64_t buyer;
 	uint64_t from_ns; /* committed at or after; 0 = from the beginning */
 	uint64_t to_ns;   /* committed before; 0 = to the end */
-	int64_t after;  /* cursor that an earlier page of the same filter gave; 0 = from the beginning */
-	unsigned limit; /* 1..STORE_LIST_MAX */
+	int64_t after;    /* cursor that an earlier page of the same filter gave; 0 = from the beginning */
+	unsigned limit;   /* 1..STORE_LIST_MAX */
 };
 
 enum store_action { STORE_CONFIRM = 1, STORE_CANCEL, STORE_EXPIRE, STORE_REFUND, STORE_ACTION_COUNT };
@@ -242,8 +242,8 @@ struct store_ops {
 	/* Held orders whose time is over (expires_ns <= now_ns), earliest first, at most `limit` (1..STORE_LIST_MAX).
 	 * Changes nothing: the same orders come again until they are resolved. *more: there may be others.
 	 */
-	int (*orders_due)(struct store *store, uint64_t now_ns, unsigned limit, store_order_visit visit, void *arg,
-		bool *more);
+	int (*orders_due)(
+		struct store *store, uint64_t now_ns, unsigned limit, store_order_visit visit, void *arg, bool *more);
 	/* In the order of commit. *next: cursor to go on with, 0 at the end. */
 	int (*orders_list)(struct store *store, const struct store_order_filter *filter, store_order_visit visit,
 		void *arg, int64_t *next);
@@ -259,7 +259,8 @@ struct store_ops {
 	/* Records a STORE_SALE_* event if it is news (*recorded): opened and ended once each, nothing after ended, sold_out
 	 * only between opened and ended and not twice without restocked in between, restocked only after sold_out.
 	 */
-	int (*sale_event)(struct store *store, uint32_t sale, enum store_event_type type, uint64_t now_ns, bool *recorded);
+	int (*sale_event)(
+		struct store *store, uint32_t sale, enum store_event_type type, uint64_t now_ns, bool *recorded);
 
 	/* --- events: orders and events of positions above filter->after, by position. *next: the last position that was
 	 * looked at (filter->after if there was none), even if fewer or none were of the sale; *more: there are others behind
@@ -295,8 +296,8 @@ struct store_ops {
 	/* Every entry once, as long as none is put or removed meanwhile; `after` 0 = from the beginning, `limit`
 	 * 1..STORE_ENTRIES_MAX. *next: cursor to go on with, 0 at the end.
 	 */
-	int (*list_page)(struct store *store, int64_t after, unsigned limit, store_entry_visit visit, void *arg,
-		int64_t *next);
+	int (*list_page)(
+		struct store *store, int64_t after, unsigned limit, store_entry_visit visit, void *arg, int64_t *next);
 	/* Removes the entries of a list that have the label, or all of it (`label` NULL); at most STORE_CLEAR_MAX in one
 	 * call. *removed: how many; *more: there are others to remove.
 	 */

@@ -28,7 +28,8 @@
 	X(ORDER_GET, "SELECT position, " LEDGER_ORDER_COLUMNS " FROM orders WHERE position = ?1") \
 	X(ORDERS_OF_ALL, \
 		"SELECT position, " LEDGER_ORDER_COLUMNS " FROM orders WHERE position > ?1 ORDER BY position") \
-	X(ORDERS_OF_SALE, "SELECT seq, " LEDGER_ORDER_COLUMNS " FROM orders WHERE sale = ?2 AND seq > ?1 ORDER BY seq") \
+	X(ORDERS_OF_SALE, \
+		"SELECT seq, " LEDGER_ORDER_COLUMNS " FROM orders WHERE sale = ?2 AND seq > ?1 ORDER BY seq") \
 	X(ORDER_CHANGE, \
 		"UPDATE orders SET state = ?2, resolved_ns = ?3, resolved_by = ?4, restocked = ?5 WHERE position = ?1") \
 	/* sales */ \
@@ -69,8 +70,7 @@
 		"INSERT INTO documents(name, value, changed_ns) VALUES(?1, ?2, ?3) " \
 		"ON CONFLICT(name) DO UPDATE SET value = excluded.value, changed_ns = excluded.changed_ns") \
 	X(DOCUMENT_GET, "SELECT value FROM documents WHERE name = ?1") \
-	X(DOCUMENTS_LIST, \
-		"SELECT name, changed_ns, length(CAST(value AS BLOB)) FROM documents ORDER BY name") \
+	X(DOCUMENTS_LIST, "SELECT name, changed_ns, length(CAST(value AS BLOB)) FROM documents ORDER BY name") \
 	/* lists */ \
 	X(ENTRY_PUT, \
 		"INSERT INTO list_entries(list, prefix, expires_ns, label, reason) VALUES(?1, ?2, ?3, ?4, ?5) " \
@@ -226,11 +226,11 @@ int ledger_move_find(struct ledger *ledger, const struct store_move *move);
 int ledger_move_insert(struct ledger *ledger, const struct store_move *move, uint64_t now_ns);
 
 /* Inside a transaction; order_position 0 = none. The sums are those of `event`. Returns 0 or -EIO. */
-int ledger_event_insert(struct ledger *ledger, const struct store_event *event, int64_t order_position, enum store_by by);
+int ledger_event_insert(
+	struct ledger *ledger, const struct store_event *event, int64_t order_position, enum store_by by);
 int ledger_events_list(struct store *store, const struct store_event_filter *filter, store_event_visit visit, void *arg,
 	int64_t *next, bool *more);
-int ledger_sale_event(
-	struct store *store, uint32_t sale, enum store_event_type type, uint64_t now_ns, bool *recorded);
+int ledger_sale_event(struct store *store, uint32_t sale, enum store_event_type type, uint64_t now_ns, bool *recorded);
 
 int ledger_once_get(struct store *store, const struct store_once *once, char **answer);
 int ledger_once_put(struct store *store, const struct store_once *once, const char *answer, uint64_t now_ns);

@@ -49,11 +49,12 @@ static const struct books_check books_checks[] = {
 		"sales that are oversold"},
 	{1, "SELECT count(*) FROM sales s WHERE put_in <> (SELECT coalesce(sum(delta), 0) FROM stock_moves WHERE sale = s.id)",
 		"sales whose stock is not the sum of its movements"},
-	{1, "SELECT count(*) FROM sales s LEFT JOIN (SELECT sale, count(*) AS orders, max(seq) AS last,"
-	 " sum(iif(state = 'held', quantity, 0)) AS held, sum(iif(state = 'confirmed', quantity, 0)) AS confirmed"
-	 " FROM orders GROUP BY sale) o ON o.sale = s.id"
-	 " WHERE s.orders <> coalesce(o.orders, 0) OR s.orders <> coalesce(o.last, 0)"
-	 " OR s.held <> coalesce(o.held, 0) OR s.confirmed <> coalesce(o.confirmed, 0)",
+	{1,
+		"SELECT count(*) FROM sales s LEFT JOIN (SELECT sale, count(*) AS orders, max(seq) AS last,"
+		" sum(iif(state = 'held', quantity, 0)) AS held, sum(iif(state = 'confirmed', quantity, 0)) AS confirmed"
+		" FROM orders GROUP BY sale) o ON o.sale = s.id"
+		" WHERE s.orders <> coalesce(o.orders, 0) OR s.orders <> coalesce(o.last, 0)"
+		" OR s.held <> coalesce(o.held, 0) OR s.confirmed <> coalesce(o.confirmed, 0)",
 		"sales whose sums are not those of their orders, or with gaps in seq"},
 };
 
@@ -67,44 +68,56 @@ static const struct books_check books_checks[] = {
 static const struct books_check structure_checks[] = {
 	{1, "SELECT count(*) - count(DISTINCT serial) FROM orders", "orders with the serial of another"},
 	{1, "SELECT count(*) FROM pragma_foreign_key_check", "rows that belong to no sale or order"},
-	{2, "SELECT count(*) FROM events e JOIN orders o ON o.position = e.position", "events at the position of an order"},
-	{2, "SELECT count(*) FROM events WHERE (type LIKE 'order.%') <> (" OF_ORDERS ") OR type NOT IN ('order.confirmed',"
-	    " 'order.cancelled', 'order.expired', 'order.refunded', 'sale.opened', 'sale.sold_out', 'sale.restocked',"
-	    " 'sale.ended')",
+	{2, "SELECT count(*) FROM events e JOIN orders o ON o.position = e.position",
+		"events at the position of an order"},
+	{2,
+		"SELECT count(*) FROM events WHERE (type LIKE 'order.%') <> (" OF_ORDERS
+		") OR type NOT IN ('order.confirmed',"
+		" 'order.cancelled', 'order.expired', 'order.refunded', 'sale.opened', 'sale.sold_out', 'sale.restocked',"
+		" 'sale.ended')",
 		"events of no known type, or of none that an order or a sale has"},
-	{2, "SELECT count(*) FROM events e JOIN orders o ON o.position = e.order_position WHERE e.position < o.position"
-	    " OR e.sale <> o.sale",
+	{2,
+		"SELECT count(*) FROM events e JOIN orders o ON o.position = e.order_position WHERE e.position < o.position"
+		" OR e.sale <> o.sale",
 		"events before their order, or of another sale"},
-	{2, "SELECT count(*) FROM (SELECT type, " ORDER_BEFORE " AS before FROM events WHERE " OF_ORDERS ") WHERE NOT"
-	    " CASE type WHEN 'order.confirmed' THEN before IS NULL OR before = 'order.expired'"
-	    " WHEN 'order.refunded' THEN before IS 'order.confirmed' ELSE before IS NULL END",
+	{2,
+		"SELECT count(*) FROM (SELECT type, " ORDER_BEFORE " AS before FROM events WHERE " OF_ORDERS
+		") WHERE NOT"
+		" CASE type WHEN 'order.confirmed' THEN before IS NULL OR before = 'order.expired'"
+		" WHEN 'order.refunded' THEN before IS 'order.confirmed' ELSE before IS NULL END",
 		"events that cannot follow the one before in the life of their order"},
-	{2, "SELECT count(*) FROM orders o LEFT JOIN (SELECT order_position, type, at_ns, resolved_by, max(position)"
-	    " FROM events WHERE " OF_ORDERS " GROUP BY order_position) e ON e.order_position = o.position"
-	    " WHERE o.state <> coalesce(substr(e.type, 7), 'held') OR o.resolved_ns <> coalesce(e.at_ns, 0)"
-	    " OR o.resolved_by <> coalesce(e.resolved_by, '')",
+	{2,
+		"SELECT count(*) FROM orders o LEFT JOIN (SELECT order_position, type, at_ns, resolved_by, max(position)"
+		" FROM events WHERE " OF_ORDERS " GROUP BY order_position) e ON e.order_position = o.position"
+		" WHERE o.state <> coalesce(substr(e.type, 7), 'held') OR o.resolved_ns <> coalesce(e.at_ns, 0)"
+		" OR o.resolved_by <> coalesce(e.resolved_by, '')",
 		"orders whose state is not that of their last event"},
-	{2, "SELECT count(*) FROM events e JOIN orders o ON o.position = e.order_position WHERE e.type = 'order.expired'"
-	    " AND (o.hold_seconds = 0 OR (e.at_ns - o.admitted_ns) / 1000000000 < o.hold_seconds)",
+	{2,
+		"SELECT count(*) FROM events e JOIN orders o ON o.position = e.order_position WHERE e.type = 'order.expired'"
+		" AND (o.hold_seconds = 0 OR (e.at_ns - o.admitted_ns) / 1000000000 < o.hold_seconds)",
 		"orders that expired before their time"},
-	{2, "SELECT count(*) FROM orders o LEFT JOIN stock_moves m ON m.key = '" STORE_REFUND_KEY
-	    "' || printf('%016x', o.serial) WHERE (o.state = 'refunded' AND NOT o.restocked) <> (m.key IS NOT NULL)"
-	    " OR m.sale <> o.sale OR m.delta <> -o.quantity OR (o.restocked AND o.state <> 'refunded')",
+	{2,
+		"SELECT count(*) FROM orders o LEFT JOIN stock_moves m ON m.key = '" STORE_REFUND_KEY
+		"' || printf('%016x', o.serial) WHERE (o.state = 'refunded' AND NOT o.restocked) <> (m.key IS NOT NULL)"
+		" OR m.sale <> o.sale OR m.delta <> -o.quantity OR (o.restocked AND o.state <> 'refunded')",
 		"refunds that do not agree with the movements of the stock"},
-	{2, "SELECT count(*) FROM sales s LEFT JOIN (SELECT sale, sum(type = 'sale.opened') AS opened,"
-	    " sum(type = 'sale.sold_out') - sum(type = 'sale.restocked') AS sold_out, sum(type = 'sale.ended') AS ended"
-	    " FROM events WHERE NOT " OF_ORDERS " GROUP BY sale) e ON e.sale = s.id"
-	    " WHERE s.announced_opened <> coalesce(e.opened, 0) OR s.announced_sold_out <> coalesce(e.sold_out, 0)"
-	    " OR s.announced_ended <> coalesce(e.ended, 0)",
+	{2,
+		"SELECT count(*) FROM sales s LEFT JOIN (SELECT sale, sum(type = 'sale.opened') AS opened,"
+		" sum(type = 'sale.sold_out') - sum(type = 'sale.restocked') AS sold_out, sum(type = 'sale.ended') AS ended"
+		" FROM events WHERE NOT " OF_ORDERS " GROUP BY sale) e ON e.sale = s.id"
+		" WHERE s.announced_opened <> coalesce(e.opened, 0) OR s.announced_sold_out <> coalesce(e.sold_out, 0)"
+		" OR s.announced_ended <> coalesce(e.ended, 0)",
 		"sales of which something else was said than their events say"},
-	{2, "SELECT count(*) FROM (SELECT type, " SALE_BEFORE " AS before, " STOCK_BEFORE " AS stock FROM events WHERE NOT "
-	    OF_ORDERS ") WHERE before = 'sale.ended' OR CASE type WHEN 'sale.sold_out' THEN before IS NULL"
-	    " OR stock = 'sale.sold_out' WHEN 'sale.restocked' THEN stock IS NOT 'sale.sold_out' ELSE 0 END",
+	{2,
+		"SELECT count(*) FROM (SELECT type, " SALE_BEFORE " AS before, " STOCK_BEFORE
+		" AS stock FROM events WHERE NOT " OF_ORDERS
+		") WHERE before = 'sale.ended' OR CASE type WHEN 'sale.sold_out' THEN before IS NULL"
+		" OR stock = 'sale.sold_out' WHEN 'sale.restocked' THEN stock IS NOT 'sale.sold_out' ELSE 0 END",
 		"events of sales that cannot follow the one before"},
 };
 
-static int run_checks(sqlite3 *db, const char *path, int64_t version, const struct books_check *checks, unsigned count,
-	char *error)
+static int run_checks(
+	sqlite3 *db, const char *path, int64_t version, const struct books_check *checks, unsigned count, char *error)
 {
 	for (unsigned i = 0; i < count; i++) {
 		int64_t wrong;

@@ -162,9 +162,8 @@ static int read_announced(
 		return ledger_fail(ledger, "look up a sale");
 	}
 	sqlite3_reset(statement);
-	return step == SQLITE_ROW
-		? 0
-		: store_explain(ledger->base.error, -ENOENT, "no sale with id %u", (unsigned)sale);
+	return step == SQLITE_ROW ? 0
+				  : store_explain(ledger->base.error, -ENOENT, "no sale with id %u", (unsigned)sale);
 }
 
 /* Returns 0 or -EIO. */

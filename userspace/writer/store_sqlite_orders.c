@@ -87,8 +87,8 @@ static enum store_refusal judge(
 }
 
 /* Returns 0 with the acknowledgement, or -EIO. */
-static int store_record(
-	struct ledger_batch *batch, struct ledger_batch_sale *entry, const struct wire_admit *record, struct wire_ack *ack)
+static int store_record(struct ledger_batch *batch, struct ledger_batch_sale *entry, const struct wire_admit *record,
+	struct wire_ack *ack)
 {
 	struct ledger *ledger = batch->ledger;
 	uint64_t expires_ns = store_expires_ns(record->admitted_wall_ns, record->hold_seconds);
@@ -111,8 +111,8 @@ static int store_record(
 }
 
 /* Answers a record whose serial has been delivered before. Returns 0 with the acknowledgement or the refusal, or -EIO. */
-static int recall_record(struct ledger_batch *batch, int64_t position, const struct wire_admit *record, struct wire_ack *ack,
-	enum store_refusal *refusal)
+static int recall_record(struct ledger_batch *batch, int64_t position, const struct wire_admit *record,
+	struct wire_ack *ack, enum store_refusal *refusal)
 {
 	struct store_order order;
 	int code = ledger_order_at(batch->ledger, position, &order);
