@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """A World with a sale that buyers stand in line for, and parts that die. What the fault tests do their harm to."""
 import contextlib
+import http.client
 import os
 import random
 import shutil
@@ -72,7 +73,7 @@ class Shop:
 
     def change_stock(self):
         """As an operator does it, at the worst of times. The answer may never come."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             self.world.control("POST", f"{self.sale.path}/stock", {"delta": self.random.choice((5, 10, 20, -3)), "reason": "test"}, timeout=3)
 
     def trade(self, least=0.0, most=0.12):
@@ -108,7 +109,18 @@ class Shop:
             self.world.start_writer()
         if daemon:
             self.world.start_daemon(env=self.environment, ready=False)
-        self.world.wait_ready()
+        self.wait_open()
+
+    def wait_open(self):
+        """As World.wait_ready, but without losing a moment: there are hundreds of these."""
+        def is_open():
+            assert self.world.daemon.running() and self.world.writer.running(), self.world.daemon.log() + self.world.writer.log()
+            try:
+                return self.world.control("GET", "/v1/status").json()["orders_open"]
+            except (OSError, http.client.HTTPException):
+                return False
+        wait_until(is_open, "orders are open", timeout=30, pause=0.003)
+        self.world.history.note("up", part="daemon")
 
     def freeze(self, part, seconds):
         """SIGSTOP, and SIGCONT after a while."""
@@ -119,7 +131,7 @@ class Shop:
             time.sleep(seconds)
         finally:
             os.kill(process.pid, signal.SIGCONT)
-        self.world.wait_ready()
+        self.wait_open()
         self.world.history.note("up", part=part)
 
     def reload(self):
