@@ -55,11 +55,12 @@ all: $(PROGRAMS)
 
 help:
 	@echo 'all       programs and BPF objects in $(BUILD)/'
-	@echo 'check     every test (needs root)          check-unit, -packet, -fuzz, -e2e, -kernel: one part'
+	@echo 'check     every test (needs root)          check-unit, -packet, -fuzz, -e2e, -fault, -kernel: one part'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path, growth, and Sluice beside its peers (needs root); reports and plots in $(BUILD)/bench/'
 	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS each (check has a short run)'
+	@echo 'soak      programs killed under load for SOAK_SECONDS or SOAK_CYCLES, with a count at the end (needs root)'
 	@echo 'kernels   Debian kernels 6.1 and 6.12 in QEMU: packet tests, a sale, virtio-net, libxdp dispatcher (needs root)'
 	@echo 'man       manual pages and bash completion    deb  a Debian package    check-deb  it, tried in a clean chroot'
 	@echo 'deps      install what is missing on Debian 12; check, demo and bench do that for themselves'

@@ -13,6 +13,7 @@
 #ifndef SLUICE_BPF_JUDGE_H
 #define SLUICE_BPF_JUDGE_H
 
+#include "sluice/plant.h"
 #include "sluice/token.h"
 #include "maps.h"
 #include "rate.h"
@@ -100,7 +101,7 @@ static __always_inline enum sluice_reason judge_check_window(
 {
 	__u32 flags = *(volatile __u32 *)&sale->flags;
 
-	if ((flags & SLUICE_SALE_ENDED) || wall >= sale->ends_wall)
+	if (((flags & SLUICE_SALE_ENDED) && !planted(end_not_asked)) || wall >= sale->ends_wall)
 		return SLUICE_REASON_ENDED;
 	if (flags & (SLUICE_SALE_PAUSED | SLUICE_SALE_CLOSED)) {
 		j->retry_after_s = JUDGE_RETRY_PAUSED_S;
@@ -251,7 +252,7 @@ static __always_inline enum sluice_reason judge_take_units(struct judge *j, stru
 	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
 		__u64 old = *(volatile __u64 *)&units->free;
 
-		if (old < quantity)
+		if (old + planted(off_by_one) < quantity)
 			return SLUICE_REASON_SOLD_OUT;
 		if (__sync_val_compare_and_swap(&units->free, old, old - quantity) == old)
 			return SLUICE_REASON_NONE;
@@ -278,6 +279,8 @@ static __always_inline enum sluice_reason judge_admit(
 	enum sluice_reason reason;
 
 	if (!record) {
+		if (planted(ring_full_after_take))
+			judge_take_units(j, units);
 		j->retry_after_s = JUDGE_RETRY_FULL_S;
 		return SLUICE_REASON_RING_FULL;
 	}
@@ -414,15 +417,27 @@ __noinline int judge_decide(struct judge *j)
 	slot = j->token.sale % SLUICE_MAX_SALES;
 	sale = bpf_map_lookup_elem(&sales, &slot);
 	units = bpf_map_lookup_elem(&stock, &slot);
-	if (!sale || !units || !j->token.sale || *(volatile __u32 *)&sale->id != j->token.sale)
-		return SLUICE_REASON_UNKNOWN_SALE;
+	if (!sale || !units || !j->token.sale || *(volatile __u32 *)&sale->id != j->token.sale) {
+		/* After a reboot the sales are not here until the ledger has been read: who has an order in one of them must not hear that
+		 * there is no such sale.
+		 */
+		if (ctl->flags & SLUICE_CONTROL_ORDERS_OPEN)
+			return SLUICE_REASON_UNKNOWN_SALE;
+		j->retry_after_s = JUDGE_RETRY_AWAY_S;
+		return SLUICE_REASON_WRITER_AWAY;
+	}
 
 	j->retry_after_s = JUDGE_RETRY_AWAY_S;
 	/* Signed: another CPU's heartbeat may be a moment younger than our clock. */
 	if ((__s64)(j->now - *(volatile __u64 *)&ctl->heartbeat_mono) > (__s64)SLUICE_HEARTBEAT_MAX_NS)
 		return SLUICE_REASON_DAEMON_AWAY;
 
+	reason = planted(window_before_duplicate) ? judge_check_window(j, sale, wall) : SLUICE_REASON_NONE;
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
 	reason = judge_check_admitted(j);
+	if (planted(take_before_duplicate) && reason == SLUICE_REASON_ADMITTED_AGAIN)
+		judge_take_units(j, units);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
 	reason = judge_check_window(j, sale, wall);
@@ -431,7 +446,7 @@ __noinline int judge_decide(struct judge *j)
 	reason = judge_check_right(j, sale, wall);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
-	if (*(volatile __u64 *)&units->free < j->token.quantity)
+	if (*(volatile __u64 *)&units->free + planted(off_by_one) < j->token.quantity)
 		return SLUICE_REASON_SOLD_OUT;
 	if (!(ctl->flags & SLUICE_CONTROL_ORDERS_OPEN))
 		return SLUICE_REASON_WRITER_AWAY;

@@ -60,6 +60,7 @@ class Process:
     def __init__(self, argv, log_path, env=None, **kwargs):
         self.argv = [str(arg) for arg in argv]
         self.log_path = log_path
+        self.on_end = lambda: None  # called before it is ended from here
         with open(log_path, "ab") as log:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env=env, preexec_fn=die_with_parent, **kwargs)
@@ -74,12 +75,14 @@ class Process:
 
     def terminate(self, timeout=20):
         """SIGTERM, and the exit code."""
+        self.on_end()
         if self.running():
             self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(timeout)
 
     def kill(self):
         """SIGKILL: what a crash looks like."""
+        self.on_end()
         if self.running():
             self.popen.kill()
         return self.popen.wait(20)

@@ -19,9 +19,12 @@ import os
 import pathlib
 import shutil
 import socket
+import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fault"))
+import world_history
 import talk
 from netns import Failed, Namespace, run, unique_name, wait_until
 from tokens import Token
@@ -184,6 +187,7 @@ class World:
         self._sources = itertools.count(1)
         self._slugs = itertools.count(1)
         self.mode = mode
+        self.build_dir = BUILD
         self.writer = self.daemon = None
         try:
             self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluice-e2e-"))
@@ -194,6 +198,7 @@ class World:
             self.network = Network(self._stack, tagged=tagged)
             self.shop, self.crowd = self.network.shop, self.network.crowd
             self.control_socket = self.dir / "control.sock"
+            self.history = world_history.WorldHistory(self)
             self.ledger = self.state_dir / "ledger.db"
             self.settings = {
                 **DEFAULTS,
@@ -208,7 +213,9 @@ class World:
             self.config = self.dir / "sluice.conf"
             self.write_config()
             self._stack.callback(self._remove_pins)
+            self._stack.callback(self.history.judge)
             self._stack.callback(self._stop_programs)
+            self._stack.callback(self.history.look_at_rest)
             if "gate" in start:
                 self.attach()
             if "writer" in start:
@@ -226,7 +233,9 @@ class World:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
+        if error:
+            self.history.no_verdict("the test failed")
         self.close()
 
     def write_config(self):
@@ -262,13 +271,16 @@ class World:
         return self.sluice("attach", DEVICE, "--mode", self.mode, "--config", self.config, *args)
 
     def start_writer(self):
-        self.writer = self.shop.start([WRITER, "--config", self.config], self.dir / "writer.log")
+        self.writer = self.history.watched("writer", self.shop.start([WRITER, "--config", self.config], self.dir / "writer.log"))
         path = pathlib.Path(self.settings["writer.socket"])
         wait_until(lambda: path.exists() or not self.writer.running(), "the writer's socket")
         assert self.writer.running(), self.writer.log()
+        self.history.note("up", part="writer")
 
     def start_daemon(self, env=None, ready=True):
-        self.daemon = self.shop.start([SLUICED, "--config", self.config], self.dir / "daemon.log", env=env)
+        self.daemon = self.history.watched("daemon", self.shop.start([SLUICED, "--config", self.config], self.dir / "daemon.log", env=env))
+        if "FAKETIME_TIMESTAMP_FILE" in (env or {}):
+            self.history.note("clock")
         if ready:
             self.wait_ready()
 
@@ -287,6 +299,7 @@ class World:
         except AssertionError as error:
             raise AssertionError(f"{error}\n--- sluiced\n{self.daemon.log()}") from error
         wait_until(lambda: self.status()["orders_open"], "orders are open")
+        self.history.note("up", part="daemon")
 
     # --- control API --------------------------------------------------------------------------------------------------
     def control(self, method, path, body=None, raw=None, headers=None, timeout=20):
@@ -307,14 +320,15 @@ class World:
         finally:
             connection.close()
 
-    @staticmethod
-    def _exchange(connection, method, path, body, raw, headers):
+    def _exchange(self, connection, method, path, body, raw, headers):
         data = json.dumps(body).encode() if body is not None else raw
         headers = dict(headers or {})
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
-        connection.request(method, path, body=data, headers=headers)
-        return Reply(connection.getresponse())
+        with self.history.control(method, path, body, headers) as record:
+            connection.request(method, path, body=data, headers=headers)
+            record.reply = Reply(connection.getresponse())
+        return record.reply
 
     def ask(self, method, path, body=None, expect=(200, 201, 204)):
         """As control(), but anything else than success is an exception. Returns the JSON."""
@@ -398,25 +412,28 @@ class World:
         headers = [*headers, ("Connection", "close")]
         if data:
             headers.append(("Content-Type", "application/json"))
-        with self.connect(family, source) as connection:
-            connection.send(talk.request(method, target, headers, data))
-            return connection.receive_only()
+        with self.history.buyer(method, target) as record, self.connect(family, source) as record.connection:
+            record.connection.send(talk.request(method, target, headers, data))
+            record.answer = record.connection.receive_only()
+        return record.answer
 
     def order(self, token, family="ipv4", source=None):
         return self.public("POST", f"/v1/orders/{token}", family=family, source=source)
 
     def order_by_call_door(self, token, family="ipv4", source=None):
         """The same in one-byte segments, which XDP cannot read."""
-        with self.connect(family, source) as connection:
-            data = talk.request("POST", f"/v1/orders/{token}", [("Connection", "close")])
-            connection.send_in_pieces(data, [1] * len(data), pause=0)
-            return connection.receive_only()
+        target = f"/v1/orders/{token}"
+        with self.history.buyer("POST", target) as record, self.connect(family, source) as record.connection:
+            data = talk.request("POST", target, [("Connection", "close")])
+            record.connection.send_in_pieces(data, [1] * len(data), pause=0)
+            record.answer = record.connection.receive_only()
+        return record.answer
 
     def curl(self, target, *args, method="GET", family="ipv4", source=None, to=None, timeout=20):
         """Real curl. The result has exit code, the answer in parts, and the local port."""
         host = to or SHOP[family]
         url = f"http://{'[' + host + ']' if ':' in host else host}:{PORT}{target}"
-        with tempfile.TemporaryDirectory(dir=self.dir) as box:
+        with tempfile.TemporaryDirectory(dir=self.dir) as box, self.history.buyer(method, target) as record:
             head, body = pathlib.Path(box, "head"), pathlib.Path(box, "body")
             done = self.crowd.run(["curl", "-sS", "--http1.1", "--max-time", timeout, "-X", method, "--interface",
                                    source or self.source(family), "-D", head, "-o", body, "-w",
@@ -425,6 +442,7 @@ class World:
             if head.exists() and head.stat().st_size:
                 done.answer, _ = talk.split_head(head.read_bytes())
                 done.answer.body = body.read_bytes() if body.exists() else b""
+            record.answer = done.answer if done.returncode == 0 else None
             done.local_port = int(done.stdout.split()[0]) if done.stdout.split() else 0
             return done
 

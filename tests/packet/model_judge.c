@@ -197,8 +197,12 @@ static int judge(struct model *model, struct model_order *order, uint64_t now)
 		return reason;
 	order->serial = token.serial;
 	sale = model_sale_slot(model, token.sale % SLUICE_MAX_SALES);
-	if (!token.sale || !sale || sale->id != token.sale)
-		return SLUICE_REASON_UNKNOWN_SALE;
+	if (!token.sale || !sale || sale->id != token.sale) {
+		if (model->orders_open)
+			return SLUICE_REASON_UNKNOWN_SALE;
+		order->retry_after_s = RETRY_CLOSED_S;
+		return SLUICE_REASON_WRITER_AWAY;
+	}
 	if (now > model->heartbeat && now - model->heartbeat > SLUICE_HEARTBEAT_MAX_NS) {
 		order->retry_after_s = RETRY_CLOSED_S;
 		return SLUICE_REASON_DAEMON_AWAY;

@@ -574,6 +574,19 @@ static void a_token_of_another_sale_is_not_for_this_one(void **state)
 	expect_refused(gate, &token, SLUICE_REASON_UNKNOWN_SALE, NO_RETRY);
 }
 
+static void no_sale_is_unknown_while_orders_are_closed(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token token = gate_token(1, 1);
+
+	gate->sales[GATE_SALE].id = 0;
+	gate->control->flags &= ~SLUICE_CONTROL_ORDERS_OPEN;
+	expect_refused(gate, &token, SLUICE_REASON_WRITER_AWAY, 2);
+	gate->sales[GATE_SALE].id = GATE_SALE;
+	gate->control->flags |= SLUICE_CONTROL_ORDERS_OPEN;
+	expect_asked(gate, SLUICE_DOOR_WIRE, &token, SLUICE_REASON_ADMITTED);
+}
+
 static void a_serial_that_another_token_spent_is_not_an_admission(void **state)
 {
 	struct gate *gate = *state;
@@ -986,6 +999,7 @@ int main(void)
 		gate_test(an_order_for_more_than_is_left_takes_nothing),
 		gate_test(a_bound_token_is_good_in_its_network_alone),
 		gate_test(a_token_of_another_sale_is_not_for_this_one),
+		gate_test(no_sale_is_unknown_while_orders_are_closed),
 		gate_test(a_serial_that_another_token_spent_is_not_an_admission),
 		gate_test(a_token_that_is_being_judged_elsewhere_waits),
 		gate_test(what_is_not_an_order_to_the_letter_goes_up),

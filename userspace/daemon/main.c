@@ -357,6 +357,9 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		err = make_parts(d, error, size);
 	if (!err)
 		err = as_user(d, open_revocations, error, size);
+	/* Before anybody can connect: a gate without keys, as it is after a reboot, calls every token invalid. */
+	if (!err)
+		issue_publish_keys(d);
 	if (!err)
 		err = as_user(d, webhooks_open, error, size);
 	if (!err)
@@ -367,7 +370,6 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	err = privileges_drop(&d->config, error, size);
 	if (err)
 		return err;
-	issue_publish_keys(d);
 	answers_start(d);
 	err = heartbeat_start(d);
 	if (err) {

@@ -19,6 +19,7 @@
 #include "daemon/order_facts.h"
 #include "daemon/orders.h"
 #include "daemon/sales.h"
+#include "sluice/plant.h"
 
 /* Holds that expire in one transaction: some 10 ms, for which admissions wait. */
 #define EXPIRE_MAX 500
@@ -127,7 +128,7 @@ static int prepare(struct daemon *d, void *arg)
 			return err;
 		if (err || item->change.action != ORDER_CONFIRM || order.state != ORDER_EXPIRED || order.in_gate)
 			continue;
-		err = reclaim(d, &order);
+		err = planted(late_payment_takes_no_unit) ? 0 : reclaim(d, &order);
 		if (err) {
 			end_item(d, item, NULL);
 			return err;
@@ -150,6 +151,8 @@ static void end_item(struct daemon *d, struct item *item, const struct order_fac
 	known = !sales_find_id(d->sales, order.admission.sale, &sale);
 	sale_counts_change_begin(known ? sale.counts : NULL);
 	units = orders_change_end(d->orders, item->change.serial, facts, known ? sale.counts : NULL);
+	if (planted(double_release) && facts && facts->state == ORDER_CANCELLED)
+		units = ORDER_UNITS_RETURN;
 	if (units != ORDER_UNITS_STAY && known && !is_forgotten(&sale))
 		give_back(d, &order, units);
 	sale_counts_change_end(known ? sale.counts : NULL);

@@ -23,6 +23,7 @@
 #include "daemon/order_facts.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/revocation.h"
+#include "sluice/plant.h"
 
 #define NODE 1
 #define PAGE_LIMIT 1000
@@ -183,6 +184,8 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 		atomic_store(&sale->counts->refused, refused);
 		gone += refused;
 	}
+	if (planted(stale_stock_after_restart))
+		gone = 0;
 	if (put_in < gone) {
 		log_error("sale %s: the ledger has %" PRIu64 " units put in and %" PRIu64
 			  " ordered or refused: nothing is free",

@@ -13,6 +13,7 @@
 #include "common/timefmt.h"
 #include "daemon/maintenance.h"
 #include "daemon/pipeline_impl.h"
+#include "sluice/plant.h"
 
 struct census {
 	struct daemon *d;
@@ -147,7 +148,7 @@ int recovery_recount_buyers(struct pipeline *p)
 	struct census census = {.d = p->d};
 	int err;
 
-	if (!atomic_exchange(&p->compare, false))
+	if (!atomic_exchange(&p->compare, false) || planted(buyers_not_rebuilt))
 		return 0;
 	orders_walk(p->d->orders, visit_order, &census);
 	err = census.no_memory ? -ENOMEM : 0;
