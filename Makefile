@@ -24,10 +24,10 @@ BPF_CFLAGS = -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-u
 pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
 pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
-LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
+LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl sqlite3) -lm
 LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd) -lm
 LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3)
-LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libmicrohttpd cmocka)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,libmicrohttpd cmocka)
 
 BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
 SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)

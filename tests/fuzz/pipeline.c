@@ -158,6 +158,11 @@ void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_ad
 	CHECK(false, "admission %llx was lost", (unsigned long long)serial);
 }
 
+int pipeline_compare(struct pipeline *p)
+{
+	return p->mood == PIPELINE_WELL ? 0 : -ENOTCONN;
+}
+
 void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 {
 	memset(status, 0, sizeof(*status));

@@ -90,6 +90,7 @@ const struct http_route control_routes[] = {
 	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},
+	{"POST", "/v1/reconcile", control_post_reconcile, "reconcile"},
 	{"GET", "/v1/stats", control_get_stats, "stats"},
 	{"GET", "/v1/openapi.json", http_openapi, "openapi"},
 	{"GET", "/problems", http_problems_index, "problems"},

@@ -83,4 +83,7 @@ enum MHD_Result control_rotate_keys(struct http_request *request);
 enum MHD_Result control_get_orders(struct http_request *request);
 enum MHD_Result control_get_order(struct http_request *request);
 
+/* control_reconcile.c */
+enum MHD_Result control_post_reconcile(struct http_request *request);
+
 #endif

@@ -41,7 +41,7 @@ static struct {
 
 bool maintenance_is_forgotten(const struct sale *sale, uint64_t wall_ns)
 {
-	return wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > MAINTENANCE_KEEP_NS;
+	return wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > SLUICE_KEEP_NS;
 }
 
 /* `held` is read before `free`: units only move from free to ordered meanwhile, so a sum above `put_in` is never an artefact of the reading. */

@@ -21,8 +21,10 @@
 #include "daemon/heartbeat.h"
 #include "daemon/pipeline_impl.h"
 
-#define BACKOFF_MIN_MS 50
+#define BACKOFF_MIN_MS 50 /* more than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger */
 #define BACKOFF_MAX_MS 1000
+#define COMPARE_TIMEOUT_NS 10000000000ULL
+#define COMPARE_POLL_US 5000
 /* A judge that saw orders open runs for microseconds; after this none is left that did. */
 #define CLOSE_SETTLE_US 20000
 
@@ -209,6 +211,8 @@ static int serve(struct pipeline *p)
 			err = handle_answers(p);
 		if (!err)
 			err = check_pace(p);
+		if (!err && atomic_load(&p->compare))
+			err = -ERESTART;
 	}
 	close_orders(p);
 	return err;
@@ -248,6 +252,8 @@ static void *pipeline_run(void *arg)
 		if (!err) {
 			backoff_ms = BACKOFF_MIN_MS;
 			last_err = 0;
+			atomic_store(&p->compare, false);
+			atomic_fetch_add(&p->recoveries, 1);
 			err = serve(p);
 			atomic_fetch_add(&p->reconnects, 1);
 		}
@@ -255,7 +261,9 @@ static void *pipeline_run(void *arg)
 		take_back_all(p);
 		if (atomic_load(&p->stop))
 			break;
-		if (err != last_err)
+		if (err == -ERESTART)
+			log_info("orders are closed: gate and ledger are compared, as somebody asked");
+		else if (err != last_err)
 			log_warn("no order writer at %s (%s): orders are closed; trying again", path, strerror(-err));
 		last_err = err;
 		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000;
@@ -419,6 +427,24 @@ void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_ad
 	pthread_mutex_unlock(&p->lock);
 	if (write(p->wake_fd, &one, sizeof(one)) < 0)
 		log_debug("cannot wake the pipeline: %s", strerror(errno));
+}
+
+int pipeline_compare(struct pipeline *p)
+{
+	unsigned long long before = atomic_load(&p->recoveries);
+	uint64_t until = time_mono_ns() + COMPARE_TIMEOUT_NS, one = 1;
+
+	if (!atomic_load(&p->open))
+		return -ENOTCONN;
+	atomic_store(&p->compare, true);
+	if (write(p->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("cannot wake the pipeline: %s", strerror(errno));
+	while (atomic_load(&p->recoveries) == before) {
+		if (time_mono_ns() > until || atomic_load(&p->stop))
+			return -ETIMEDOUT;
+		usleep(COMPARE_POLL_US);
+	}
+	return 0;
 }
 
 void pipeline_status(struct pipeline *p, struct pipeline_status *status)

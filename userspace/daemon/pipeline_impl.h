@@ -75,8 +75,9 @@ struct pipeline {
 	char store[32];
 	bool asking_allowed; /* connected and recovered */
 
-	atomic_bool stop, connected, open;
+	atomic_bool stop, connected, open, compare; /* compare: gate and ledger, as somebody asked */
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
+	atomic_ullong recoveries;                              /* that came to their end */
 };
 
 /* pipeline.c */
