@@ -321,14 +321,6 @@ static int open_gate(struct verify *v)
 	return err == -EPERM ? CLI_NOT_ALLOWED : err == -EPROTO ? CLI_CONFLICT : CLI_FAILED;
 }
 
-static bool daemon_lives(const struct verify *v)
-{
-	uint64_t heartbeat =
-		v->attached ? __atomic_load_n(&v->maps.control->heartbeat_mono, __ATOMIC_ACQUIRE) : 0;
-
-	return heartbeat && time_mono_ns() < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
-}
-
 /* The file, unless the daemon says that its ledger is none. */
 static int choose_source(struct verify *v)
 {
@@ -340,7 +332,7 @@ static int choose_source(struct verify *v)
 	snprintf(v->ledger_path, sizeof(v->ledger_path), "%s", v->config.writer.ledger);
 	if (v->args->from)
 		v->from_daemon = !strcmp(v->args->from, "daemon");
-	if (code || v->args->from || !daemon_lives(v))
+	if (code || v->args->from || !v->attached || !verify_daemon_lives(&v->maps))
 		return code;
 	code = cli_api_ask(v->api, "reading the status", "GET", cli_api_path("/v1/status"), NULL, &status);
 	if (code)

@@ -184,6 +184,10 @@ int verify_read_accounts(
 /* The words twice, the tables in between: verify_gate_read, then whatever else belongs to the look, then verify_gate_read_again, which
  * tells what has moved.
  */
+/* Whether a daemon gives signs of life: waits for one, half a second at most if the last is not older than two. */
+bool verify_daemon_lives(const struct gate_maps *maps);
+/* Whether the last sign is so young that the gate may still admit orders. */
+bool verify_gate_is_fresh(const struct gate_maps *maps);
 int verify_gate_read(const struct gate_maps *maps, struct verify_gate *gate);
 void verify_gate_read_again(const struct gate_maps *maps, struct verify_gate *gate);
 

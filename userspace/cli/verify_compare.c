@@ -181,7 +181,7 @@ struct look {
 	struct sums *sums; /* of each sale, by its place in the ledger's view */
 	struct books_order *holders;
 	size_t holder_count, holder_capacity; /* whoever should be counted as holding units: orders, and admissions on their way */
-	uint64_t now_ns, on_their_way;
+	uint64_t now_ns, on_their_way, lost; /* admissions without an order; those of them that should have one */
 	int err;
 };
 
@@ -344,10 +344,12 @@ static void look_at_lost_admission(struct look *look, const struct verify_admiss
 	 * the ring.
 	 */
 	if (look->gate->alive && look->gate->orders_open && look->now_ns > admission->admitted_ns &&
-		look->now_ns - admission->admitted_ns > ON_ITS_WAY_MAX_NS)
+		look->now_ns - admission->admitted_ns > ON_ITS_WAY_MAX_NS) {
 		add(look, VERIFY_ADMISSION_WITHOUT_ORDER, admission->sale, admission->serial, 0, 0);
-	else
+		look->lost++;
+	} else {
 		look->result->on_their_way++;
+	}
 	if (place >= 0)
 		look->sums[place].odd++;
 }
@@ -513,8 +515,10 @@ static void look_at_gate(struct look *look)
 		if (slot->id && !(slot->flags & SLUICE_SALE_ENDED) && place_of(look, slot->id) < 0)
 			add(look, VERIFY_SALE_NOT_IN_LEDGER, slot->id, 0, 0, 0);
 	}
-	/* A daemon that starts counts them anew. The subject: if anything was admitted between two looks, they do not agree. */
-	if (gate->alive && !gate->in_flight_moves && gate->in_flight != look->on_their_way)
+	/* A daemon that starts counts them anew; of one that was lost nobody knows if it is still counted. The subject: if anything was admitted
+	 * between two looks, they do not agree.
+	 */
+	if (gate->alive && !gate->in_flight_moves && !look->lost && gate->in_flight != look->on_their_way)
 		add(look, VERIFY_IN_FLIGHT, 0, taken, (int64_t)gate->in_flight, (int64_t)look->on_their_way);
 }
 

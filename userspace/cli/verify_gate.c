@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/verify.h"
@@ -11,8 +12,33 @@
 #include "common/timefmt.h"
 
 #define BATCH_ENTRIES 4096
-/* The daemon gives a sign of life every few ms; the gate itself waits longer before it closes. */
-#define ALIVE_NS 500000000ULL
+/* The daemon gives a sign of life every 5 ms; one that comes so late may have been kept from the CPU. */
+#define SIGN_OF_LIFE_US 500000
+#define SIGN_POLL_US 1000
+
+static uint64_t heartbeat_of(const struct gate_maps *maps)
+{
+	return __atomic_load_n(&maps->control->heartbeat_mono, __ATOMIC_ACQUIRE);
+}
+
+bool verify_gate_is_fresh(const struct gate_maps *maps)
+{
+	uint64_t heartbeat = heartbeat_of(maps);
+
+	return heartbeat && time_mono_ns() < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
+}
+
+bool verify_daemon_lives(const struct gate_maps *maps)
+{
+	uint64_t heartbeat = heartbeat_of(maps);
+
+	for (int waited = 0; waited < SIGN_OF_LIFE_US && verify_gate_is_fresh(maps); waited += SIGN_POLL_US) {
+		if (heartbeat_of(maps) != heartbeat)
+			return true;
+		usleep(SIGN_POLL_US);
+	}
+	return false;
+}
 
 static void read_slot(const struct gate_maps *maps, unsigned i, struct verify_slot *slot)
 {
@@ -91,18 +117,15 @@ static int read_table(int fd, size_t key_size, size_t value_size, struct verify_
 int verify_gate_read(const struct gate_maps *maps, struct verify_gate *gate)
 {
 	const struct sluice_control *control = maps->control;
-	uint64_t heartbeat, now;
 	int err;
 
 	memset(gate, 0, sizeof(*gate));
 	gate->attached = true;
+	gate->alive = verify_daemon_lives(maps);
 	gate->orders_open = __atomic_load_n(&control->flags, __ATOMIC_ACQUIRE) & SLUICE_CONTROL_ORDERS_OPEN;
 	gate->in_flight = __atomic_load_n(&control->in_flight, __ATOMIC_ACQUIRE);
 	for (unsigned i = 0; i < SLUICE_MAX_SALES; i++)
 		read_slot(maps, i, &gate->slots[i]);
-	heartbeat = __atomic_load_n(&control->heartbeat_mono, __ATOMIC_ACQUIRE);
-	now = time_mono_ns();
-	gate->alive = heartbeat && now < heartbeat + ALIVE_NS;
 	err = read_table(maps->admissions, sizeof(__u64), sizeof(struct sluice_admission), gate, take_admission);
 	if (!err)
 		err = read_table(maps->buyers, sizeof(struct sluice_buyer_key), sizeof(struct sluice_buyer), gate, take_buyer);

@@ -13,14 +13,6 @@
 #include "cli/cli.h"
 #include "cli/verify.h"
 #include "common/maps.h"
-#include "common/timefmt.h"
-
-static bool is_alive(const struct gate_maps *maps)
-{
-	uint64_t heartbeat = __atomic_load_n(&maps->control->heartbeat_mono, __ATOMIC_ACQUIRE);
-
-	return heartbeat && time_mono_ns() < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
-}
 
 /* Each returns whether the word was still as it was found, and is right now. */
 static bool mend_stock(const struct gate_maps *maps, const struct verify_difference *difference)
@@ -55,7 +47,7 @@ int verify_repair_maps(const struct gate_maps *maps, const struct verify_result 
 
 		if (!difference->certain)
 			continue;
-		if (is_alive(maps)) {
+		if (verify_gate_is_fresh(maps)) {
 			cli_say("a daemon lives, or did a moment ago: nothing is changed beside it. Run this again");
 			return CLI_CONFLICT;
 		}
