@@ -47,8 +47,8 @@ static struct books_order *add_order(struct shop *shop, uint64_t id, uint64_t bu
 static struct verify_admission *add_admission(struct shop *shop, uint64_t serial, uint64_t buyer)
 {
 	struct verify_gate *gate = shop->gate;
-	struct verify_admission *admission = verify_append(
-		&gate->admissions, &gate->admission_count, &gate->admission_capacity, sizeof(*admission));
+	struct verify_admission *admission =
+		verify_append(&gate->admissions, &gate->admission_count, &gate->admission_capacity, sizeof(*admission));
 
 	assert_non_null(admission);
 	*admission = (struct verify_admission){.serial = serial,
@@ -101,10 +101,8 @@ static int begin(void **state)
 		add_admission(shop, 100 + i, 10 + i);
 		add_buyer(shop, 10 + i, i < 3);
 	}
-	account = verify_append(
-		&shop->accounts.all, &shop->accounts.count, &shop->accounts.capacity, sizeof(*account));
-	*account = (struct verify_account){
-		.sale = SALE, .put_in = STOCK, .free = STOCK - 2, .held = 1, .confirmed = 1};
+	account = verify_append(&shop->accounts.all, &shop->accounts.count, &shop->accounts.capacity, sizeof(*account));
+	*account = (struct verify_account){.sale = SALE, .put_in = STOCK, .free = STOCK - 2, .held = 1, .confirmed = 1};
 	*state = shop;
 	return 0;
 }
@@ -215,12 +213,10 @@ static void an_older_sale_may_be_forgotten_by_the_gate(void **state)
 	shop->gate->admission_count = 0;
 	shop->gate->buyer_count = 0;
 	verify_result_free(&shop->result);
-	assert_int_equal(
-		verify_compare(&shop->ledger, shop->gate, NULL, ENDS + SLUICE_KEEP_NS, &shop->result), 0);
+	assert_int_equal(verify_compare(&shop->ledger, shop->gate, NULL, ENDS + SLUICE_KEEP_NS, &shop->result), 0);
 	assert_int_equal(shop->result.count, 0);
 	verify_result_free(&shop->result);
-	assert_int_equal(
-		verify_compare(&shop->ledger, shop->gate, NULL, ENDS + SLUICE_KEEP_NS - 1, &shop->result), 0);
+	assert_int_equal(verify_compare(&shop->ledger, shop->gate, NULL, ENDS + SLUICE_KEEP_NS - 1, &shop->result), 0);
 	assert_non_null(find(shop, VERIFY_ORDER_WITHOUT_ADMISSION));
 	assert_non_null(find(shop, VERIFY_BUYER_TOO_LOW));
 }

@@ -21,15 +21,16 @@
 #define PACE_FILE "doctor.json"
 
 static const struct loader_command command = {
-	.usage = "usage: sluice doctor [IFACE] [-o table|json] [--no-measure] [--config FILE] [--pin-dir DIR]\n\n"
-		 "Looks at everything on this machine that can spoil a sale: kernel, interfaces of the gate (or IFACE), sysctls,\n"
-		 "clock, files, disk, daemon and writer. Measures what the disk and the order writer bear, and puts the safe\n"
-		 "pace down in doctor.json in daemon.state_dir. One line each: ok, warn or fail, and what to do.\n\n"
-		 "  -o, --output FORM   table (default) or json\n"
-		 "      --no-measure    do not measure (that takes three seconds, and some 50 MB beside the ledger meanwhile)\n"
-		 "  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
-		 "  -p, --pin-dir DIR   instead of the config's\n\n"
-		 "Exit codes: 0 nothing fails, 1 something does, 2 usage\n",
+	.usage =
+		"usage: sluice doctor [IFACE] [-o table|json] [--no-measure] [--config FILE] [--pin-dir DIR]\n\n"
+		"Looks at everything on this machine that can spoil a sale: kernel, interfaces of the gate (or IFACE), sysctls,\n"
+		"clock, files, disk, daemon and writer. Measures what the disk and the order writer bear, and puts the safe\n"
+		"pace down in doctor.json in daemon.state_dir. One line each: ok, warn or fail, and what to do.\n\n"
+		"  -o, --output FORM   table (default) or json\n"
+		"      --no-measure    do not measure (that takes three seconds, and some 50 MB beside the ledger meanwhile)\n"
+		"  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
+		"  -p, --pin-dir DIR   instead of the config's\n\n"
+		"Exit codes: 0 nothing fails, 1 something does, 2 usage\n",
 	.takes_interface = true,
 	.takes_output = true,
 	.takes_measure = true,
@@ -37,15 +38,18 @@ static const struct loader_command command = {
 
 static const char *const result_names[] = {[DOCTOR_OK] = "ok", [DOCTOR_WARN] = "warn", [DOCTOR_FAIL] = "fail"};
 
-static void note(struct doctor *doctor, enum doctor_result result, const char *check, const char *todo, const char *what)
+static void note(
+	struct doctor *doctor, enum doctor_result result, const char *check, const char *todo, const char *what)
 {
 	doctor->failed += result == DOCTOR_FAIL;
 	doctor->warned += result == DOCTOR_WARN;
-	json_array_append_new(doctor->findings, json_pack("{s:s, s:s, s:s, s:s}", "result", result_names[result], "check",
-							check, "what", what, "todo", todo ? todo : ""));
+	json_array_append_new(doctor->findings,
+		json_pack("{s:s, s:s, s:s, s:s}", "result", result_names[result], "check", check, "what", what, "todo",
+			todo ? todo : ""));
 }
 
-void doctor_note(struct doctor *doctor, enum doctor_result result, const char *check, const char *todo, const char *format, ...)
+void doctor_note(
+	struct doctor *doctor, enum doctor_result result, const char *check, const char *todo, const char *format, ...)
 {
 	char what[1024];
 	va_list args;
@@ -56,7 +60,8 @@ void doctor_note(struct doctor *doctor, enum doctor_result result, const char *c
 	note(doctor, result, check, todo, what);
 }
 
-void doctor_note_said(struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine)
+void doctor_note_said(
+	struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine)
 {
 	char copy[4096], *rest = copy, *line;
 
@@ -74,11 +79,11 @@ static json_t *pace_json(const struct doctor_pace *pace)
 {
 	char now[TIME_TEXT_MAX];
 
-	return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:s}", "measured_at", time_format_rfc3339(time_wall_ns(), now),
-		"safe_pace_per_second", (json_int_t)pace->safe_per_second, "orders_per_second",
-		(json_int_t)pace->orders_per_second, "commit_p50_ms", pace->commit_p50_ms, "commit_p99_ms",
-		pace->commit_p99_ms, "fdatasync_p50_ms", pace->sync_p50_ms, "fdatasync_p99_ms", pace->sync_p99_ms, "how",
-		DOCTOR_HOW);
+	return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:s}", "measured_at",
+		time_format_rfc3339(time_wall_ns(), now), "safe_pace_per_second", (json_int_t)pace->safe_per_second,
+		"orders_per_second", (json_int_t)pace->orders_per_second, "commit_p50_ms", pace->commit_p50_ms,
+		"commit_p99_ms", pace->commit_p99_ms, "fdatasync_p50_ms", pace->sync_p50_ms, "fdatasync_p99_ms",
+		pace->sync_p99_ms, "how", DOCTOR_HOW);
 }
 
 static void put_down(struct doctor *doctor, const json_t *pace)
@@ -90,11 +95,13 @@ static void put_down(struct doctor *doctor, const json_t *pace)
 	snprintf(path, sizeof(path), "%s/" PACE_FILE, doctor->config->daemon.state_dir);
 	err = drill_report_save(path, pace);
 	/* The daemon may have a user of its own, and it is his directory. */
-	if (!err && (stat(doctor->config->daemon.state_dir, &state) || chmod(path, 0644) ||
-			    (geteuid() == 0 && chown(path, state.st_uid, state.st_gid))))
+	if (!err &&
+		(stat(doctor->config->daemon.state_dir, &state) || chmod(path, 0644) ||
+			(geteuid() == 0 && chown(path, state.st_uid, state.st_gid))))
 		err = -errno;
 	if (err)
-		doctor_note(doctor, DOCTOR_WARN, "pace", "start sluiced once, which makes its directory, and run this again",
+		doctor_note(doctor, DOCTOR_WARN, "pace",
+			"start sluiced once, which makes its directory, and run this again",
 			"cannot put the safe pace down in %s: %s", path, strerror(-err));
 }
 
@@ -127,8 +134,8 @@ static void print(const struct doctor *doctor, json_t *pace, bool as_json)
 	size_t i;
 
 	if (as_json) {
-		all = json_pack("{s:b, s:i, s:i, s:O, s:O}", "ok", !doctor->failed, "failed", (int)doctor->failed, "warned",
-			(int)doctor->warned, "pace", pace, "findings", doctor->findings);
+		all = json_pack("{s:b, s:i, s:i, s:O, s:O}", "ok", !doctor->failed, "failed", (int)doctor->failed,
+			"warned", (int)doctor->warned, "pace", pace, "findings", doctor->findings);
 		cli_json_print(stdout, all);
 		json_decref(all);
 		return;
@@ -172,7 +179,9 @@ int cmd_doctor(int argc, char **argv)
 	}
 	if (code)
 		config_defaults(&config);
-	doctor.config_path = args.config_path ? args.config_path : access(CONFIG_DEFAULT_PATH, F_OK) ? "" : CONFIG_DEFAULT_PATH;
+	doctor.config_path = args.config_path       ? args.config_path
+		: access(CONFIG_DEFAULT_PATH, F_OK) ? ""
+						    : CONFIG_DEFAULT_PATH;
 	doctor_note_said(&doctor, DOCTOR_FAIL, "config", said,
 		*doctor.config_path ? doctor.config_path : "there is no " CONFIG_DEFAULT_PATH ": the defaults apply");
 	if (code)

@@ -37,10 +37,11 @@ struct doctor {
 };
 
 /* Notes a finding: what was looked at ("kernel"), and what it is. `todo` may be NULL. */
-void doctor_note(struct doctor *doctor, enum doctor_result result, const char *check, const char *todo, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
+void doctor_note(struct doctor *doctor, enum doctor_result result, const char *check, const char *todo,
+	const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Notes the lines that cli_say has put into `said`, each as a finding; if it is empty, `fine` as DOCTOR_OK. */
-void doctor_note_said(struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine);
+void doctor_note_said(
+	struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine);
 
 void doctor_look_at_kernel(struct doctor *doctor);     /* doctor_machine.c */
 void doctor_look_at_sysctls(struct doctor *doctor);    /* doctor_machine.c */

@@ -28,7 +28,8 @@ static void look_at_file(struct doctor *doctor, const char *path, mode_t forbidd
 		return;
 	if (stat(path, &state)) {
 		if (errno != ENOENT) /* what is not there yet will be made with the right mode */
-			doctor_note(doctor, DOCTOR_WARN, "files", "run this as root", "%s cannot be looked at: %s", path, strerror(errno));
+			doctor_note(doctor, DOCTOR_WARN, "files", "run this as root", "%s cannot be looked at: %s",
+				path, strerror(errno));
 		return;
 	}
 	if (!(state.st_mode & forbidden)) {
@@ -50,7 +51,8 @@ void doctor_look_at_files(struct doctor *doctor)
 	look_at_file(doctor, path, 0077, "whoever can read it can sign tokens");
 	snprintf(path, sizeof(path), "%s/control.secret", config->daemon.state_dir);
 	look_at_file(doctor, path, 0077, "whoever can read it commands the sales over TCP");
-	look_at_file(doctor, config->writer.ledger, 0027, "orders can be changed, or buyers' addresses read, by others");
+	look_at_file(
+		doctor, config->writer.ledger, 0027, "orders can be changed, or buyers' addresses read, by others");
 	look_at_file(doctor, config->gate.pin_dir, 0027, "others can reach the gate's maps, and the keys in them");
 }
 
@@ -62,8 +64,8 @@ static void look_at_file_system(struct doctor *doctor, const char *directory, co
 	unsigned long long free_bytes;
 
 	if (statvfs(directory, &space) || statfs(directory, &kind)) {
-		doctor_note(doctor, errno == ENOENT ? DOCTOR_WARN : DOCTOR_FAIL, "disk", "make it, or name another in the config",
-			"%s, of %s: %s", directory, what, strerror(errno));
+		doctor_note(doctor, errno == ENOENT ? DOCTOR_WARN : DOCTOR_FAIL, "disk",
+			"make it, or name another in the config", "%s, of %s: %s", directory, what, strerror(errno));
 		return;
 	}
 	type = (unsigned long)kind.f_type;
@@ -73,17 +75,20 @@ static void look_at_file_system(struct doctor *doctor, const char *directory, co
 			"%s, of %s, is in memory: nothing there outlives the machine's power", directory, what);
 	else if (type == NFS_SUPER_MAGIC || type == CIFS_MAGIC || type == SMB2_MAGIC)
 		doctor_note(doctor, DOCTOR_FAIL, "disk", "put it on a local disk",
-			"%s, of %s, is on a network file system, whose locks and syncs cannot be relied on", directory, what);
+			"%s, of %s, is on a network file system, whose locks and syncs cannot be relied on", directory,
+			what);
 	if (space.f_flag & ST_RDONLY)
-		doctor_note(doctor, DOCTOR_FAIL, "disk", "mount it writable", "%s, of %s, is mounted read-only", directory, what);
+		doctor_note(doctor, DOCTOR_FAIL, "disk", "mount it writable", "%s, of %s, is mounted read-only",
+			directory, what);
 	else if (free_bytes < SPACE_FAIL || !space.f_favail)
-		doctor_note(doctor, DOCTOR_FAIL, "disk", "make room", "%s, of %s, has %llu MiB and %llu files left", directory, what,
-			free_bytes / MIB, (unsigned long long)space.f_favail);
+		doctor_note(doctor, DOCTOR_FAIL, "disk", "make room", "%s, of %s, has %llu MiB and %llu files left",
+			directory, what, free_bytes / MIB, (unsigned long long)space.f_favail);
 	else if (free_bytes < SPACE_WARN)
-		doctor_note(doctor, DOCTOR_WARN, "disk", "make room: a million orders take some 200 MiB", "%s, of %s, has %llu MiB left",
-			directory, what, free_bytes / MIB);
+		doctor_note(doctor, DOCTOR_WARN, "disk", "make room: a million orders take some 200 MiB",
+			"%s, of %s, has %llu MiB left", directory, what, free_bytes / MIB);
 	else
-		doctor_note(doctor, DOCTOR_OK, "disk", NULL, "%s, of %s, has %llu MiB left", directory, what, free_bytes / MIB);
+		doctor_note(doctor, DOCTOR_OK, "disk", NULL, "%s, of %s, has %llu MiB left", directory, what,
+			free_bytes / MIB);
 }
 
 void doctor_look_at_disk(struct doctor *doctor)

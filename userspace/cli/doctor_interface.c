@@ -37,8 +37,8 @@ static int ask_offload(const char *name, __u32 command, __u32 flag)
 
 static void look_at_offloads(struct doctor *doctor, const char *name)
 {
-	int rxvlan = ask_offload(name, ETHTOOL_GFLAGS, ETH_FLAG_RXVLAN), lro = ask_offload(name, ETHTOOL_GFLAGS, ETH_FLAG_LRO),
-	    gro = ask_offload(name, ETHTOOL_GGRO, 0);
+	int rxvlan = ask_offload(name, ETHTOOL_GFLAGS, ETH_FLAG_RXVLAN),
+	    lro = ask_offload(name, ETHTOOL_GFLAGS, ETH_FLAG_LRO), gro = ask_offload(name, ETHTOOL_GGRO, 0);
 	char todo[64];
 
 	if (rxvlan < 0 && lro < 0) {
@@ -56,8 +56,8 @@ static void look_at_offloads(struct doctor *doctor, const char *name)
 			"%s joins segments before the gate (LRO): a first segment is not what the buyer sent", name);
 	}
 	if (rxvlan <= 0 && lro <= 0)
-		doctor_note(doctor, DOCTOR_OK, "offloads", NULL, "%s: rxvlan off, lro off, gro %s (behind the gate)", name,
-			gro > 0 ? "on" : "off");
+		doctor_note(doctor, DOCTOR_OK, "offloads", NULL, "%s: rxvlan off, lro off, gro %s (behind the gate)",
+			name, gro > 0 ? "on" : "off");
 }
 
 static void look_at_mode(struct doctor *doctor, const struct interface *interface)
@@ -65,7 +65,8 @@ static void look_at_mode(struct doctor *doctor, const struct interface *interfac
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
 
 	if (bpf_xdp_query((int)interface->index, 0, &query)) {
-		doctor_note(doctor, DOCTOR_WARN, "xdp", NULL, "%s: the kernel does not tell what XDP program is on it", interface->name);
+		doctor_note(doctor, DOCTOR_WARN, "xdp", NULL, "%s: the kernel does not tell what XDP program is on it",
+			interface->name);
 	} else if (query.attach_mode == XDP_ATTACHED_NONE) {
 		doctor_note(doctor, DOCTOR_WARN, "xdp", "sluice attach", "%s has no XDP program", interface->name);
 	} else if (query.attach_mode == XDP_ATTACHED_SKB) {
@@ -77,8 +78,8 @@ static void look_at_mode(struct doctor *doctor, const struct interface *interfac
 	}
 	if (query.attach_mode != XDP_ATTACHED_SKB && interface->mtu > preflight_mtu_max())
 		doctor_note(doctor, DOCTOR_FAIL, "mtu", "lower it, or attach with --mode generic",
-			"%s: an MTU of %u is too large for XDP in native mode, %u is the largest", interface->name, interface->mtu,
-			preflight_mtu_max());
+			"%s: an MTU of %u is too large for XDP in native mode, %u is the largest", interface->name,
+			interface->mtu, preflight_mtu_max());
 	else
 		doctor_note(doctor, DOCTOR_OK, "mtu", NULL, "%s: %u", interface->name, interface->mtu);
 }
@@ -113,15 +114,17 @@ void doctor_look_at_interfaces(struct doctor *doctor)
 		count = pins_interfaces(&pins, all);
 	cli_say_into(NULL, 0);
 	if (count < 0) {
-		doctor_note(doctor, doctor->may_bpf ? DOCTOR_FAIL : DOCTOR_WARN, "gate", "run this as root", "%s cannot be looked into: %s",
-			doctor->config->gate.pin_dir, strerror(-count));
+		doctor_note(doctor, doctor->may_bpf ? DOCTOR_FAIL : DOCTOR_WARN, "gate", "run this as root",
+			"%s cannot be looked into: %s", doctor->config->gate.pin_dir, strerror(-count));
 		doctor->attached = true; /* there is something */
 		count = 0;
 	} else if (!count) {
-		doctor_note(doctor, DOCTOR_WARN, "gate", "sluice attach IFACE", "no gate is attached (%s)", doctor->config->gate.pin_dir);
+		doctor_note(doctor, DOCTOR_WARN, "gate", "sluice attach IFACE", "no gate is attached (%s)",
+			doctor->config->gate.pin_dir);
 	} else {
 		doctor->attached = true;
-		doctor_note(doctor, DOCTOR_OK, "gate", NULL, "attached to %d interface%s", count, count == 1 ? "" : "s");
+		doctor_note(
+			doctor, DOCTOR_OK, "gate", NULL, "attached to %d interface%s", count, count == 1 ? "" : "s");
 	}
 	for (int i = 0; i < count; i++) {
 		if (doctor->interface && !strcmp(doctor->interface, all[i].name))

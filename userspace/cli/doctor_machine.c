@@ -40,13 +40,15 @@ void doctor_look_at_kernel(struct doctor *doctor)
 	uname(&kernel);
 	if (!doctor->may_bpf) {
 		doctor_note(doctor, DOCTOR_WARN, "kernel", "run this as root",
-			"Linux %s: whether it has what the gate needs cannot be asked without privileges", kernel.release);
+			"Linux %s: whether it has what the gate needs cannot be asked without privileges",
+			kernel.release);
 		return;
 	}
 	cli_say_into(said, sizeof(said));
 	preflight_kernel();
 	cli_say_into(NULL, 0);
-	snprintf(fine, sizeof(fine), "Linux %.60s has every program type, map and helper that the gate needs", kernel.release);
+	snprintf(fine, sizeof(fine), "Linux %.60s has every program type, map and helper that the gate needs",
+		kernel.release);
 	doctor_note_said(doctor, DOCTOR_FAIL, "kernel", said, fine);
 	if (jit == 0)
 		doctor_note(doctor, DOCTOR_WARN, "kernel", "sysctl -w net.core.bpf_jit_enable=1",
@@ -68,7 +70,8 @@ void doctor_look_at_sysctls(struct doctor *doctor)
 		doctor_note(doctor, DOCTOR_WARN, "somaxconn", NULL, "net.core.somaxconn cannot be read");
 	else if (somaxconn < SOMAXCONN_MIN)
 		doctor_note(doctor, DOCTOR_WARN, "somaxconn", "sysctl -w net.core.somaxconn=4096, and restart sluiced",
-			"net.core.somaxconn is %ld: a rush of admitted buyers overflows the daemon's accept queue", somaxconn);
+			"net.core.somaxconn is %ld: a rush of admitted buyers overflows the daemon's accept queue",
+			somaxconn);
 	else
 		doctor_note(doctor, DOCTOR_OK, "somaxconn", NULL, "net.core.somaxconn is %ld", somaxconn);
 }
@@ -80,10 +83,12 @@ void doctor_look_at_clock(struct doctor *doctor)
 	int state = adjtimex(&clock);
 
 	if (state < 0)
-		doctor_note(doctor, DOCTOR_WARN, "clock", NULL, "the kernel does not tell whether the clock is synchronised");
+		doctor_note(doctor, DOCTOR_WARN, "clock", NULL,
+			"the kernel does not tell whether the clock is synchronised");
 	else if (state == TIME_ERROR || (clock.status & STA_UNSYNC))
 		doctor_note(doctor, DOCTOR_WARN, "clock", "run chrony, ntpd or systemd-timesyncd",
 			"the clock is not synchronised: the sale opens when this machine thinks it is time");
 	else
-		doctor_note(doctor, DOCTOR_OK, "clock", NULL, "synchronised, at most %ld ms off", clock.maxerror / US_PER_MS);
+		doctor_note(doctor, DOCTOR_OK, "clock", NULL, "synchronised, at most %ld ms off",
+			clock.maxerror / US_PER_MS);
 }

@@ -111,7 +111,8 @@ static int measure_sync(struct bench *bench, struct doctor_pace *pace)
 /* --- the writer ----------------------------------------------------------------------------------------------------------------- */
 static int start_writer(struct bench *bench)
 {
-	char program[CONFIG_PATH_MAX + 32], config[CONFIG_PATH_MAX + 32], log[CONFIG_PATH_MAX + 32], self[CONFIG_PATH_MAX];
+	char program[CONFIG_PATH_MAX + 32], config[CONFIG_PATH_MAX + 32], log[CONFIG_PATH_MAX + 32],
+		self[CONFIG_PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	uint64_t give_up = time_mono_ns() + START_NS;
 	FILE *file;
@@ -216,7 +217,8 @@ static int measure_batches(struct bench *bench, struct doctor_pace *pace)
 	int err = 0;
 
 	do {
-		while (!err && on_their_way < BATCHES_ON_THEIR_WAY && sent < ORDERS_MAX && time_mono_ns() - began < EACH_NS) {
+		while (!err && on_their_way < BATCHES_ON_THEIR_WAY && sent < ORDERS_MAX &&
+			time_mono_ns() - began < EACH_NS) {
 			err = send_batch(bench, WIRE_BATCH_MAX);
 			sent += WIRE_BATCH_MAX;
 			on_their_way++;
@@ -288,8 +290,9 @@ void doctor_measure_pace(struct doctor *doctor)
 			"cannot write beside the ledger %s: %s", doctor->config->writer.ledger, strerror(-err));
 		goto out;
 	}
-	doctor_note(doctor, DOCTOR_OK, "disk", NULL, "4 KiB and fdatasync beside the ledger: %.2f ms, 99 of 100 within %.2f ms",
-		pace->sync_p50_ms, pace->sync_p99_ms);
+	doctor_note(doctor, DOCTOR_OK, "disk", NULL,
+		"4 KiB and fdatasync beside the ledger: %.2f ms, 99 of 100 within %.2f ms", pace->sync_p50_ms,
+		pace->sync_p99_ms);
 	err = start_writer(bench);
 	if (!err)
 		err = open_sale(bench);
@@ -303,10 +306,11 @@ void doctor_measure_pace(struct doctor *doctor)
 		goto out;
 	}
 	pace->safe_per_second = doctor_safe_pace(pace->orders_per_second);
-	doctor_note(doctor, DOCTOR_OK, "pace", NULL, "one order is durable in %.2f ms, 99 of 100 within %.2f ms", pace->commit_p50_ms,
-		pace->commit_p99_ms);
+	doctor_note(doctor, DOCTOR_OK, "pace", NULL, "one order is durable in %.2f ms, 99 of 100 within %.2f ms",
+		pace->commit_p50_ms, pace->commit_p99_ms);
 	doctor_note(doctor, DOCTOR_OK, "pace", NULL,
-		"safe: %" PRIu64 " orders a second; the writer alone makes %" PRIu64 " durable (whole batches, two on their way)",
+		"safe: %" PRIu64 " orders a second; the writer alone makes %" PRIu64
+		" durable (whole batches, two on their way)",
 		pace->safe_per_second, pace->orders_per_second);
 out:
 	clean_up(bench);

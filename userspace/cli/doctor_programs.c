@@ -36,8 +36,9 @@ static void look_at_sale(struct doctor *doctor, const json_t *sale)
 	if (!slug || !state || !strcmp(state, "ended") || pace <= (json_int_t)doctor->pace.safe_per_second)
 		return;
 	doctor_note(doctor, DOCTOR_WARN, "pace", "sluice sale set SLUG --pace N",
-		"sale %s is armed with a pace of %" JSON_INTEGER_FORMAT " orders a second; this machine bears %" PRIu64 " safely", slug, pace,
-		doctor->pace.safe_per_second);
+		"sale %s is armed with a pace of %" JSON_INTEGER_FORMAT " orders a second; this machine bears %" PRIu64
+		" safely",
+		slug, pace, doctor->pace.safe_per_second);
 }
 
 static void look_at_sales(struct doctor *doctor, struct cli_api *api)

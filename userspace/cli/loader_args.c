@@ -112,8 +112,9 @@ static int take(struct loader_args *args, const struct loader_command *command, 
 		args->from = optarg;
 		if (!command->takes_repair)
 			break;
-		return !strcmp(optarg, "file") || !strcmp(optarg, "daemon") ? CLI_OK
-									    : refuse(name, "--from must be file or daemon");
+		return !strcmp(optarg, "file") || !strcmp(optarg, "daemon")
+			? CLI_OK
+			: refuse(name, "--from must be file or daemon");
 	case OPTION_NO_MEASURE:
 		args->no_measure = true;
 		if (!command->takes_measure)

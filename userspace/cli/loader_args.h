@@ -28,7 +28,8 @@ struct loader_args {
 /* What a command takes; what it does not take is a usage error. */
 struct loader_command {
 	const char *usage; /* whole help text */
-	bool takes_interface, takes_mode, takes_coexist, takes_sysctl, takes_all, takes_output, takes_repair, takes_measure;
+	bool takes_interface, takes_mode, takes_coexist, takes_sysctl, takes_all, takes_output, takes_repair,
+		takes_measure;
 };
 
 /* Returns an exit code (enum cli_exit); has said what is wrong. */

@@ -24,19 +24,20 @@
 #define PAUSE_US 1000000
 
 static const struct loader_command command = {
-	.usage = "usage: sluice verify [-o table|json] [--from file|daemon] [--repair [--dry-run]] [--config FILE] [--pin-dir DIR]\n\n"
-		 "Reads ledger and gate side by side, checks the invariants I1 to I6 and that put in = free + held +\n"
-		 "confirmed + on its way, and names every difference. A running sale is looked at more than once.\n\n"
-		 "  -o, --output FORM   table (default) or json\n"
-		 "      --from SOURCE   file: the ledger's SQLite file; daemon: by the control API (default: the file, where\n"
-		 "                      the ledger is one)\n"
-		 "      --repair        set the gate's words right where the ledger says what is right and nothing is on its\n"
-		 "                      way: free units, units of a buyer, admissions in flight. Never the ledger\n"
-		 "      --dry-run       with --repair: only say what would be done\n"
-		 "  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
-		 "  -p, --pin-dir DIR   instead of the config's\n\n"
-		 "Exit codes: 0 nothing differs, 1 failed, 2 usage, 3 no ledger, 4 another ABI version, 5 not allowed,\n"
-		 "6 daemon unreachable, 7 an invariant is broken\n",
+	.usage =
+		"usage: sluice verify [-o table|json] [--from file|daemon] [--repair [--dry-run]] [--config FILE] [--pin-dir DIR]\n\n"
+		"Reads ledger and gate side by side, checks the invariants I1 to I6 and that put in = free + held +\n"
+		"confirmed + on its way, and names every difference. A running sale is looked at more than once.\n\n"
+		"  -o, --output FORM   table (default) or json\n"
+		"      --from SOURCE   file: the ledger's SQLite file; daemon: by the control API (default: the file, where\n"
+		"                      the ledger is one)\n"
+		"      --repair        set the gate's words right where the ledger says what is right and nothing is on its\n"
+		"                      way: free units, units of a buyer, admissions in flight. Never the ledger\n"
+		"      --dry-run       with --repair: only say what would be done\n"
+		"  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
+		"  -p, --pin-dir DIR   instead of the config's\n\n"
+		"Exit codes: 0 nothing differs, 1 failed, 2 usage, 3 no ledger, 4 another ABI version, 5 not allowed,\n"
+		"6 daemon unreachable, 7 an invariant is broken\n",
 	.takes_output = true,
 	.takes_repair = true,
 };
@@ -219,8 +220,8 @@ static json_t *differences_json(const struct verify *v, bool only_certain)
 
 static json_t *report_json(const struct verify *v)
 {
-	return json_pack("{s:b, s:s, s:i, s:{s:i, s:i, s:i, s:i}, s:i, s:i, s:o, s:o, s:o}", "clean", !v->result.count, "ledger",
-		v->from_daemon ? "daemon" : v->ledger_path, "looks", (int)v->looks, "compared", "sales",
+	return json_pack("{s:b, s:s, s:i, s:{s:i, s:i, s:i, s:i}, s:i, s:i, s:o, s:o, s:o}", "clean", !v->result.count,
+		"ledger", v->from_daemon ? "daemon" : v->ledger_path, "looks", (int)v->looks, "compared", "sales",
 		(int)v->ledger.sale_count, "orders", (int)v->ledger.order_count, "admissions",
 		(int)v->gate->admission_count, "buyers", (int)v->gate->buyer_count, "waiting",
 		(int)v->result.on_their_way, "moving", (int)v->result.moving, "invariants", invariants_json(v), "sales",
@@ -240,9 +241,10 @@ static void print_rows(const char *title, const json_t *rows, const struct cli_c
 	cli_table_end(table);
 }
 
-static const struct cli_column difference_columns[] = {{"INVARIANT", "invariant", false}, {"DIFFERENCE", "difference", false},
-	{"SALE", "sale", false}, {"ORDER", "order", false}, {"BUYER", "buyer", false}, {"FOUND", "found", true},
-	{"EXPECTED", "expected", true}, {"CERTAIN", "certain", false}, {"WHAT", "detail", false}, {NULL, NULL, false}};
+static const struct cli_column difference_columns[] = {{"INVARIANT", "invariant", false},
+	{"DIFFERENCE", "difference", false}, {"SALE", "sale", false}, {"ORDER", "order", false},
+	{"BUYER", "buyer", false}, {"FOUND", "found", true}, {"EXPECTED", "expected", true},
+	{"CERTAIN", "certain", false}, {"WHAT", "detail", false}, {NULL, NULL, false}};
 
 static void print_report(const json_t *report)
 {
@@ -265,8 +267,8 @@ static void say_what_was_not_compared(const struct verify *v)
 	if (!v->attached)
 		cli_say("no gate is attached: only the ledger was looked at");
 	if (v->result.on_their_way)
-		cli_say("%" PRIu64 " admissions in the gate wait for %s; they are delivered when it is back", v->result.on_their_way,
-			v->gate->alive ? "the order writer" : "a daemon");
+		cli_say("%" PRIu64 " admissions in the gate wait for %s; they are delivered when it is back",
+			v->result.on_their_way, v->gate->alive ? "the order writer" : "a daemon");
 	for (size_t i = 0; i < v->result.line_count; i++)
 		if (v->result.lines[i].moving)
 			cli_say("sale %s: %u looks did not catch it at rest; its words were not compared: look again when the rush is over",
@@ -365,8 +367,8 @@ static int run(struct verify *v)
 		print_report(report);
 	say_what_was_not_compared(v);
 	if (v->args->dry_run)
-		cli_say("%zu of %zu differences would be repaired", json_array_size(json_object_get(report, "would_repair")),
-			v->result.count);
+		cli_say("%zu of %zu differences would be repaired",
+			json_array_size(json_object_get(report, "would_repair")), v->result.count);
 	json_decref(report);
 	json_decref(repaired);
 	return v->result.count ? CLI_INVARIANT : CLI_OK;

@@ -57,10 +57,10 @@ struct verify_slot {
 };
 
 struct verify_gate {
-	bool attached;      /* else nothing below is known */
-	bool alive;         /* a daemon lives */
-	bool orders_open;   /* and the writer is there */
-	uint64_t in_flight; /* admissions on their way, as the gate counts them */
+	bool attached;        /* else nothing below is known */
+	bool alive;           /* a daemon lives */
+	bool orders_open;     /* and the writer is there */
+	uint64_t in_flight;   /* admissions on their way, as the gate counts them */
 	bool in_flight_moves; /* that changed while the rest was read */
 	struct verify_slot slots[SLUICE_MAX_SALES];
 	struct verify_admission *admissions;
@@ -149,7 +149,8 @@ struct verify_difference {
 struct verify_line {
 	uint32_t sale;
 	const char *slug;
-	bool in_gate, moving; /* moving: units changed hands while they were counted, so the words of this sale were not compared */
+	bool in_gate,
+		moving; /* moving: units changed hands while they were counted, so the words of this sale were not compared */
 	int64_t put_in, free, held, confirmed, on_its_way;
 };
 
@@ -158,7 +159,7 @@ struct verify_result {
 	size_t count, capacity;
 	struct verify_line *lines; /* of each sale of the ledger, whose slugs they use */
 	size_t line_count, moving; /* sales; those of them that moved */
-	uint64_t on_their_way;     /* admissions that are in the gate and not in the ledger, where that is no difference */
+	uint64_t on_their_way; /* admissions that are in the gate and not in the ledger, where that is no difference */
 };
 
 /* Compares the views; sorts what is in them. `accounts` may be NULL. `now_ns` (wall): what of an older sale the gate may have forgotten. Returns 0
@@ -179,8 +180,8 @@ int verify_read_file(const char *path, struct verify_ledger *ledger);
 /* Through the daemon and the writer: whatever the store is. Sums of rows and movements are not known this way. */
 int verify_read_daemon(struct cli_api *api, struct verify_ledger *ledger);
 /* What the daemon says of the sales that are in the gate. */
-int verify_read_accounts(
-	struct cli_api *api, const struct verify_ledger *ledger, const struct verify_gate *gate, struct verify_accounts *out);
+int verify_read_accounts(struct cli_api *api, const struct verify_ledger *ledger, const struct verify_gate *gate,
+	struct verify_accounts *out);
 /* The words twice, the tables in between: verify_gate_read, then whatever else belongs to the look, then verify_gate_read_again, which
  * tells what has moved.
  */

@@ -128,8 +128,8 @@ int verify_read_daemon(struct cli_api *api, struct verify_ledger *ledger)
 	return code;
 }
 
-int verify_read_accounts(
-	struct cli_api *api, const struct verify_ledger *ledger, const struct verify_gate *gate, struct verify_accounts *out)
+int verify_read_accounts(struct cli_api *api, const struct verify_ledger *ledger, const struct verify_gate *gate,
+	struct verify_accounts *out)
 {
 	for (size_t i = 0; i < ledger->sale_count; i++) {
 		const struct verify_sale *sale = &ledger->sales[i];
@@ -139,7 +139,8 @@ int verify_read_accounts(
 
 		if (gate->slots[sale->id % SLUICE_MAX_SALES].id != sale->id)
 			continue;
-		code = cli_api_ask(api, sale->slug, "GET", cli_api_path("/v1/sales/%s/stock", sale->slug), NULL, &stock);
+		code = cli_api_ask(
+			api, sale->slug, "GET", cli_api_path("/v1/sales/%s/stock", sale->slug), NULL, &stock);
 		if (code)
 			return code;
 		account = verify_append(&out->all, &out->count, &out->capacity, sizeof(*account));

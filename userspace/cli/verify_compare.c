@@ -75,8 +75,10 @@ const struct verify_kind_info verify_kinds[VERIFY_KINDS] = {
 		"the gate sells it, and the ledger does not know it (another ledger than before?)"},
 	[VERIFY_IN_FLIGHT] = {"in_flight", "I2", SALE, NUMBERS, true,
 		"the gate counts admissions on their way that are not there; orders close when they are too many"},
-	[VERIFY_DAEMON_PUT_IN] = {"daemon_put_in", "I2", SALE, NUMBERS, false, "put_in as the daemon has it in mind, and the ledger's"},
-	[VERIFY_DAEMON_HELD] = {"daemon_held", "I2", SALE, NUMBERS, false, "held as the daemon has it in mind, and the ledger's"},
+	[VERIFY_DAEMON_PUT_IN] = {"daemon_put_in", "I2", SALE, NUMBERS, false,
+		"put_in as the daemon has it in mind, and the ledger's"},
+	[VERIFY_DAEMON_HELD] = {"daemon_held", "I2", SALE, NUMBERS, false,
+		"held as the daemon has it in mind, and the ledger's"},
 	[VERIFY_DAEMON_CONFIRMED] = {"daemon_confirmed", "I2", SALE, NUMBERS, false,
 		"confirmed as the daemon has it in mind, and the ledger's"},
 };
@@ -133,7 +135,8 @@ static int sales_by_id(const void *a, const void *b)
 
 static int admissions_by_serial(const void *a, const void *b)
 {
-	return compare_numbers(((const struct verify_admission *)a)->serial, ((const struct verify_admission *)b)->serial);
+	return compare_numbers(
+		((const struct verify_admission *)a)->serial, ((const struct verify_admission *)b)->serial);
 }
 
 static int buyers_by_key(const void *a, const void *b)
@@ -171,7 +174,7 @@ static void *find(const void *key, const void *array, size_t count, size_t size,
 struct sums {
 	int64_t held, confirmed, orders; /* units, units, rows */
 	int64_t on_its_way;              /* units of admissions without an order */
-	uint64_t odd;                    /* admissions without an order that should have one, and claims that were left */
+	uint64_t odd; /* admissions without an order that should have one, and claims that were left */
 };
 
 struct look {
@@ -180,12 +183,14 @@ struct look {
 	struct verify_result *result;
 	struct sums *sums; /* of each sale, by its place in the ledger's view */
 	struct books_order *holders;
-	size_t holder_count, holder_capacity; /* whoever should be counted as holding units: orders, and admissions on their way */
+	size_t holder_count,
+		holder_capacity; /* whoever should be counted as holding units: orders, and admissions on their way */
 	uint64_t now_ns, on_their_way, lost; /* admissions without an order; those of them that should have one */
 	int err;
 };
 
-static void add(struct look *look, enum verify_kind kind, uint32_t sale, uint64_t subject, int64_t found, int64_t expected)
+static void add(
+	struct look *look, enum verify_kind kind, uint32_t sale, uint64_t subject, int64_t found, int64_t expected)
 {
 	struct verify_result *result = look->result;
 	struct verify_difference *difference =
@@ -222,7 +227,8 @@ static const struct verify_slot *slot_of(const struct look *look, uint32_t id)
 /* Whether the gate must still know who bought. */
 static bool is_remembered(const struct look *look, const struct verify_sale *sale)
 {
-	return slot_of(look, sale->id) && (look->now_ns < sale->ends_ns || look->now_ns - sale->ends_ns < SLUICE_KEEP_NS);
+	return slot_of(look, sale->id) &&
+		(look->now_ns < sale->ends_ns || look->now_ns - sale->ends_ns < SLUICE_KEEP_NS);
 }
 
 /* --- the ledger alone */

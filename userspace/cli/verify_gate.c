@@ -55,8 +55,8 @@ static void read_slot(const struct gate_maps *maps, unsigned i, struct verify_sl
 
 static int take_admission(struct verify_gate *gate, const void *key, const void *value)
 {
-	struct verify_admission *admission = verify_append(
-		&gate->admissions, &gate->admission_count, &gate->admission_capacity, sizeof(*admission));
+	struct verify_admission *admission =
+		verify_append(&gate->admissions, &gate->admission_count, &gate->admission_capacity, sizeof(*admission));
 	struct sluice_admission from;
 
 	if (!admission)
@@ -128,7 +128,8 @@ int verify_gate_read(const struct gate_maps *maps, struct verify_gate *gate)
 		read_slot(maps, i, &gate->slots[i]);
 	err = read_table(maps->admissions, sizeof(__u64), sizeof(struct sluice_admission), gate, take_admission);
 	if (!err)
-		err = read_table(maps->buyers, sizeof(struct sluice_buyer_key), sizeof(struct sluice_buyer), gate, take_buyer);
+		err = read_table(
+			maps->buyers, sizeof(struct sluice_buyer_key), sizeof(struct sluice_buyer), gate, take_buyer);
 	if (!err)
 		return CLI_OK;
 	verify_gate_free(gate);

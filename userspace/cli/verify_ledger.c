@@ -58,8 +58,8 @@ static int check_kind(sqlite3 *db, const char *path)
 		return CLI_FAILED;
 	}
 	if (version < 1 || version > LEDGER_VERSION_MAX) {
-		cli_say("the ledger %s has schema version %lld, and this program knows 1 to %d", path, (long long)version,
-			LEDGER_VERSION_MAX);
+		cli_say("the ledger %s has schema version %lld, and this program knows 1 to %d", path,
+			(long long)version, LEDGER_VERSION_MAX);
 		return CLI_FAILED;
 	}
 	return CLI_OK;
@@ -93,8 +93,8 @@ static int read_sales(sqlite3 *db, const char *path, struct verify_ledger *ledge
 	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
 		code = cannot_read(db, path);
 	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
-		struct verify_sale *sale = verify_append(
-			&ledger->sales, &ledger->sale_count, &ledger->sale_capacity, sizeof(*sale));
+		struct verify_sale *sale =
+			verify_append(&ledger->sales, &ledger->sale_count, &ledger->sale_capacity, sizeof(*sale));
 
 		if (sale)
 			take_sale(statement, sale);
@@ -133,8 +133,8 @@ static int read_orders(sqlite3 *db, const char *path, struct verify_ledger *ledg
 	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
 		code = cannot_read(db, path);
 	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
-		struct books_order *order = verify_append(
-			&ledger->orders, &ledger->order_count, &ledger->order_capacity, sizeof(*order));
+		struct books_order *order =
+			verify_append(&ledger->orders, &ledger->order_count, &ledger->order_capacity, sizeof(*order));
 
 		code = order ? take_order(statement, path, order) : out_of_memory();
 	}
@@ -152,7 +152,9 @@ int verify_read_file(const char *path, struct verify_ledger *ledger)
 	memset(ledger, 0, sizeof(*ledger));
 	if (access(path, R_OK)) {
 		cli_say("cannot read the ledger %s: %s", path, strerror(errno));
-		return errno == ENOENT ? CLI_NOT_FOUND : errno == EACCES || errno == EPERM ? CLI_NOT_ALLOWED : CLI_FAILED;
+		return errno == ENOENT                      ? CLI_NOT_FOUND
+			: errno == EACCES || errno == EPERM ? CLI_NOT_ALLOWED
+							    : CLI_FAILED;
 	}
 	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL)) {
 		code = cannot_read(db, path);

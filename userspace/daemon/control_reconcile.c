@@ -16,6 +16,6 @@ enum MHD_Result control_post_reconcile(struct http_request *request)
 	if (answer.error)
 		return control_send_writer_error(request, &answer);
 	pipeline_status(request->d->pipeline, &status);
-	return http_send_json(request, 200,
-		json_pack("{s:b, s:I}", "reconciled", true, "backlog", (json_int_t)status.backlog));
+	return http_send_json(
+		request, 200, json_pack("{s:b, s:I}", "reconciled", true, "backlog", (json_int_t)status.backlog));
 }

@@ -21,7 +21,8 @@
 #include "daemon/heartbeat.h"
 #include "daemon/pipeline_impl.h"
 
-#define BACKOFF_MIN_MS 50 /* more than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger */
+#define BACKOFF_MIN_MS \
+	50 /* more than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger */
 #define BACKOFF_MAX_MS 1000
 #define COMPARE_TIMEOUT_NS 10000000000ULL
 #define COMPARE_POLL_US 5000

@@ -155,7 +155,8 @@ static int take_order(const json_t *element, void *arg)
 	}
 	order = &ledger->orders[ledger->count];
 	memset(order, 0, sizeof(*order));
-	if (!id || !buyer || !state || !books_set_state(order, state) || read_time(element, "admitted_at", &order->admitted_ns)) {
+	if (!id || !buyer || !state || !books_set_state(order, state) ||
+		read_time(element, "admitted_at", &order->admitted_ns)) {
 		cli_say("the daemon lists an order without id, buyer, state or time");
 		list->err = -EPROTO;
 		return 1;
