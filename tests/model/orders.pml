@@ -91,14 +91,16 @@ byte daemon = AWAY;
 #define REFUNDED 7
 #define LIVE(state) (state == HELD || state == CONFIRMED)
 byte table[TOKENS];
-/* A change of an order that the shop, the buyer or time asked for: at most one for each token. */
+bool in_gate[TOKENS]; /* the gate counts the unit of this order as taken */
+byte asked[TOKENS];   /* changes of this order that are not answered */
+/* Changes that the shop, the buyer or time asked for, in the order in which they were sent. */
 #define CONFIRM 1
 #define CANCEL 2
 #define EXPIRE 3
 #define REFUND 4
-byte change[TOKENS];     /* which, 0 = none */
-bool change_sent[TOKENS]; /* else it is to be asked again */
-bool change_took[TOKENS]; /* `prepare` has taken a unit out of the gate */
+byte question_of[WINDOW], question_action[WINDOW];
+byte questions;      /* not answered */
+byte questions_sent; /* the first so many, on this connection; the others are to be asked again */
 
 /* --- the link ---------------------------------------------------------------------------------------------------------------------------- */
 #define ADMIT TOKENS /* kinds of frames: a change of token 0.., or a batch */
@@ -139,11 +141,11 @@ byte requests = REQUESTS, changes = CHANGES, daemon_crashes = DAEMON_CRASHES, wr
 #define HAS_OF_0(t) ONE(BUYER_OF(t) == 0 && (LIVE(ledger[t]) || ADMITTED_ONLY(t)))
 #define HAS_OF_1(t) ONE(BUYER_OF(t) == 1 && (LIVE(ledger[t]) || ADMITTED_ONLY(t)))
 #define BROKEN_YES(t) ONE(yes[t] && ledger[t] == NONE)
-#define UNSETTLED(t) ONE(table[t] == QUEUED || table[t] == SENT || ring[t] > 0 || change[t] != 0)
-#define DISAGREES(t) ONE((admissions[t] == DONE) != (ledger[t] != NONE) || admissions[t] == CLAIMED || table[t] != ledger[t])
+#define UNSETTLED(t) ONE(table[t] == QUEUED || table[t] == SENT || ring[t] > 0)
+#define DISAGREES(t) ONE((admissions[t] == DONE) != (ledger[t] != NONE) || admissions[t] == CLAIMED || table[t] != ledger[t] || in_gate[t] != LIVE(ledger[t]))
 
 #define AT_REST \
-	(daemon == SERVING && judging == 0 && writer && !answering && window == 0 && SUM(UNSETTLED) == 0 && ring_used == 0)
+	(daemon == SERVING && judging == 0 && writer && !answering && window == 0 && questions == 0 && SUM(UNSETTLED) == 0 && ring_used == 0)
 
 /* So that spin's report names the claim that is broken. */
 hidden byte I1 = 1, I2 = 1, I3 = 1, I4 = 1, I5 = 1, rests = 1, possible = 1;
@@ -156,9 +158,9 @@ hidden byte I1 = 1, I2 = 1, I3 = 1, I4 = 1, I5 = 1, rests = 1, possible = 1;
 #elif defined(REACH_RETURNED_AND_SOLD_AGAIN)
 #define REACHED (ledger[0] == EXPIRED && ledger[1] == HELD && yes[0] && yes[1])
 #elif defined(REACH_LATE_CONFIRMATION)
-#define REACHED (ledger[0] == CONFIRMED && table[0] == EXPIRED && change_took[0])
+#define REACHED (ledger[0] == CONFIRMED && table[0] == EXPIRED && in_gate[0] && asked[0] == 1)
 #elif defined(REACH_CHANGED_AND_NOT_ANSWERED)
-#define REACHED (ledger[0] == CANCELLED && table[0] == HELD && daemon == RECOVERY && change[0] == CANCEL && !change_sent[0])
+#define REACHED (ledger[0] == CANCELLED && table[0] == HELD && daemon == RECOVERY && questions == 1 && questions_sent == 0)
 #elif defined(REACH_REBUILT_AFTER_REBOOT)
 #define REACHED (reboots < REBOOTS && AT_REST && ledger[0] == HELD && admissions[0] == DONE && stock == 0)
 #else
@@ -302,27 +304,28 @@ inline orders_release(o)
 {
 	stock++;
 #ifndef BUG_RELEASE_FORGETS_BUYER
-	buyers[BUYER_OF(o)]--
+	buyers[BUYER_OF(o)]--;
 #endif
+	in_gate[o] = false
 }
 
-/* The ledger has told what an order is now: `state`. A repeated or late answer changes nothing any more. */
-inline orders_learn(o, state)
+/* orders_change_end: the ledger has told what an order is now, `state`. A repeated or late answer releases nothing any more, and as long as
+ * another change of the order is not answered it is uncertain what it will be.
+ */
+inline orders_change_end(o, state)
 {
+	table[o] = state;
+	asked[o]--;
 	if
 #ifdef BUG_DOUBLE_RELEASE
-	:: !LIVE(state) && table[o] >= HELD -> orders_release(o)
+	:: asked[o] == 0 && !LIVE(state) -> orders_release(o)
+#elif defined(BUG_RELEASE_BEFORE_LAST_ANSWER)
+	:: in_gate[o] && !LIVE(state) -> orders_release(o)
 #else
-	:: !LIVE(state) && LIVE(table[o]) -> orders_release(o)
+	:: asked[o] == 0 && in_gate[o] && !LIVE(state) -> orders_release(o)
 #endif
-	/* A late confirmation has had its unit since `prepare`; if the ledger has none for it, it goes back. */
-	:: !LIVE(state) && change_took[o] -> orders_release(o)
 	:: else
-	fi;
-	change_took[o] = false;
-	change_sent[o] = false;
-	change[o] = 0;
-	table[o] = state
+	fi
 }
 
 /* What was on its way is kept: orders are sent again, changes asked again. */
@@ -337,14 +340,16 @@ inline take_back_all()
 #endif
 		:: else
 		fi;
-#ifdef BUG_RELEASE_WHILE_UNCERTAIN
-		if
-		:: change[i] == CANCEL && LIVE(table[i]) -> orders_release(i); table[i] = CANCELLED
-		:: else
-		fi;
-#endif
-		change_sent[i] = false
 	}
+#ifdef BUG_RELEASE_WHILE_UNCERTAIN
+	if
+	:: questions > 0 && question_action[0] == CANCEL && LIVE(table[question_of[0]]) ->
+		orders_release(question_of[0]);
+		table[question_of[0]] = CANCELLED
+	:: else
+	fi;
+#endif
+	questions_sent = 0;
 	window = 0;
 	drain_to_daemon()
 }
@@ -402,33 +407,50 @@ inline batches_send()
 	window++
 }
 
-inline questions_send(o)
+/* The next that is not on its way: asked just now, or asked again. */
+inline questions_send()
 {
-	change_sent[o] = true;
-	to_writer!o, change[o];
+	to_writer!question_of[questions_sent], question_action[questions_sent];
+	questions_sent++;
 	window++
 }
 
 /* Confirm, cancel, expire or refund, as people and time ask for it. What the prepare hook refuses is not asked. */
-inline orders_change_ask(o, action)
+inline order_change_ask(o, action)
 {
 	if
-	:: action == CONFIRM && table[o] == EXPIRED ->
+	:: action == CONFIRM && table[o] == EXPIRED && !in_gate[o] && (stock < 1 || buyers[BUYER_OF(o)] >= LIMIT) ->
+		skip /* hold_expired */
+	:: else ->
 		if
-		:: stock < 1 || buyers[BUYER_OF(o)] >= LIMIT -> skip /* hold_expired */
-		:: else ->
 #ifndef BUG_LATE_CONFIRM_TAKES_NOTHING
+		:: action == CONFIRM && table[o] == EXPIRED && !in_gate[o] -> /* judge_reclaim */
 			stock--;
 			buyers[BUYER_OF(o)]++;
-			change_took[o] = true;
+			in_gate[o] = true
 #endif
-			change[o] = action;
-			questions_send(o)
-		fi
-	:: else ->
-		change[o] = action;
-		questions_send(o)
+		:: else
+		fi;
+		asked[o]++;
+		question_of[questions] = o;
+		question_action[questions] = action;
+		questions++;
+		questions_send()
 	fi
+}
+
+/* Answers come in the order of the questions. */
+inline questions_finish(o, state)
+{
+	orders_change_end(o, state);
+	questions--;
+	questions_sent--;
+	for (i : 0 .. WINDOW - 2) {
+		question_of[i] = question_of[i + 1];
+		question_action[i] = question_action[i + 1]
+	}
+	question_of[WINDOW - 1] = 0;
+	question_action[WINDOW - 1] = 0
 }
 
 inline batches_acknowledge()
@@ -437,6 +459,7 @@ inline batches_acknowledge()
 		if
 		:: what & (1 << i) ->
 			table[i] = (states >> (4 * i)) & 15;
+			in_gate[i] = true;
 			yes[i] = true /* orders_settle wakes whoever waits */
 		:: else
 		fi
@@ -457,6 +480,8 @@ inline recovery_reconcile()
 #endif
 	buyers[0] = SUM(LIVE_OF_0);
 	buyers[1] = SUM(LIVE_OF_1);
+	for (i : 0 .. TOKENS - 1) { in_gate[i] = LIVE(table[i]) }
+	i = 0;
 	slot = true;
 	orders_open = true;
 	daemon = SERVING
@@ -466,20 +491,24 @@ inline end_daemon()
 {
 	for (i : 0 .. TOKENS - 1) {
 		table[i] = NONE;
-		change[i] = 0;
-		change_sent[i] = false;
-		change_took[i] = false
+		in_gate[i] = false;
+		asked[i] = 0
+	}
+	for (i : 0 .. WINDOW - 1) {
+		question_of[i] = 0;
+		question_action[i] = 0
 	}
 	i = 0;
+	questions = 0;
+	questions_sent = 0;
 	window = 0;
 	link = false;
 	drain_to_daemon();
 	daemon = AWAY
 }
 
-#define NOTHING_ON_ITS_WAY (window == 0 && SUM(UNSETTLED) == 0)
+#define NOTHING_ON_ITS_WAY (window == 0 && questions == 0 && SUM(UNSETTLED) == 0)
 #define SOME_QUEUED(t) ONE(table[t] == QUEUED)
-#define SOME_AGAIN(t) ONE(change[t] != 0 && !change_sent[t])
 #define SOME_RING(t) ONE(ring[t] > 0)
 #define NOT_REBUILT(t) ONE(!slot && ledger[t] != NONE && admissions[t] == ABSENT)
 #ifdef BUG_NO_SETTLE
@@ -530,14 +559,8 @@ end:
 		i = 0 }
 	/* questions_exchange_again */
 	:: d_step {
-		daemon == RECOVERY && link && window == 0 && SUM(SOME_QUEUED) == 0 && SUM(SOME_AGAIN) > 0 ->
-		for (i : 0 .. TOKENS - 1) {
-			if
-			:: change[i] != 0 && !change_sent[i] -> questions_send(i); break
-			:: else
-			fi
-		}
-		i = 0 }
+		daemon == RECOVERY && link && window == 0 && SUM(SOME_QUEUED) == 0 && questions_sent < questions ->
+		questions_send() }
 	/* rebuild_order */
 	:: d_step {
 		daemon == RECOVERY && link && NOTHING_ON_ITS_WAY && SUM(NOT_REBUILT) > 0 ->
@@ -551,17 +574,13 @@ end:
 	:: d_step { daemon == RECOVERY && link && NOTHING_ON_ITS_WAY && SUM(NOT_REBUILT) == 0 -> recovery_reconcile() }
 	/* control_orders, http_order, the expiry */
 	:: atomic {
-		daemon == SERVING && link && changes > 0 && window < WINDOW ->
+		daemon == SERVING && link && changes > 0 && window < WINDOW && questions < WINDOW ->
 		changes--;
 		select_token(t);
 		select_action(action);
 		if
-#ifdef BUG_TWO_CHANGES_AT_ONCE
-		:: table[t] >= HELD && !change_took[t] -> orders_change_ask(t, action)
-#else
-		:: table[t] >= HELD && change[t] == 0 -> orders_change_ask(t, action)
-#endif
-		:: else /* no such order yet, or another change of it is on its way: come again */
+		:: table[t] >= HELD -> order_change_ask(t, action)
+		:: else /* not durable yet: come again */
 		fi;
 		t = 0;
 		action = 0 }
@@ -571,7 +590,7 @@ end:
 		window--;
 		if
 		:: kind == ADMIT -> batches_acknowledge()
-		:: else -> orders_learn(kind, ((states >> (4 * kind)) & 15))
+		:: else -> questions_finish(kind, ((states >> (4 * kind)) & 15))
 		fi;
 		i = 0;
 		kind = 0;

@@ -27,7 +27,7 @@ returns                  safety $one_each -DREQUESTS=3 -DCHANGES=4 -DWRITER_CRAS
 returns_and_crashes      safety $one_each -DREQUESTS=3 -DCHANGES=3 -DDAEMON_CRASHES=1 -DWRITER_CRASHES=1
 returns_and_breaks       safety $one_each -DREQUESTS=3 -DCHANGES=3 -DLINK_BREAKS=1 -DDAEMON_CRASHES=1
 returns_and_reboot       safety $one_each -DREQUESTS=3 -DCHANGES=3 -DREBOOTS=1 -DWRITER_CRASHES=1
-returns_in_a_crowd       safety -DREQUESTS=3 -DCHANGES=2 -DPUT_IN=2 -DWRITER_CRASHES=1
+returns_in_a_crowd       safety -DREQUESTS=3 -DCHANGES=1 -DPUT_IN=2 -DWRITER_CRASHES=1
 returns_to_one_buyer     safety -DTOKENS=2 -DJUDGES=1 -DREQUESTS=3 -DCHANGES=3 -DPUT_IN=2 -DDAEMON_CRASHES=1
 every_run_comes_to_rest  ends   $one_each -DREQUESTS=2 -DCHANGES=2 -DDAEMON_CRASHES=1 -DWRITER_CRASHES=1
 "
@@ -53,7 +53,7 @@ LATE_CONFIRM_TAKES_NOTHING    I1 $one_each -DCHANGES=2
 DOUBLE_RELEASE                I1 $one_each -DCHANGES=2
 RELEASE_FORGETS_BUYER         I2 $one_each -DCHANGES=1
 RELEASE_WHILE_UNCERTAIN       I1 $one_each -DCHANGES=1 -DWRITER_CRASHES=1
-TWO_CHANGES_AT_ONCE           I1 $one_each -DCHANGES=2
+RELEASE_BEFORE_LAST_ANSWER    I1 $one_each -DCHANGES=2
 "
 
 # --- what must be possible, or the claims would say nothing: the situation (a switch REACH_…) | possible | where --------------------------------
