@@ -402,8 +402,7 @@ static void look_for_admissions(struct look *look)
 			continue;
 		if (!find(&key, look->gate->admissions, look->gate->admission_count, sizeof(key), admissions_by_serial))
 			add(look, VERIFY_ORDER_WITHOUT_ADMISSION, order->sale, order->id, 0, 0);
-		if (order->live)
-			add_holder(look, order);
+		add_holder(look, order);
 	}
 }
 
