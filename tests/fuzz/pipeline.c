@@ -158,11 +158,6 @@ void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_ad
 	CHECK(false, "admission %llx was lost", (unsigned long long)serial);
 }
 
-int pipeline_compare(struct pipeline *p)
-{
-	return p->mood == PIPELINE_WELL ? 0 : -ENOTCONN;
-}
-
 void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 {
 	memset(status, 0, sizeof(*status));
@@ -171,6 +166,11 @@ void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 	snprintf(status->store, sizeof(status->store), "memory");
 	status->backlog = p->d->maps.control->in_flight;
 	status->durable = p->durable;
+}
+
+int pipeline_compare(struct pipeline *p)
+{
+	return p->mood == PIPELINE_WELL ? 0 : -ENOTCONN;
 }
 
 /* Start and stop, of which main.c has the calls; a fuzz target does neither. */

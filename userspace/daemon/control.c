@@ -62,6 +62,7 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 
 const struct http_route control_routes[] = {
 	{"GET", "/v1/status", control_get_status, "status"},
+	{"POST", "/v1/reconcile", control_post_reconcile, "reconcile"},
 	{"GET", "/v1/sales", control_get_sales, "sales"},
 	{"GET", "/v1/sales/{}", control_get_sale, "sale"},
 	{"PUT", "/v1/sales/{}", control_put_sale, "sale"},
@@ -90,7 +91,6 @@ const struct http_route control_routes[] = {
 	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/{}", control_get_order, "order"},
-	{"POST", "/v1/reconcile", control_post_reconcile, "reconcile"},
 	{"GET", "/v1/stats", control_get_stats, "stats"},
 	{"GET", "/v1/openapi.json", http_openapi, "openapi"},
 	{"GET", "/problems", http_problems_index, "problems"},

@@ -21,8 +21,8 @@
 #include "daemon/heartbeat.h"
 #include "daemon/pipeline_impl.h"
 
-#define BACKOFF_MIN_MS \
-	50 /* more than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger */
+/* More than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger. */
+#define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
 #define COMPARE_TIMEOUT_NS 10000000000ULL
 #define COMPARE_POLL_US 5000
@@ -213,7 +213,7 @@ static int serve(struct pipeline *p)
 		if (!err)
 			err = check_pace(p);
 		if (!err && atomic_load(&p->compare))
-			err = -ERESTART;
+			err = -ESTALE;
 	}
 	close_orders(p);
 	return err;
@@ -262,9 +262,7 @@ static void *pipeline_run(void *arg)
 		take_back_all(p);
 		if (atomic_load(&p->stop))
 			break;
-		if (err == -ERESTART)
-			log_info("orders are closed: gate and ledger are compared, as somebody asked");
-		else if (err != last_err)
+		if (err != last_err && err != -ESTALE)
 			log_warn("no order writer at %s (%s): orders are closed; trying again", path, strerror(-err));
 		last_err = err;
 		for (uint64_t until = time_mono_ns() + (uint64_t)backoff_ms * 1000000;
@@ -440,7 +438,7 @@ int pipeline_compare(struct pipeline *p)
 	atomic_store(&p->compare, true);
 	if (write(p->wake_fd, &one, sizeof(one)) < 0)
 		log_debug("cannot wake the pipeline: %s", strerror(errno));
-	while (atomic_load(&p->recoveries) == before) {
+	while (atomic_load(&p->recoveries) == before || !atomic_load(&p->open)) {
 		if (time_mono_ns() > until || atomic_load(&p->stop))
 			return -ETIMEDOUT;
 		usleep(COMPARE_POLL_US);

@@ -75,7 +75,8 @@ struct pipeline {
 	char store[32];
 	bool asking_allowed; /* connected and recovered */
 
-	atomic_bool stop, connected, open, compare;            /* compare: gate and ledger, as somebody asked */
+	atomic_bool stop, connected, open;
+	atomic_bool compare; /* gate and ledger are to be compared anew: somebody asked */
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
 	atomic_ullong recoveries;                              /* that came to their end */
 };
