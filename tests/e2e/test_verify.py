@@ -284,6 +284,21 @@ def test_a_buyer_above_the_limit_is_named(world):
         assert names == {"buyer_above_limit", "admission_differs", "buyer_too_high", "buyer_too_low"}
 
 
+def test_a_unit_that_came_back_is_free_and_not_its_buyers_any_more(world):
+    """An order that was cancelled, with all that goes with it, and then without one part of that."""
+    sale, orders = sold(world)
+    maps = Maps(world)
+    order = f"sale = {sale.id} AND seq = 2"
+    with ledger_changed(world, f"UPDATE orders SET state = 'cancelled' WHERE {order}; UPDATE sales SET held = held - 1 WHERE id = {sale.id}",
+                        f"UPDATE orders SET state = 'held' WHERE {order}; UPDATE sales SET held = held + 1 WHERE id = {sale.id}"), \
+            maps.changed("stock", stock_key(sale), word(0, 8, lambda free: free + 1)):
+        _, report = verify(world, expect=BROKEN)
+        assert named(report) == {("buyer_too_high", 1, 0)}
+        with maps.changed("buyers", buyer_key(sale, orders[1][1]), word(0, 4, lambda _: 0)):
+            verify(world, expect=OK)
+    verify(world, expect=OK)
+
+
 # --- repair -----------------------------------------------------------------------------------------------------------------
 
 def test_a_dry_run_says_it_and_does_nothing(world):
