@@ -115,13 +115,14 @@ static json_t *look_at_everything(struct doctor *doctor, bool measure)
 	doctor_look_at_clock(doctor);
 	doctor_look_at_files(doctor);
 	doctor_look_at_disk(doctor);
+	doctor_look_at_programs(doctor);
 	if (measure)
 		doctor_measure_pace(doctor);
 	if (doctor->pace.safe_per_second) {
 		pace = pace_json(&doctor->pace);
 		put_down(doctor, pace);
+		doctor_look_at_sales(doctor);
 	}
-	doctor_look_at_programs(doctor);
 	return pace ? pace : json_null();
 }
 

@@ -31,6 +31,7 @@ struct doctor {
 	const char *interface;   /* NULL = those of the gate */
 	bool attached;           /* a gate is pinned */
 	bool may_bpf;            /* this process may ask the kernel about BPF */
+	bool other_store;        /* the writer's ledger is no file */
 	json_t *findings;
 	unsigned failed, warned;
 	struct doctor_pace pace;
@@ -49,7 +50,8 @@ void doctor_look_at_clock(struct doctor *doctor);      /* doctor_machine.c */
 void doctor_look_at_interfaces(struct doctor *doctor); /* doctor_interface.c */
 void doctor_look_at_files(struct doctor *doctor);      /* doctor_files.c */
 void doctor_look_at_disk(struct doctor *doctor);       /* doctor_files.c */
-void doctor_look_at_programs(struct doctor *doctor);   /* doctor_programs.c: after the pace is known */
+void doctor_look_at_programs(struct doctor *doctor);   /* doctor_programs.c */
+void doctor_look_at_sales(struct doctor *doctor);      /* doctor_programs.c: once the pace is known */
 void doctor_measure_pace(struct doctor *doctor);       /* doctor_pace.c */
 
 /* What the safe pace of a measured throughput is. */

@@ -273,6 +273,12 @@ void doctor_measure_pace(struct doctor *doctor)
 	struct doctor_pace *pace = &doctor->pace;
 	int err;
 
+	if (doctor->other_store) {
+		doctor_note(doctor, DOCTOR_WARN, "pace", "watch drain and backlog in a drill",
+			"not measured: the ledger is in a database of its own, not in a file on this machine's disk");
+		free(bench);
+		return;
+	}
 	if (!bench) {
 		doctor_note(doctor, DOCTOR_WARN, "pace", NULL, "no memory to measure it");
 		return;

@@ -41,21 +41,11 @@ static void look_at_sale(struct doctor *doctor, const json_t *sale)
 		slug, pace, doctor->pace.safe_per_second);
 }
 
-static void look_at_sales(struct doctor *doctor, struct cli_api *api)
-{
-	json_t *answer, *sale;
-	size_t i;
-
-	if (!doctor->pace.safe_per_second ||
-		cli_api_ask(api, "reading the sales", "GET", cli_api_path("/v1/sales"), NULL, &answer))
-		return;
-	json_array_foreach(json_object_get(answer, "sales"), i, sale)
-		look_at_sale(doctor, sale);
-	json_decref(answer);
-}
-
 static void look_at_status(struct doctor *doctor, const json_t *status)
 {
+	const char *store = json_string_value(json_object_get(json_object_get(status, "writer"), "store"));
+
+	doctor->other_store = store && *store && strcmp(store, "sqlite") != 0;
 	if (json_is_true(json_object_get(status, "orders_open")))
 		doctor_note(doctor, DOCTOR_OK, "daemon", NULL, "answers on %s, orders are open",
 			doctor->config->daemon.control_socket);
@@ -64,23 +54,41 @@ static void look_at_status(struct doctor *doctor, const json_t *status)
 			"answers on %s, and orders are closed", doctor->config->daemon.control_socket);
 }
 
-void doctor_look_at_programs(struct doctor *doctor)
+/* Asks without a word on stderr: what went wrong is in `said`. NULL if something did. */
+static json_t *ask_quietly(struct doctor *doctor, const char *path, char *said, size_t size)
 {
 	const struct cli_globals globals = {.socket = doctor->config->daemon.control_socket};
 	struct cli_api *api = NULL;
-	json_t *status = NULL;
+	json_t *answer = NULL;
+
+	cli_say_into(said, size);
+	if (!cli_api_open(&api, &globals))
+		cli_api_ask(api, "daemon", "GET", cli_api_path(path), NULL, &answer);
+	cli_say_into(NULL, 0);
+	cli_api_close(api);
+	return answer;
+}
+
+void doctor_look_at_programs(struct doctor *doctor)
+{
 	char said[SAID_MAX];
+	json_t *status = ask_quietly(doctor, "/v1/status", said, sizeof(said));
 
 	look_at_writer(doctor);
-	cli_say_into(said, sizeof(said));
-	if (!cli_api_open(&api, &globals) &&
-		!cli_api_ask(api, "daemon", "GET", cli_api_path("/v1/status"), NULL, &status)) {
+	if (status)
 		look_at_status(doctor, status);
-		look_at_sales(doctor, api);
-	}
-	cli_say_into(NULL, 0);
-	if (!status)
+	else
 		doctor_note_said(doctor, doctor->attached ? DOCTOR_FAIL : DOCTOR_WARN, "daemon", said, "");
 	json_decref(status);
-	cli_api_close(api);
+}
+
+void doctor_look_at_sales(struct doctor *doctor)
+{
+	char said[SAID_MAX];
+	json_t *answer = ask_quietly(doctor, "/v1/sales", said, sizeof(said)), *sale;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "sales"), i, sale)
+		look_at_sale(doctor, sale);
+	json_decref(answer);
 }

@@ -21,7 +21,7 @@
 #include "common/timefmt.h"
 
 #define LOOKS_MAX 6
-#define PAUSE_US 1000000
+#define PAUSE_S 1
 
 static const struct loader_command command = {
 	.usage =
@@ -111,7 +111,7 @@ static int look_until_sure(struct verify *v)
 		free(before.lines); /* whose slugs go now */
 		before.lines = NULL;
 		forget_look(v);
-		usleep(PAUSE_US);
+		sleep(PAUSE_S);
 		code = look(v);
 		found = v->result.count;
 		if (!code)
