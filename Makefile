@@ -24,10 +24,10 @@ BPF_CFLAGS = -std=gnu11 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-u
 pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
 pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
-LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl) -lm
+LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl sqlite3) -lm
 LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd libcurl nettle) -lm
 LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3 libpq)
-LIBS_UNIT    = $(LIBS_CLI) $(call pkg,sqlite3 libpq libmicrohttpd nettle cmocka)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,libpq libmicrohttpd nettle cmocka)
 
 BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
 SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)
@@ -55,7 +55,7 @@ all: $(PROGRAMS)
 
 help:
 	@echo 'all       programs and BPF objects in $(BUILD)/'
-	@echo 'check     every test (needs root)          check-unit, -packet, -fuzz, -e2e, -fault, -kernel: one part'
+	@echo 'check     every test (needs root)          check-unit, -packet, -model, -fuzz, -e2e, -fault, -kernel: one part'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path, growth, and Sluice beside its peers (needs root); reports and plots in $(BUILD)/bench/'
 	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'

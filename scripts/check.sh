@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
-parts=(check-unit check-packet check-fuzz sanitize check-e2e check-fault check-kernel)
+parts=(check-unit check-packet check-model check-fuzz sanitize check-e2e check-fault check-kernel)
 logs=$BUILD/check
 
 if [ "$(id -u)" -ne 0 ]; then

@@ -67,6 +67,7 @@ test   groff-base         cmd:groff
 test   systemd            cmd:systemd-analyze
 test   binutils           cmd:readelf
 test   xdp-tools          cmd:xdp-loader
+test   spin               cmd:spin
 fuzz   clang              cmd:clang
 fuzz   libclang-rt-14-dev file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
 kernels qemu-system-x86   cmd:qemu-system-x86_64

@@ -154,6 +154,8 @@ enum sluice_admission_state {
 	 */
 	SLUICE_ADMISSION_REVOKED = 3,
 };
+/* So long after the end of its sale an admission stays in the gate, and its buyer's count: who lost an answer gets it at both doors. */
+#define SLUICE_KEEP_NS 600000000000ULL
 enum sluice_door { SLUICE_DOOR_WIRE = 1, SLUICE_DOOR_CALL = 2 };
 
 struct sluice_admission {

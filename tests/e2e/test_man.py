@@ -125,6 +125,8 @@ def complete(completion, *words, program=SLUICE):
     (["attach", "--mode", ""], {"auto", "native", "generic"}),
     (["attach", "--mode", "=", "g"], {"generic"}),
     (["-o", ""], {"table", "json"}),
+    (["verify", "--re"], {"--repair"}),
+    (["verify", "-o", "j"], {"json"}),
     (["limit", "set", "so"], {"source"}),
     (["limit", "shadow", "a"], {"all", "answer"}),
     (["limit", "shadow", "all", "o"], {"on", "off"}),
@@ -142,8 +144,9 @@ def test_every_command_can_be_completed(completion):
             assert words[i] in complete(completion, *words[:i], words[i][:1]), command
 
 
-def test_interfaces_are_offered_where_one_is_wanted(completion):
-    assert "lo" in complete(completion, "attach", "")
+@pytest.mark.parametrize("command", ["attach", "doctor"])
+def test_interfaces_are_offered_where_one_is_wanted(completion, command):
+    assert "lo" in complete(completion, command, "")
 
 
 def test_sales_are_asked_of_the_daemon():

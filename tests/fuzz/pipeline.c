@@ -178,6 +178,11 @@ void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 	status->durable = p->durable;
 }
 
+int pipeline_compare(struct pipeline *p)
+{
+	return p->mood == PIPELINE_WELL ? 0 : -ENOTCONN;
+}
+
 /* Start and stop, of which main.c has the calls; a fuzz target does neither. */
 int pipeline_start(struct daemon *d, char *error, size_t error_size)
 {

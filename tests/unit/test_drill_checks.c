@@ -23,7 +23,7 @@
 /* Three units; buyers 0..2 have one each (serial 100 + n), 3..5 were told "sold out". */
 struct story {
 	struct drill_seen seen[BUYERS];
-	struct drill_order orders[BUYERS];
+	struct books_order orders[BUYERS];
 	struct drill_ledger ledger;
 	struct drill_intruders intruders;
 	struct drill_finding finding[DRILL_CHECKS];
@@ -51,12 +51,12 @@ static void begin(struct story *story)
 		story->seen[i].serial = 100 + (uint64_t)i;
 	for (int i = 0; i < STOCK; i++) {
 		tell(story, i, DRILL_CREATED, 100 + (uint64_t)i);
-		story->orders[i] = (struct drill_order){.id = 100 + (uint64_t)i,
+		story->orders[i] = (struct books_order){.id = 100 + (uint64_t)i,
 			.buyer = 500 + (uint64_t)i,
 			.seq = 1 + (uint64_t)i,
 			.admitted_ns = OPENS + (uint64_t)i,
 			.quantity = 1,
-			.counts = true};
+			.live = true};
 	}
 	for (int i = STOCK; i < BUYERS; i++)
 		tell(story, i, DRILL_SOLD_OUT, 0);
@@ -255,7 +255,7 @@ static void a_buyer_above_the_limit_is_found(void **state)
 	story.orders[1].buyer = story.orders[0].buyer;
 	assert_only_broken(&story, DRILL_CHECK_LIMIT);
 	assert_int_equal(story.sums.duplicates, 1);
-	story.orders[1].counts = false; /* cancelled: does not count */
+	story.orders[1].live = false; /* cancelled: does not count */
 	story.ledger.held--;
 	story.ledger.put_in--;
 	judge(&story);

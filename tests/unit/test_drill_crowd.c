@@ -42,7 +42,7 @@ struct shop {
 	enum fault fault;
 	uint64_t opens_ns;
 	/* the ledger */
-	struct drill_order orders[4 * SHOP_BUYERS];
+	struct books_order orders[4 * SHOP_BUYERS];
 	size_t count;
 	uint32_t free, tokens;
 };
@@ -102,11 +102,11 @@ static void order(struct shop *shop, int fd, const char *text)
 	}
 	if (!known) {
 		shop->free -= shop->fault == LOSES_UNITS ? 2 : 1;
-		shop->orders[shop->count++] = (struct drill_order){.id = token.serial,
+		shop->orders[shop->count++] = (struct books_order){.id = token.serial,
 			.buyer = token.serial,
 			.admitted_ns = time_wall_ns(),
 			.quantity = 1,
-			.counts = true};
+			.live = true};
 	}
 	/* the fault: somebody who asks again gets another order */
 	snprintf(body, sizeof(body), "{\"id\":\"%016llx\"}",

@@ -127,6 +127,8 @@ int cli_print_words(FILE *to, const struct cli_program *programs);
 /* --- said to people ----------------------------------------------------------------------------------------------------- */
 /* One line on stderr: "sluice: …". Control characters (text may come from a server) are shown as '?'. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* From here on sentences are put into `text`, one a line, cut to `size`; NULL: onto stderr again. For who makes findings of them (doctor). */
+void cli_say_into(char *text, size_t size);
 /* The same, and where to read more. Returns CLI_USAGE. */
 int cli_usage(const struct cli_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

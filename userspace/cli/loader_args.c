@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Arguments of attach, detach, reload and status; see loader_args.h. */
+/* Arguments of attach, detach, reload, status, verify and doctor; see loader_args.h. */
 #include "cli/loader_args.h"
 
 #include <errno.h>
@@ -17,7 +17,11 @@ enum {
 	OPTION_HELP = 'h',
 	OPTION_COEXIST = 256,
 	OPTION_SYSCTL,
-	OPTION_ALL
+	OPTION_ALL,
+	OPTION_REPAIR,
+	OPTION_DRY_RUN,
+	OPTION_FROM,
+	OPTION_NO_MEASURE
 };
 
 static const struct option options[] = {
@@ -29,6 +33,10 @@ static const struct option options[] = {
 	{"coexist", no_argument, NULL, OPTION_COEXIST},
 	{"sysctl", no_argument, NULL, OPTION_SYSCTL},
 	{"all", no_argument, NULL, OPTION_ALL},
+	{"repair", no_argument, NULL, OPTION_REPAIR},
+	{"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+	{"from", required_argument, NULL, OPTION_FROM},
+	{"no-measure", no_argument, NULL, OPTION_NO_MEASURE},
 	{0},
 };
 
@@ -90,6 +98,28 @@ static int take(struct loader_args *args, const struct loader_command *command, 
 		if (!command->takes_all)
 			break;
 		return CLI_OK;
+	case OPTION_REPAIR:
+		args->repair = true;
+		if (!command->takes_repair)
+			break;
+		return CLI_OK;
+	case OPTION_DRY_RUN:
+		args->dry_run = true;
+		if (!command->takes_repair)
+			break;
+		return CLI_OK;
+	case OPTION_FROM:
+		args->from = optarg;
+		if (!command->takes_repair)
+			break;
+		return !strcmp(optarg, "file") || !strcmp(optarg, "daemon")
+			? CLI_OK
+			: refuse(name, "--from must be file or daemon");
+	case OPTION_NO_MEASURE:
+		args->no_measure = true;
+		if (!command->takes_measure)
+			break;
+		return CLI_OK;
 	default:
 		break;
 	}
@@ -117,6 +147,8 @@ int loader_args_parse(struct loader_args *args, const struct loader_command *com
 		args->interface = argv[optind++];
 	if (optind < argc)
 		return refuse(argv[0], "too many operands");
+	if (args->dry_run && !args->repair)
+		return refuse(argv[0], "--dry-run goes with --repair");
 	return CLI_OK;
 }
 

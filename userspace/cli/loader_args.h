@@ -18,13 +18,18 @@ struct loader_args {
 	bool sysctl;
 	bool all;
 	bool json;
-	bool help; /* was asked for and has been printed */
+	bool repair;
+	bool dry_run;
+	bool no_measure;
+	const char *from; /* NULL = not given */
+	bool help;        /* was asked for and has been printed */
 };
 
 /* What a command takes; what it does not take is a usage error. */
 struct loader_command {
 	const char *usage; /* whole help text */
-	bool takes_interface, takes_mode, takes_coexist, takes_sysctl, takes_all, takes_output;
+	bool takes_interface, takes_mode, takes_coexist, takes_sysctl, takes_all, takes_output, takes_repair,
+		takes_measure;
 };
 
 /* Returns an exit code (enum cli_exit); has said what is wrong. */

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/doctor.h"
 #include "cli/loader.h"
+#include "cli/verify.h"
 #include "drill/drill.h"
 
 static const struct cli_program programs[] = {
@@ -14,6 +16,8 @@ static const struct cli_program programs[] = {
 	{"detach", "take it off again; leaves nothing behind", cmd_detach},
 	{"reload", "replace the gate's program, keep its maps", cmd_reload},
 	{"status", "the gate, its interface and its services", cmd_status},
+	{"verify", "whether ledger and gate agree, and repair of what is certain", cmd_verify},
+	{"doctor", "what on this machine can spoil a sale, and the pace that it bears", cmd_doctor},
 	{"drill", "a flash sale with a crowd of buyers and bots", cmd_drill},
 	{NULL, NULL, NULL},
 };

@@ -213,15 +213,15 @@ static void put_program_options(FILE *to, const char *help)
 	}
 }
 
-/* "usage: sluice attach IFACE [--mode …": the operand behind the name, if there is one. */
+/* "usage: sluice attach IFACE [--mode …", "usage: sluice doctor [IFACE] …": the operand behind the name, if there is one. */
 static void put_program_operand(FILE *to, const struct cli_program *program, const char *help)
 {
 	const char *name = strstr(help, program->name), *operand = name ? name + strlen(program->name) : "";
 	size_t length;
 
-	operand += strspn(operand, " ");
+	operand += strspn(operand, " [");
 	length = strspn(operand, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-	if (operand[length] == ' ' || operand[length] == '\n')
+	if (operand[length] == ' ' || operand[length] == ']' || operand[length] == '\n')
 		fprintf(to, "%.*s", (int)length, operand);
 }
 

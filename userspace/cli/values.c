@@ -16,6 +16,18 @@
 #define RATE_MAX 1e9
 #define NS_PER_S 1000000000ULL
 
+/* Where sentences go instead of stderr; see cli_say_into. */
+static char *said;
+static size_t said_size;
+
+void cli_say_into(char *text, size_t size)
+{
+	said = text;
+	said_size = size;
+	if (text)
+		*text = '\0';
+}
+
 static void say(const char *format, va_list args)
 {
 	char line[1024];
@@ -24,7 +36,10 @@ static void say(const char *format, va_list args)
 	for (char *c = line; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
-	fprintf(stderr, "sluice: %s\n", line);
+	if (said)
+		snprintf(said + strlen(said), said_size - strlen(said), "%s%s", *said ? "\n" : "", line);
+	else
+		fprintf(stderr, "sluice: %s\n", line);
 }
 
 void cli_say(const char *format, ...)

@@ -65,6 +65,7 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 
 const struct http_route control_routes[] = {
 	{"GET", "/v1/status", control_get_status, "status"},
+	{"POST", "/v1/reconcile", control_post_reconcile, "reconcile"},
 	{"GET", "/v1/sales", control_get_sales, "sales"},
 	{"GET", "/v1/sales/{}", control_get_sale, "sale"},
 	{"PUT", "/v1/sales/{}", control_put_sale, "sale"},

@@ -27,6 +27,9 @@ enum MHD_Result control_get_metrics(struct http_request *request);
 enum MHD_Result control_get_livez(struct http_request *request);
 enum MHD_Result control_get_readyz(struct http_request *request);
 
+/* control_reconcile.c */
+enum MHD_Result control_post_reconcile(struct http_request *request);
+
 /* control_sales.c */
 enum MHD_Result control_get_sales(struct http_request *request);
 enum MHD_Result control_get_sale(struct http_request *request);

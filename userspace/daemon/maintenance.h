@@ -9,9 +9,6 @@
 #include "daemon/daemon.h"
 #include "daemon/sales.h"
 
-/* How long after its end the gate still knows who bought in a sale, so that a buyer who lost an answer gets it at both doors. */
-#define MAINTENANCE_KEEP_NS 600000000000ULL
-
 int maintenance_start(struct daemon *d);
 void maintenance_stop(void);
 /* Is the sale over for so long that the gate may forget its admissions and buyers? */

@@ -21,8 +21,11 @@
 #include "daemon/heartbeat.h"
 #include "daemon/pipeline_impl.h"
 
+/* More than CLOSE_SETTLE_US: no judge that saw orders open is left when a new connection compares gate and ledger. */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
+#define COMPARE_TIMEOUT_NS 10000000000ULL
+#define COMPARE_POLL_US 5000
 /* A judge that saw orders open runs for microseconds; after this none is left that did. */
 #define CLOSE_SETTLE_US 20000
 
@@ -261,6 +264,7 @@ static void *pipeline_run(void *arg)
 		if (!err) {
 			backoff_ms = BACKOFF_MIN_MS;
 			last_err = 0;
+			atomic_fetch_add(&p->recoveries, 1);
 			err = serve(p);
 			atomic_fetch_add(&p->reconnects, 1);
 		}
@@ -438,6 +442,24 @@ void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_ad
 	pthread_mutex_unlock(&p->lock);
 	if (write(p->wake_fd, &one, sizeof(one)) < 0)
 		log_debug("cannot wake the pipeline: %s", strerror(errno));
+}
+
+int pipeline_compare(struct pipeline *p)
+{
+	unsigned long long before = atomic_load(&p->recoveries);
+	uint64_t until = time_mono_ns() + COMPARE_TIMEOUT_NS, one = 1;
+
+	if (!atomic_load(&p->open))
+		return -ENOTCONN;
+	atomic_store(&p->compare, true);
+	if (write(p->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("cannot wake the pipeline: %s", strerror(errno));
+	while (atomic_load(&p->recoveries) == before || !atomic_load(&p->open)) {
+		if (time_mono_ns() > until || atomic_load(&p->stop))
+			return -ETIMEDOUT;
+		usleep(COMPARE_POLL_US);
+	}
+	return 0;
 }
 
 void pipeline_status(struct pipeline *p, struct pipeline_status *status)

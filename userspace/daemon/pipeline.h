@@ -64,6 +64,10 @@ int pipeline_tell(struct pipeline *p, json_t *question, const struct pipeline_ho
 void pipeline_compare_anew(struct pipeline *p);
 /* An admission that was found in the gate's map and not in the order table. */
 void pipeline_submit(struct pipeline *p, uint64_t serial, const struct sluice_admission *admission);
+/* Goes through recovery once more, as after a break of the connection: orders close, what is on its way is delivered, the gate's words are set from
+ * the ledger, orders open. Waits for it (10 s at most). Returns 0, -ENOTCONN without a writer, or -ETIMEDOUT: it may still come.
+ */
+int pipeline_compare(struct pipeline *p);
 void pipeline_status(struct pipeline *p, struct pipeline_status *status);
 
 #endif

@@ -78,9 +78,10 @@ struct pipeline {
 	struct drain drain;
 
 	atomic_bool stop, connected, open;
-	atomic_bool
-		compare; /* buyers' counts are to be compared with the order table too: at start, and when something went wrong */
+	/* Gate and ledger are to be compared anew, buyers' counts with them: at the start, when something went wrong, when somebody asks */
+	atomic_bool compare;
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
+	atomic_ullong recoveries;                              /* that came to their end */
 };
 
 /* pipeline.c */

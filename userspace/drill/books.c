@@ -140,7 +140,7 @@ static int take_order(const json_t *element, void *arg)
 	const char *id = json_string_value(json_object_get(element, "id"));
 	const char *buyer = json_string_value(json_object_get(element, "buyer"));
 	const char *state = json_string_value(json_object_get(element, "state"));
-	struct drill_order *order;
+	struct books_order *order;
 
 	if (ledger->count == list->capacity) {
 		size_t more = list->capacity ? list->capacity * 2 : 1024;
@@ -155,7 +155,8 @@ static int take_order(const json_t *element, void *arg)
 	}
 	order = &ledger->orders[ledger->count];
 	memset(order, 0, sizeof(*order));
-	if (!id || !buyer || !state || read_time(element, "admitted_at", &order->admitted_ns)) {
+	if (!id || !buyer || !state || !books_set_state(order, state) ||
+		read_time(element, "admitted_at", &order->admitted_ns)) {
 		cli_say("the daemon lists an order without id, buyer, state or time");
 		list->err = -EPROTO;
 		return 1;
@@ -164,7 +165,6 @@ static int take_order(const json_t *element, void *arg)
 	order->buyer = strtoull(buyer, NULL, 16);
 	order->seq = (uint64_t)number(element, "seq");
 	order->quantity = (uint32_t)number(element, "quantity");
-	order->counts = !strcmp(state, "held") || !strcmp(state, "confirmed");
 	ledger->count++;
 	return 0;
 }

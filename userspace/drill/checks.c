@@ -43,26 +43,16 @@ static int compare(uint64_t a, uint64_t b)
 	return a < b ? -1 : a > b;
 }
 
-static int by_id(const void *a, const void *b)
-{
-	return compare(((const struct drill_order *)a)->id, ((const struct drill_order *)b)->id);
-}
-
-static int by_buyer(const void *a, const void *b)
-{
-	return compare(((const struct drill_order *)a)->buyer, ((const struct drill_order *)b)->buyer);
-}
-
 static int by_number(const void *a, const void *b)
 {
 	return compare(*(const uint64_t *)a, *(const uint64_t *)b);
 }
 
-static const struct drill_order *find_order(const struct drill_ledger *ledger, uint64_t id)
+static const struct books_order *find_order(const struct drill_ledger *ledger, uint64_t id)
 {
-	const struct drill_order key = {.id = id};
+	const struct books_order key = {.id = id};
 
-	return ledger->count ? bsearch(&key, ledger->orders, ledger->count, sizeof(key), by_id) : NULL;
+	return ledger->count ? bsearch(&key, ledger->orders, ledger->count, sizeof(key), books_by_id) : NULL;
 }
 
 static bool said_yes(const struct drill_seen *seen)
@@ -199,7 +189,7 @@ static void check_once(const struct drill_seen *seen, size_t count, const struct
 
 static int check_limit(const struct drill_ledger *ledger, struct drill_sums *sums, struct drill_finding *finding)
 {
-	struct drill_order *orders;
+	struct books_order *orders;
 	uint64_t above = 0, buyers = 0, worst = 0;
 
 	if (!ledger->known) {
@@ -211,12 +201,10 @@ static int check_limit(const struct drill_ledger *ledger, struct drill_sums *sum
 		return -ENOMEM;
 	if (ledger->count)
 		memcpy(orders, ledger->orders, ledger->count * sizeof(*orders));
-	qsort(orders, ledger->count, sizeof(*orders), by_buyer);
-	for (size_t i = 0, first = 0; i < ledger->count; i = first) {
-		uint64_t units = 0;
+	qsort(orders, ledger->count, sizeof(*orders), books_by_buyer);
+	for (size_t i = 0, next; i < ledger->count; i += next) {
+		uint64_t units = books_buyer_units(&orders[i], ledger->count - i, &next);
 
-		for (; first < ledger->count && orders[first].buyer == orders[i].buyer; first++)
-			units += orders[first].counts ? orders[first].quantity : 0;
 		buyers++;
 		if (units > worst)
 			worst = units;
@@ -261,8 +249,8 @@ static void check_window(
 	for (size_t i = 0; i < ledger->count; i++) {
 		uint64_t at = ledger->orders[i].admitted_ns;
 
-		early += at < ledger->opens_ns;
-		late += at >= ledger->ends_ns;
+		early += books_outside(&ledger->orders[i], ledger->opens_ns, ledger->ends_ns) < 0;
+		late += books_outside(&ledger->orders[i], ledger->opens_ns, ledger->ends_ns) > 0;
 		first = at < first ? at : first;
 		last = at > last ? at : last;
 	}
@@ -315,12 +303,9 @@ int drill_checks_run(const struct drill_seen *seen, size_t seen_count, struct dr
 		finding[i].name = check_names[i].name;
 	}
 	if (ledger->count)
-		qsort(ledger->orders, ledger->count, sizeof(*ledger->orders), by_id);
+		qsort(ledger->orders, ledger->count, sizeof(*ledger->orders), books_by_id);
 	sums->orders = ledger->known ? ledger->count : shown;
-	for (size_t i = 0; i < ledger->count; i++)
-		sums->units += ledger->orders[i].counts ? ledger->orders[i].quantity : 0;
-	if (!ledger->known)
-		sums->units = shown;
+	sums->units = ledger->known ? books_units(ledger->orders, ledger->count) : shown;
 	check_oversell(ledger, shown, sums, &finding[DRILL_CHECK_OVERSELL]);
 	check_undersell(seen, seen_count, ledger, sums, &finding[DRILL_CHECK_UNDERSELL]);
 	check_durable(ids, shown, ledger, &finding[DRILL_CHECK_DURABLE]);

@@ -7,22 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cli/books.h"
 #include "drill/seen.h"
-
-/* One order as the ledger has it. */
-struct drill_order {
-	uint64_t id;
-	uint64_t buyer;
-	uint64_t seq;
-	uint64_t admitted_ns;
-	uint32_t quantity;
-	bool counts; /* held or confirmed: it holds units */
-};
 
 /* The books of one sale, once nothing is in flight any more. */
 struct drill_ledger {
 	bool known; /* false: no control socket, only the clients' view can be checked */
-	struct drill_order *orders;
+	struct books_order *orders;
 	size_t count;
 	int64_t put_in, free, held, confirmed, in_flight;
 	bool balanced;             /* the daemon's own verdict */

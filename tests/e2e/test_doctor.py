@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""`sluice doctor`: finds nothing that fails in a shop that is well, names what was really made wrong, and leaves nothing behind."""
+import json
+import shlex
+
+import pytest
+
+from netns import run
+from world import DEVICE, SLUICE, World
+
+OK, FAILED, USAGE = range(3)
+
+
+def doctor(world, *args, measure=False, through=()):
+    """(exit code, report). `through`: a command that runs it."""
+    argv = [*through, SLUICE, "doctor", "--config", world.config, "-o", "json", *([] if measure else ["--no-measure"]), *args]
+    done = world.shop.run(argv, check=False)
+    assert done.stdout, done
+    report = json.loads(done.stdout)
+    assert report["ok"] == (done.returncode == OK) == (not report["failed"]), done
+    assert report["failed"] == len(of(report, "fail")) and report["warned"] == len(of(report, "warn"))
+    return done.returncode, report
+
+
+def of(report, result, check=None):
+    return [entry["what"] + " -> " + entry["todo"] for entry in report["findings"]
+            if entry["result"] == result and check in (None, entry["check"])]
+
+
+def in_a_mount_namespace(*commands):
+    """A way to run a command after mounts that nobody else sees."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", "; ".join(commands) + '; exec "$@"', "sh"]
+
+
+def left_behind(world):
+    return [path.name for path in world.ledger.parent.iterdir() if path.name.startswith(".doctor")]
+
+
+# --- a shop that is well --------------------------------------------------------------------------------------------------
+
+def test_nothing_fails_in_a_shop_that_is_well_and_the_pace_is_put_down(world):
+    code, report = doctor(world, measure=True)
+    assert code == OK and of(report, "fail") == []
+    checks = {entry["check"] for entry in report["findings"]}
+    assert checks >= {"config", "privilege", "kernel", "gate", "xdp", "mtu", "offloads", "tcp_syncookies", "somaxconn", "clock", "files",
+                      "disk", "pace", "writer", "daemon"}
+    pace = json.loads((world.state_dir / "doctor.json").read_text(encoding="utf-8"))
+    assert pace == report["pace"]
+    assert 0 < pace["safe_pace_per_second"] <= pace["orders_per_second"] / 2
+    assert 0 < pace["fdatasync_p50_ms"] <= pace["fdatasync_p99_ms"] and 0 < pace["commit_p50_ms"] <= pace["commit_p99_ms"]
+    assert left_behind(world) == []
+
+
+def test_it_disturbs_neither_daemon_nor_writer_nor_the_books(world):
+    sale = world.sale(stock=5)
+    assert world.order(sale.token()).status == 201
+    doctor(world, measure=True)
+    assert "the daemon is connected" in world.writer.log() and world.writer.log().count("the daemon is connected") == 1
+    assert world.order(sale.token()).status == 201
+    sale.assert_books(held=2, free=3)
+    world.sluice("verify", "--config", world.config)
+
+
+def test_the_table_has_a_line_for_each_finding(world):
+    done = world.sluice("doctor", "--config", world.config, "--no-measure")
+    _, report = doctor(world)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["RESULT", "CHECK", "WHAT"] and len(lines) == 1 + len(report["findings"])
+    assert "0 fail" in done.stderr
+
+
+def test_without_measuring_nothing_is_written(world):
+    path = world.state_dir / "doctor.json"
+    path.unlink(missing_ok=True)
+    _, report = doctor(world)
+    assert report["pace"] is None and not path.exists() and left_behind(world) == []
+
+
+# --- what was made wrong -----------------------------------------------------------------------------------------------------
+
+def test_syn_cookies_that_are_off_fail(world):
+    world.shop.sysctl("net.ipv4.tcp_syncookies", 0)
+    try:
+        code, report = doctor(world)
+        finding, = of(report, "fail")
+        assert code == FAILED and "tcp_syncookies is 0" in finding
+    finally:
+        world.shop.sysctl("net.ipv4.tcp_syncookies", 2)
+
+
+def test_a_short_accept_queue_is_a_warning(world):
+    world.shop.sysctl("net.core.somaxconn", 128)
+    try:
+        code, report = doctor(world)
+        assert code == OK and "is 128" in of(report, "warn", "somaxconn")[0]
+    finally:
+        world.shop.sysctl("net.core.somaxconn", 4096)
+
+
+def test_a_driver_that_strips_tags_is_a_warning(world):
+    world.shop.run(["ethtool", "-K", DEVICE, "rxvlan", "on"])
+    try:
+        code, report = doctor(world)
+        assert code == OK and f"ethtool -K {DEVICE} rxvlan off" in of(report, "warn", "offloads")[0]
+    finally:
+        world.shop.run(["ethtool", "-K", DEVICE, "rxvlan", "off"])
+    assert of(doctor(world)[1], "warn", "offloads") == []
+
+
+def test_an_mtu_that_is_too_large_for_native_mode_fails(world):
+    world.shop.run(["ip", "link", "add", "jumbo", "mtu", "9000", "type", "veth", "peer", "name", "jumbo1", "mtu", "9000"])
+    try:
+        world.shop.run(["ip", "link", "set", "jumbo", "up"])
+        code, report = doctor(world, "jumbo")
+        assert code == FAILED and "9000" in of(report, "fail", "mtu")[0]
+        assert "no XDP program" in of(report, "warn", "xdp")[0]
+        world.shop.run(["ip", "link", "set", "jumbo", "down"])
+        assert "jumbo" in of(doctor(world, "jumbo")[1], "fail", "interface")[0]
+    finally:
+        world.shop.run(["ip", "link", "del", "jumbo"])
+    assert "nosuch" in of(doctor(world, "nosuch")[1], "fail", "interface")[0]
+
+
+def test_without_privileges_it_says_so_and_looks_at_the_rest(world):
+    code, report = doctor(world, through=["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
+    assert code == FAILED and "CAP_" in of(report, "fail", "privilege")[0]
+    assert of(report, "warn", "kernel") and of(report, "ok", "daemon")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o620])
+def test_a_key_that_others_can_reach_fails(world, mode):
+    keys = world.state_dir / "keys"
+    keys.chmod(mode)
+    try:
+        code, report = doctor(world)
+        assert code == FAILED and f"chmod 0600 {keys}" in of(report, "fail", "files")[0]
+    finally:
+        keys.chmod(0o600)
+
+
+def test_a_ledger_that_others_can_write_fails(world):
+    world.ledger.chmod(0o666)
+    try:
+        assert f"chmod 0640 {world.ledger}" in of(doctor(world)[1], "fail", "files")[0]
+    finally:
+        world.ledger.chmod(0o600)
+
+
+def test_a_read_only_ledger_directory_fails(world):
+    place = shlex.quote(str(world.state_dir))
+    through = in_a_mount_namespace(f"mount --bind {place} {place}", f"mount -o remount,bind,ro {place}")
+    code, report = doctor(world, measure=True, through=through)
+    assert code == FAILED and any("read-only" in text for text in of(report, "fail", "disk"))
+    assert report["pace"] is None
+
+
+def test_a_ledger_in_memory_and_a_full_disk_fail(world):
+    place = shlex.quote(str(world.state_dir))
+    code, report = doctor(world, through=in_a_mount_namespace(f"mount -t tmpfs -o size=32m none {place}"))
+    assert code == FAILED and any("in memory" in text for text in of(report, "fail", "disk"))
+    assert any("make room" in text for text in of(report, "fail", "disk"))
+
+
+def test_a_config_that_is_wrong_fails_and_the_rest_is_looked_at(world):
+    bad = world.dir / "bad.conf"
+    bad.write_text("gate: { colour = 3; };\n", encoding="utf-8")
+    done = world.sluice("doctor", "--config", bad, "--no-measure", "-o", "json", check=False)
+    report = json.loads(done.stdout)
+    assert done.returncode == FAILED and "colour" in of(report, "fail", "config")[0]
+    assert of(report, "ok", "kernel")
+
+
+def test_a_sale_that_is_armed_above_the_safe_pace_is_a_warning(world):
+    sale = world.sale(stock=1, opens_in=3600, ends_in=7200, pace_per_second=900_000_000)
+    modest = world.sale(stock=1, opens_in=3600, ends_in=7200, pace_per_second=1)
+    _, report = doctor(world, measure=True)
+    warned = of(report, "warn", "pace")
+    assert any(f"sale {sale.slug} is armed" in text for text in warned)
+    assert not any(f"sale {modest.slug} " in text for text in warned)
+    sale.act("end")
+
+
+def test_a_daemon_or_a_writer_that_is_away_fails_while_a_gate_is_attached():
+    with World() as world:
+        world.daemon.terminate()
+        code, report = doctor(world)
+        assert code == FAILED and of(report, "fail", "daemon") and of(report, "ok", "writer")
+        world.writer.terminate()
+        assert of(doctor(world)[1], "fail", "writer")
+        world.sluice("detach", "--all", "--config", world.config)
+        code, report = doctor(world)
+        assert code == OK and of(report, "warn", "gate") and of(report, "warn", "daemon") and of(report, "warn", "writer")
+
+
+def test_generic_mode_is_a_warning():
+    with World(start=("gate",), mode="generic") as world:
+        _, report = doctor(world)
+        assert "generic mode" in of(report, "warn", "xdp")[0]
+
+
+@pytest.mark.parametrize("args", [("--repair",), ("one", "two"), ("-o", "xml")])
+def test_a_command_line_that_is_wrong_is_a_usage_error(args):
+    done = run([SLUICE, "doctor", *args], check=False)
+    assert done.returncode == USAGE and done.stdout == "" and "doctor" in done.stderr

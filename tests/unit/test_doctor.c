@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The figures of `sluice doctor`, and the sentences that become its findings. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "cli/cli.h"
+#include "cli/doctor.h"
+
+static void the_safe_pace_is_half_of_what_was_measured_and_rounded_down(void **state)
+{
+	(void)state;
+	assert_int_equal(doctor_safe_pace(0), 0);
+	assert_int_equal(doctor_safe_pace(1), 0);
+	assert_int_equal(doctor_safe_pace(199), 99);
+	assert_int_equal(doctor_safe_pace(200), 100);
+	assert_int_equal(doctor_safe_pace(2019), 1000);
+	assert_int_equal(doctor_safe_pace(121609), 60000);
+	assert_int_equal(doctor_safe_pace(199999), 99000);
+	for (uint64_t n = 1; n < 1000000000; n = n * 3 + 1)
+		assert_true(doctor_safe_pace(n) <= n / 2);
+}
+
+static void a_percentile_is_a_value_that_was_measured(void **state)
+{
+	const double values[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 100};
+
+	(void)state;
+	assert_true(doctor_percentile(values, 0, 50) == 0);
+	assert_true(doctor_percentile(values, 1, 99) == 1);
+	assert_true(doctor_percentile(values, 10, 50) == 5);
+	assert_true(doctor_percentile(values, 10, 90) == 9);
+	assert_true(doctor_percentile(values, 10, 99) == 100);
+	assert_true(doctor_percentile(values, 10, 0) == 1);
+}
+
+static int begin(void **state)
+{
+	static struct doctor doctor;
+
+	memset(&doctor, 0, sizeof(doctor));
+	doctor.findings = json_array();
+	*state = &doctor;
+	return 0;
+}
+
+static int end(void **state)
+{
+	cli_say_into(NULL, 0);
+	json_decref(((struct doctor *)*state)->findings);
+	return 0;
+}
+
+static const char *text(const struct doctor *doctor, size_t i, const char *name)
+{
+	return json_string_value(json_object_get(json_array_get(doctor->findings, i), name));
+}
+
+static void each_sentence_becomes_a_finding_and_none_that_all_is_well(void **state)
+{
+	struct doctor *doctor = *state;
+	char said[256];
+
+	cli_say_into(said, sizeof(said));
+	doctor_note_said(doctor, DOCTOR_FAIL, "kernel", said, "all there");
+	cli_say("no %s", "ring");
+	cli_say("no loop\nin two lines");
+	doctor_note_said(doctor, DOCTOR_FAIL, "kernel", said, "all there");
+	assert_int_equal(json_array_size(doctor->findings), 3);
+	assert_string_equal(text(doctor, 0, "result"), "ok");
+	assert_string_equal(text(doctor, 0, "what"), "all there");
+	assert_string_equal(text(doctor, 1, "result"), "fail");
+	assert_string_equal(text(doctor, 1, "what"), "no ring");
+	assert_string_equal(text(doctor, 2, "what"), "no loop?in two lines");
+	assert_int_equal(doctor->failed, 2);
+}
+
+static void what_does_not_fit_is_cut(void **state)
+{
+	char said[16];
+
+	(void)state;
+	cli_say_into(said, sizeof(said));
+	cli_say("twelve chars");
+	cli_say("and more");
+	assert_string_equal(said, "twelve chars\nan");
+}
+
+static void findings_are_counted_by_what_they_are(void **state)
+{
+	struct doctor *doctor = *state;
+
+	doctor_note(doctor, DOCTOR_OK, "a", NULL, "fine");
+	doctor_note(doctor, DOCTOR_WARN, "b", "do %s", "%d of %s", 1, "two");
+	assert_int_equal(doctor->failed, 0);
+	assert_int_equal(doctor->warned, 1);
+	assert_string_equal(text(doctor, 1, "what"), "1 of two");
+	assert_string_equal(text(doctor, 1, "todo"), "do %s");
+	assert_string_equal(text(doctor, 0, "todo"), "");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(the_safe_pace_is_half_of_what_was_measured_and_rounded_down),
+		TEST(a_percentile_is_a_value_that_was_measured),
+		TEST(each_sentence_becomes_a_finding_and_none_that_all_is_well),
+		TEST(what_does_not_fit_is_cut),
+		TEST(findings_are_counted_by_what_they_are),
+	};
+
+	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* `sluice doctor`: what is wrong with this machine, or slow, before the night of the sale. doctor.c is the command; each of the others looks at one thing
+ * and notes what it finds. Nothing but the measurement of the pace changes anything, and that cleans up after itself.
+ */
+#ifndef SLUICE_CLI_DOCTOR_H
+#define SLUICE_CLI_DOCTOR_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+
+enum doctor_result { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
+
+/* What was measured; 0 = was not. */
+struct doctor_pace {
+	double sync_p50_ms, sync_p99_ms;     /* 4 KiB appended and fdatasync */
+	double commit_p50_ms, commit_p99_ms; /* one order through a writer, with nothing else on its way */
+	uint64_t orders_per_second;          /* in whole batches, two on their way */
+	uint64_t safe_per_second;            /* DOCTOR_SAFE_PERCENT of that, rounded down to two digits */
+};
+/* The rest is for whatever else the machine does in that second: HTTP, the gate, a slow moment of the disk. */
+#define DOCTOR_SAFE_PERCENT 50
+#define DOCTOR_HOW \
+	"a writer of its own with a ledger beside the real one: whole batches, two on their way, for one second; the safe pace is half of that"
+
+struct doctor {
+	const struct config *config;
+	const char *config_path; /* "" = none was read */
+	const char *interface;   /* NULL = those of the gate */
+	bool attached;           /* a gate is pinned */
+	bool may_bpf;            /* this process may ask the kernel about BPF */
+	bool other_store;        /* the writer's ledger is no file */
+	json_t *findings;
+	unsigned failed, warned;
+	struct doctor_pace pace;
+};
+
+/* Notes a finding: what was looked at ("kernel"), and what it is. `todo` may be NULL. */
+void doctor_note(struct doctor *doctor, enum doctor_result result, const char *check, const char *todo,
+	const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Notes the lines that cli_say has put into `said`, each as a finding; if it is empty, `fine` as DOCTOR_OK. */
+void doctor_note_said(
+	struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine);
+
+void doctor_look_at_kernel(struct doctor *doctor);     /* doctor_machine.c */
+void doctor_look_at_sysctls(struct doctor *doctor);    /* doctor_machine.c */
+void doctor_look_at_clock(struct doctor *doctor);      /* doctor_machine.c */
+void doctor_look_at_interfaces(struct doctor *doctor); /* doctor_interface.c */
+void doctor_look_at_files(struct doctor *doctor);      /* doctor_files.c */
+void doctor_look_at_disk(struct doctor *doctor);       /* doctor_files.c */
+void doctor_look_at_programs(struct doctor *doctor);   /* doctor_programs.c */
+void doctor_look_at_sales(struct doctor *doctor);      /* doctor_programs.c: once the pace is known */
+void doctor_measure_pace(struct doctor *doctor);       /* doctor_pace.c */
+
+/* What the safe pace of a measured throughput is. */
+uint64_t doctor_safe_pace(uint64_t orders_per_second);
+/* The value at `percent` of `count` sorted values, by nearest rank; 0 of none. */
+double doctor_percentile(const double *sorted, size_t count, unsigned percent);
+
+int cmd_doctor(int argc, char **argv);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The ledger, read out of its SQLite file. Called by `sluice verify`.
+ *
+ * Not by way of the daemon, because the daemon is one of those whose word is checked, and because it may be away; and not with the writer's code, which is
+ * another. One read transaction is one snapshot: what is in it fits together however busy the writer is, and holds nobody up (WAL).
+ * It knows the tables of schema versions 1 and 2, of which it needs the columns that both have.
+ */
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/verify.h"
+
+#define LEDGER_APPLICATION_ID 0x534c5543 /* "SLUC" */
+#define LEDGER_VERSION_MAX 2
+#define BUSY_MS 5000
+
+static int cannot_read(sqlite3 *db, const char *path)
+{
+	cli_say("cannot read the ledger %s: %s", path, db ? sqlite3_errmsg(db) : "no memory");
+	return CLI_FAILED;
+}
+
+static int out_of_memory(void)
+{
+	cli_say("no memory for the orders of the ledger");
+	return CLI_FAILED;
+}
+
+static int read_number(sqlite3 *db, const char *path, const char *sql, int64_t *value)
+{
+	sqlite3_stmt *statement = NULL;
+	int code = CLI_OK;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) || sqlite3_step(statement) != SQLITE_ROW)
+		code = cannot_read(db, path);
+	else
+		*value = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	return code;
+}
+
+/* The file may be of another program, or of a version whose tables mean something else. */
+static int check_kind(sqlite3 *db, const char *path)
+{
+	int64_t application = 0, version = 0;
+	int code = read_number(db, path, "PRAGMA application_id", &application);
+
+	if (!code)
+		code = read_number(db, path, "PRAGMA user_version", &version);
+	if (code)
+		return code;
+	if (application != LEDGER_APPLICATION_ID) {
+		cli_say("%s is not a ledger", path);
+		return CLI_FAILED;
+	}
+	if (version < 1 || version > LEDGER_VERSION_MAX) {
+		cli_say("the ledger %s has schema version %lld, and this program knows 1 to %d", path,
+			(long long)version, LEDGER_VERSION_MAX);
+		return CLI_FAILED;
+	}
+	return CLI_OK;
+}
+
+static void take_sale(sqlite3_stmt *row, struct verify_sale *sale)
+{
+	sale->id = (uint32_t)sqlite3_column_int64(row, 0);
+	snprintf(sale->slug, sizeof(sale->slug), "%s", (const char *)sqlite3_column_text(row, 1));
+	sale->opens_ns = (uint64_t)sqlite3_column_int64(row, 2);
+	sale->ends_ns = (uint64_t)sqlite3_column_int64(row, 3);
+	sale->per_buyer = (uint32_t)sqlite3_column_int64(row, 4);
+	sale->paused = sqlite3_column_int(row, 5);
+	sale->ended = sqlite3_column_int(row, 6);
+	sale->put_in = sqlite3_column_int64(row, 7);
+	sale->held = sqlite3_column_int64(row, 8);
+	sale->confirmed = sqlite3_column_int64(row, 9);
+	sale->has_sums = true;
+	sale->orders = sqlite3_column_int64(row, 10);
+	sale->moved = sqlite3_column_int64(row, 11);
+}
+
+static int read_sales(sqlite3 *db, const char *path, struct verify_ledger *ledger)
+{
+	static const char sql[] =
+		"SELECT id, slug, opens_ns, ends_ns, per_buyer, paused, ended, put_in, held, confirmed, orders,"
+		" (SELECT coalesce(sum(delta), 0) FROM stock_moves WHERE sale = s.id) FROM sales s";
+	sqlite3_stmt *statement = NULL;
+	int code = CLI_OK, step = SQLITE_DONE;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
+		code = cannot_read(db, path);
+	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct verify_sale *sale =
+			verify_append(&ledger->sales, &ledger->sale_count, &ledger->sale_capacity, sizeof(*sale));
+
+		if (sale)
+			take_sale(statement, sale);
+		else
+			code = out_of_memory();
+	}
+	if (!code && step != SQLITE_DONE)
+		code = cannot_read(db, path);
+	sqlite3_finalize(statement);
+	return code;
+}
+
+static int take_order(sqlite3_stmt *row, const char *path, struct books_order *order)
+{
+	const char *state = (const char *)sqlite3_column_text(row, 3);
+
+	order->id = (uint64_t)sqlite3_column_int64(row, 0);
+	order->sale = (uint32_t)sqlite3_column_int64(row, 1);
+	order->seq = (uint64_t)sqlite3_column_int64(row, 2);
+	order->quantity = (uint32_t)sqlite3_column_int64(row, 4);
+	order->buyer = (uint64_t)sqlite3_column_int64(row, 5);
+	order->admitted_ns = (uint64_t)sqlite3_column_int64(row, 6);
+	if (state && books_set_state(order, state))
+		return CLI_OK;
+	cli_say("the ledger %s has order %016llx in a state that this program does not know: \"%s\"", path,
+		(unsigned long long)order->id, state ? state : "");
+	return CLI_FAILED;
+}
+
+static int read_orders(sqlite3 *db, const char *path, struct verify_ledger *ledger)
+{
+	static const char sql[] = "SELECT serial, sale, seq, state, quantity, buyer, admitted_ns FROM orders";
+	sqlite3_stmt *statement = NULL;
+	int code = CLI_OK, step = SQLITE_DONE;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
+		code = cannot_read(db, path);
+	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct books_order *order =
+			verify_append(&ledger->orders, &ledger->order_count, &ledger->order_capacity, sizeof(*order));
+
+		code = order ? take_order(statement, path, order) : out_of_memory();
+	}
+	if (!code && step != SQLITE_DONE)
+		code = cannot_read(db, path);
+	sqlite3_finalize(statement);
+	return code;
+}
+
+int verify_read_file(const char *path, struct verify_ledger *ledger)
+{
+	sqlite3 *db = NULL;
+	int code;
+
+	memset(ledger, 0, sizeof(*ledger));
+	if (access(path, R_OK)) {
+		cli_say("cannot read the ledger %s: %s", path, strerror(errno));
+		return errno == ENOENT                      ? CLI_NOT_FOUND
+			: errno == EACCES || errno == EPERM ? CLI_NOT_ALLOWED
+							    : CLI_FAILED;
+	}
+	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL)) {
+		code = cannot_read(db, path);
+		goto out;
+	}
+	sqlite3_busy_timeout(db, BUSY_MS);
+	code = check_kind(db, path);
+	if (!code && sqlite3_exec(db, "BEGIN", NULL, NULL, NULL))
+		code = cannot_read(db, path);
+	if (!code)
+		code = read_sales(db, path, ledger);
+	if (!code)
+		code = read_orders(db, path, ledger);
+	if (code)
+		verify_ledger_free(ledger);
+out:
+	sqlite3_close(db);
+	return code;
+}
