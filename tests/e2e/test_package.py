@@ -66,7 +66,7 @@ def test_the_control_file_names_version_libraries_and_config(package, unpacked):
     assert field(package, "Package") == "sluice" and field(package, "Version") == VERSION
     assert field(package, "Architecture") == run(["dpkg", "--print-architecture"]).stdout.strip()
     depends = field(package, "Depends")
-    for library in ("libc6", "libbpf", "libxdp", "libmicrohttpd", "libsqlite3", "libjansson", "libconfig", "libcurl", "libseccomp", "adduser"):
+    for library in ("libc6", "libbpf", "libxdp", "libmicrohttpd", "libsqlite3", "libpq5", "libjansson", "libconfig", "libcurl", "libseccomp", "adduser"):
         assert re.search(rf"\b{library}", depends), (library, depends)
     assert (unpacked / "DEBIAN" / "conffiles").read_text(encoding="ascii").split() == ["/etc/sluice/sluice.conf"]
     assert 500 < int(field(package, "Installed-Size")) < 10000
