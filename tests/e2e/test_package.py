@@ -66,7 +66,7 @@ def test_the_control_file_names_version_libraries_and_config(package, unpacked):
     assert field(package, "Package") == "sluice" and field(package, "Version") == VERSION
     assert field(package, "Architecture") == run(["dpkg", "--print-architecture"]).stdout.strip()
     depends = field(package, "Depends")
-    for library in ("libc6", "libbpf", "libxdp", "libmicrohttpd", "libsqlite3", "libjansson", "libconfig", "libcurl", "libseccomp", "adduser"):
+    for library in ("libc6", "libbpf", "libxdp", "libmicrohttpd", "libsqlite3", "libpq5", "libjansson", "libconfig", "libcurl", "libseccomp", "adduser"):
         assert re.search(rf"\b{library}", depends), (library, depends)
     assert (unpacked / "DEBIAN" / "conffiles").read_text(encoding="ascii").split() == ["/etc/sluice/sluice.conf"]
     assert 500 < int(field(package, "Installed-Size")) < 10000
@@ -76,7 +76,8 @@ def test_the_config_gives_each_part_its_own_user_and_directory(unpacked):
     config = unpacked / "etc" / "sluice" / "sluice.conf"
     assert run([SLUICED, "--check", "--config", config]).returncode == 0
     settings = dict(re.findall(r'^\t(\w+) = "([^"]*)";', config.read_text(encoding="utf-8").split("writer:")[1], re.MULTILINE))
-    assert settings == {"socket": "/run/sluice-writer/writer.sock", "ledger": "/var/lib/sluice-writer/ledger.db", "group": "",
+    assert settings == {"socket": "/run/sluice-writer/writer.sock", "store": "sqlite",
+                        "ledger": "/var/lib/sluice-writer/ledger.db", "postgres": "dbname=sluice", "group": "",
                         "user": "sluice-writer"}
     assert re.search(r'^\tuser = "sluice";', config.read_text(encoding="utf-8"), re.MULTILINE)
 
