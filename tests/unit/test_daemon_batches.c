@@ -235,6 +235,20 @@ static void an_order_that_was_over_before_is_compared_anew(void **state)
 	assert_true(atomic_load(&b->p->compare));
 }
 
+static void what_was_there_before_tells_nothing_of_the_writers_pace(void **state)
+{
+	struct bench *b = *state;
+
+	admit(b, 1, 100);
+	assert_int_equal(batches_send(b->p), 0);
+	assert_int_equal(acknowledge(b, 1, 100, WIRE_ACK_KNOWN), 0);
+	assert_true(b->p->drain.per_second == 0 && b->p->drain.commit_ns == 0);
+	admit(b, 101, 200);
+	assert_int_equal(batches_send(b->p), 0);
+	assert_int_equal(acknowledge(b, 101, 100, WIRE_ACK_STORED), 0);
+	assert_true(b->p->drain.per_second > 0 && b->p->drain.commit_ns > 0);
+}
+
 static void a_state_that_is_none_settles_nothing(void **state)
 {
 	struct bench *b = *state;
@@ -257,6 +271,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_refused_order_is_an_alarm_and_not_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_answer_that_does_not_fit_settles_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_order_that_was_over_before_is_compared_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_was_there_before_tells_nothing_of_the_writers_pace, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_state_that_is_none_settles_nothing, setup, teardown),
 	};
 

@@ -130,7 +130,7 @@ static void account(struct pipeline *p, unsigned count)
 
 int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wire_header *header, const void *body)
 {
-	unsigned count = batch->count;
+	unsigned count = batch->count, known = 0;
 
 	if (header->type == WIRE_ERROR) {
 		struct pipeline_answer answer = {0};
@@ -159,15 +159,19 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 		};
 		if (p->acks[i].state == ORDER_STATE_COUNT)
 			return -EPROTO;
+		known += p->acks[i].known;
 		/* Over before this daemon heard of it: whether its units are back in the gate, only a comparison tells. */
 		if (p->acks[i].known && !order_is_live(p->acks[i].state))
 			pipeline_compare_anew(p);
 	}
 	batch->count = 0;
 	account(p, count);
-	pthread_mutex_lock(&p->lock);
-	drain_acknowledged(&p->drain, count, batch->sent_ns, time_mono_ns(), WIRE_BATCH_MAX);
-	pthread_mutex_unlock(&p->lock);
+	/* To find what is there already takes another time. */
+	if (!known) {
+		pthread_mutex_lock(&p->lock);
+		drain_acknowledged(&p->drain, count, batch->sent_ns, time_mono_ns(), WIRE_BATCH_MAX);
+		pthread_mutex_unlock(&p->lock);
+	}
 	__atomic_sub_fetch(&p->d->maps.control->in_flight, count, __ATOMIC_SEQ_CST);
 	atomic_fetch_sub(&p->unsettled, count);
 	orders_settle(p->d->orders, p->acks, count);
