@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "common/timefmt.h"
 #include "daemon/maintenance.h"
 #include "daemon/order_facts.h"
 #include "daemon/orders.h"
@@ -76,12 +75,9 @@ static int call_gate(struct daemon *d, const struct order_view *order, enum slui
 	}
 }
 
-/* Of a sale that has been over for so long the gate keeps no buyers, and its stock follows the ledger's figures. */
-static bool is_forgotten(const struct sale *sale)
-{
-	return maintenance_is_forgotten(sale, time_wall_ns());
-}
-
+/* Also in a sale that has long been over, whose stock maintenance sets by the ledger's figures: the clock that says so may be wrong, and back a
+ * moment later. Both are done on the pipeline's thread in the order in which the ledger has answered, so that neither spoils the other.
+ */
 static void give_back(struct daemon *d, const struct order_view *order, enum order_units units)
 {
 	int err = call_gate(d, order, SLUICE_CALL_RELEASE, units == ORDER_UNITS_LEAVE ? SLUICE_CALL_KEEP : 0);
@@ -100,7 +96,7 @@ static int reclaim(struct daemon *d, const struct order_view *order)
 	struct sale sale;
 	int err;
 
-	if (sales_find_id(d->sales, order->admission.sale, &sale) || is_forgotten(&sale))
+	if (sales_find_id(d->sales, order->admission.sale, &sale))
 		return 0;
 	sale_counts_change_begin(sale.counts);
 	err = call_gate(d, order, SLUICE_CALL_RECLAIM, 0);
@@ -153,7 +149,7 @@ static void end_item(struct daemon *d, struct item *item, const struct order_fac
 	units = orders_change_end(d->orders, item->change.serial, facts, known ? sale.counts : NULL);
 	if (planted(double_release) && facts && facts->state == ORDER_CANCELLED)
 		units = ORDER_UNITS_RETURN;
-	if (units != ORDER_UNITS_STAY && known && !is_forgotten(&sale))
+	if (units != ORDER_UNITS_STAY && known)
 		give_back(d, &order, units);
 	sale_counts_change_end(known ? sale.counts : NULL);
 }
