@@ -88,6 +88,7 @@ class History:
             if attempt.token:
                 self.of_serial.setdefault(attempt.token.serial, []).append(attempt)
         self.outages = self._outages()
+        self._told = None
         self.clock_was_moved = self.has_note("clock")
         self.gate_gone = [note["at"][1] for note in self.notes if note["event"] == "gate_gone"]
         self.keys_changed = any(control["path"].startswith("/v1/keys") and control["method"] != "GET" for control in self.controls)
@@ -124,6 +125,20 @@ class History:
             if begin <= latest and end >= at:
                 latest = end + RETURN_NS
         return latest
+
+    def told_of(self, serial, state):
+        """When somebody first heard that an order is in a state, in wall ns."""
+        if self._told is None:
+            self._told = {}
+            heard = [(attempt.token.serial, attempt.body.get("state"), attempt.received_wall) for attempt in self.attempts
+                     if attempt.token and attempt.is_yes]
+            for control in self.controls:
+                parts = control["path"].strip("/").split("/")
+                if control["status"] == 200 and len(parts) == 4 and parts[1] == "orders" and parts[3] in VERBS:
+                    heard.append((int(parts[2], 16), VERBS[parts[3]], control["received"][1]))
+            for order, told, at in heard:
+                self._told[order, told] = min(at, self._told.get((order, told), at))
+        return self._told.get((serial, state), 1 << 62)
 
     def sale_calls(self, slug):
         """Control calls about a sale, by the time they were sent: [(what follows the slug, record)]."""
@@ -278,14 +293,22 @@ def check_acknowledged(history, ledger, breaches):
         if told != there or order.sale != attempt.token.sale or order.buyer != attempt.token.buyer or order.quantity != attempt.token.quantity:
             wrong = {name: (told[name], there[name]) for name in told if told[name] != there[name]} or attempt.token
             breaches.add("answer_differs", f"order {order.id}: told and stored differ: {wrong}", attempt)
-        check_state_told(attempt, order, ledger, breaches)
+        check_state_told(attempt, order, history, ledger, breaches)
 
 
-def check_state_told(attempt, order, ledger, breaches):
-    """The state in an answer was the order's state at some moment between question and answer."""
+def check_state_told(attempt, order, history, ledger, breaches):
+    """The state in an answer was the order's state at some moment between question and answer.
+
+    A step that is in the ledger and that nobody has been told of yet (the writer was killed before it could say so) may not be known to the daemon
+    for as long as a unit may be on its way back.
+    """
     states = ledger.states(order)
-    possible = {name for (at, name), (until, _) in zip(states, states[1:] + [(1 << 62, "")])
-                if at - CLOCK_SLACK_NS <= attempt.received_wall and until + CLOCK_SLACK_NS >= attempt.sent_wall}
+    possible = set()
+    for (at, name), (until, after) in zip(states, states[1:] + [(1 << 62, "")]):
+        if after:
+            until = max(until, min(history.returned_by(until), history.told_of(order.serial, after)))
+        if at - CLOCK_SLACK_NS <= attempt.received_wall and until + CLOCK_SLACK_NS >= attempt.sent_wall:
+            possible.add(name)
     if attempt.body.get("state") not in possible:
         breaches.add("state_untrue", f"order {order.id} was said to be {attempt.body.get('state')}, and was {sorted(possible)}", attempt)
 

@@ -273,6 +273,14 @@ def tell_a_state_that_never_was(story):
     return {"state_untrue"}
 
 
+def tell_the_old_state_after_the_new_one(story):
+    story.event(103, "order.cancelled", 20)
+    story.lines.append({"what": "control", "method": "POST", "path": f"/v1/orders/{103:016x}/cancel", "request": None, "sent": clocks(19.99),
+                        "received": clocks(20.1), "status": 200, "body": {}})
+    story.ask(103, 20.2, 200, method="GET")["body"]["state"] = "held"
+    return {"state_untrue"}
+
+
 def lose_a_payment(story):
     story.lines.append({"what": "control", "method": "POST", "path": f"/v1/orders/{101:016x}/confirm", "request": None, "sent": clocks(20),
                         "received": clocks(20.1), "status": 200, "body": {}})
@@ -309,8 +317,8 @@ BREACHES = [lose_an_order, store_twice, tell_another_seq, tell_two_seqs, tell_an
             say_already_ordered_to_who_has_not, say_already_ordered_after_a_cancellation, deny_after_a_yes, deny_what_is_in_the_ledger,
             admit_before_the_opening, admit_after_the_end_by_hand, admit_during_a_pause, lose_a_unit, give_a_unit_twice, leave_one_under_way,
             let_the_guard_fire, answer_in_part, make_an_order_of_nothing, call_a_good_token_bad, lose_what_is_pending, resolve_twice,
-            forget_a_step, cut_a_hold_short, tell_a_state_that_never_was, lose_a_payment, lose_a_movement, answer_a_key_in_two_ways,
-            pay_late_without_a_unit]
+            forget_a_step, cut_a_hold_short, tell_a_state_that_never_was, tell_the_old_state_after_the_new_one, lose_a_payment, lose_a_movement,
+            answer_a_key_in_two_ways, pay_late_without_a_unit]
 
 
 @pytest.mark.parametrize("harm", BREACHES, ids=lambda harm: harm.__name__)
@@ -334,6 +342,13 @@ def test_sold_out_is_believed_while_the_daemon_is_away():
     story.event(103, "order.cancelled", 20)
     story.ask(105, 25, 409, "sold_out")
     story.note("up", 30, part="daemon")
+    assert story.names() == set()
+
+
+def test_the_old_state_is_believed_while_nobody_has_heard_of_the_new_one():
+    story = Story()
+    story.event(103, "order.cancelled", 20)
+    story.ask(103, 20.2, 200, method="GET")["body"]["state"] = "held"
     assert story.names() == set()
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import time
@@ -172,6 +173,7 @@ def test_the_checker_names_what_is_planted(plant, programs):
     with pytest.raises(world_history.Broken) as caught, shop_without_crowd() as shop:
         scenario(shop)
     assert caught.value.names & expected, caught.value
+    shutil.rmtree(caught.value.kept)
 
 
 def test_without_a_plant_the_same_steps_break_nothing(programs):

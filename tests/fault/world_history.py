@@ -23,7 +23,7 @@ class Broken(AssertionError):
 
     def __init__(self, breaches, kept):
         super().__init__(f"the history checker found breaches (kept in {kept}):\n{breaches.text()}")
-        self.names = breaches.names()
+        self.names, self.kept = breaches.names(), kept
 
 
 class Asked:

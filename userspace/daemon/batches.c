@@ -23,7 +23,7 @@ void batches_enqueue(struct pipeline *p, uint64_t serial, const struct sluice_ad
 
 	if (err) /* maintenance will find it in the gate's map and submit it again */
 		log_error("no memory for an order; it stays in the gate and is taken up again later");
-	if (!order || (planted(lost_ring_entry) && serial % 4 == 0))
+	if (!order || (planted(lost_ring_entry) && serial % 2))
 		return;
 	order->queued_ns = time_mono_ns();
 	STAILQ_INSERT_TAIL(&p->pending, order, pending);
