@@ -324,6 +324,39 @@ def test_the_daemon_sets_the_stock_right_and_the_sale_goes_on(world):
     verify(world, expect=OK)
 
 
+def test_a_reconciliation_in_full_run_loses_nobody(world):
+    sale = world.sale(stock=5000)
+    stop = threading.Event()
+    served, others = [], []
+
+    def buy():
+        token = sale.token()
+        while not stop.is_set():
+            answer = world.order(token)
+            if answer.status in (200, 201):
+                served.append(answer.json()["id"])
+                token = sale.token()
+            elif answer.status not in (202, 503):
+                others.append(str(answer))
+
+    threads = [threading.Thread(target=buy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            before = len(served)
+            assert world.ask("POST", "/v1/reconcile")["reconciled"] is True
+            wait_until(lambda: len(served) > before + 5, "orders flow again")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert others == []
+    sale.assert_books()
+    assert set(served) <= {order["id"] for order in sale.orders()} and len(set(served)) == len(served)
+    verify(world, expect=OK)
+
+
 def test_what_is_not_certain_is_left_alone(world):
     sale, _ = sold(world)
     maps = Maps(world)
@@ -403,6 +436,9 @@ def test_without_a_gate_the_ledger_is_looked_at_alone():
             assert "confirmed_sum" in {entry[0] for entry in named(verify(world, expect=BROKEN)[1])}
         world.writer.terminate()
         verify(world, expect=OK)
+        run(["sqlite3", world.ledger, "PRAGMA user_version = 99"])
+        done = world.sluice("verify", "--config", world.config, check=False)
+        assert done.returncode == FAILED and "schema version 99" in done.stderr
         world.ledger.unlink()
         done = world.sluice("verify", "--config", world.config, check=False)
         assert done.returncode == NOT_FOUND and str(world.ledger) in done.stderr and done.stdout == ""
