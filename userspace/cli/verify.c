@@ -323,7 +323,7 @@ static int open_gate(struct verify *v)
 	return err == -EPERM ? CLI_NOT_ALLOWED : err == -EPROTO ? CLI_CONFLICT : CLI_FAILED;
 }
 
-/* The file, unless the daemon says that its ledger is none. */
+/* The file, unless config or daemon say that the ledger is none. */
 static int choose_source(struct verify *v)
 {
 	const struct cli_globals globals = {.socket = v->config.daemon.control_socket};
@@ -332,9 +332,9 @@ static int choose_source(struct verify *v)
 	int code = cli_api_open(&v->api, &globals);
 
 	snprintf(v->ledger_path, sizeof(v->ledger_path), "%s", v->config.writer.ledger);
-	if (v->args->from)
-		v->from_daemon = !strcmp(v->args->from, "daemon");
-	if (code || v->args->from || !v->attached || !verify_daemon_lives(&v->maps))
+	/* A ledger in PostgreSQL is read by its writer alone. */
+	v->from_daemon = v->args->from ? !strcmp(v->args->from, "daemon") : v->config.writer.in_postgres;
+	if (code || v->args->from || v->from_daemon || !v->attached || !verify_daemon_lives(&v->maps))
 		return code;
 	code = cli_api_ask(v->api, "reading the status", "GET", cli_api_path("/v1/status"), NULL, &status);
 	if (code)
