@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-# Every test of Sluice, one part after another, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
+# Every test of Sluice in two lanes of parts, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
 # A part that fails does not stop the others. Exits non-zero if anything failed. Ctrl-C reaches the part that runs, so
 # that its namespaces and pins are cleaned up, and then ends the check.
 # Environment: BUILD (build), MAKE (make). Logs and the total are left in $BUILD/check/.
@@ -10,7 +10,9 @@ cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
-parts=(check-unit check-packet check-model check-fuzz sanitize check-e2e check-fault check-kernel)
+# Two lanes at a time, as there are machines with two CPUs: what computes, and what mostly waits (for clocks, restarts, time-outs).
+working=(check-unit check-packet check-model check-fuzz sanitize check-kernel)
+waiting=(check-e2e check-fault)
 logs=$BUILD/check
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -18,21 +20,23 @@ if [ "$(id -u)" -ne 0 ]; then
 	exit 1
 fi
 mkdir -p "$logs" || exit 1
-rm -f "$logs"/*.log "$logs/total"
+rm -f "$logs"/*.log "$logs"/*.result "$logs/total"
 
-job=0
+lanes=()
 interrupt()
 {
 	trap '' INT TERM
-	echo 'check: interrupted; letting the running part clean up' >&2
-	if [ "$job" -ne 0 ]; then
-		kill -INT -- "-$job" 2>/dev/null
+	echo 'check: interrupted; letting the running parts clean up' >&2
+	for lane in "${lanes[@]}"; do
+		kill -INT -- "-$lane" 2>/dev/null
+	done
+	for lane in "${lanes[@]}"; do
 		for ((i = 0; i < GRACE_S * 10; i++)); do
-			kill -0 -- "-$job" 2>/dev/null || break
+			kill -0 -- "-$lane" 2>/dev/null || break
 			sleep 0.1
 		done
-		kill -KILL -- "-$job" 2>/dev/null
-	fi
+		kill -KILL -- "-$lane" 2>/dev/null
+	done
 	exit 130
 }
 trap interrupt INT TERM
@@ -54,21 +58,44 @@ count() # LOG passed|failed|skipped
 		END { print sum + 0 }' "$1"
 }
 
-set -m # each part in a process group of its own; env gives SIGINT back to it where we were started without (nohup, &)
+# One part after another. What it prints goes to its log; SHOW "live" prints it as it comes, "after" when the part is over.
+run_lane() # SHOW PART...
+{
+	local show=$1 part status began interrupted=0
+	shift
+	set -o pipefail
+	trap 'interrupted=1' INT
+	for part in "$@"; do
+		began=$SECONDS
+		if [ "$show" = live ]; then
+			printf '\n=== %s\n' "$part"
+			env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
+			status=$?
+		else
+			env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" >"$logs/$part.log" 2>&1 </dev/null
+			status=$?
+			printf '\n=== %s\n%s\n' "$part" "$(cat "$logs/$part.log")"
+		fi
+		echo "$status $((SECONDS - began))" >"$logs/$part.result"
+		[ "$interrupted" -eq 0 ] || return
+	done
+}
+
+set -m # each lane in a process group of its own; env gives SIGINT back to its parts where we were started without (nohup, &)
+run_lane live "${working[@]}" &
+lanes+=($!)
+run_lane after "${waiting[@]}" &
+lanes+=($!)
+for lane in "${lanes[@]}"; do
+	wait "$lane"
+done
+lanes=()
+
 rows=()
 total_passed=0
 total_failed=0
-for part in "${parts[@]}"; do
-	printf '\n=== %s\n' "$part"
-	began=$SECONDS
-	(
-		set -o pipefail
-		env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
-	) &
-	job=$!
-	wait "$job"
-	status=$?
-	job=0
+for part in "${working[@]}" "${waiting[@]}"; do
+	read -r status took <"$logs/$part.result" || { status=1 took=0; }
 	passed=$(count "$logs/$part.log" passed)
 	failed=$(count "$logs/$part.log" failed)
 	skipped=$(count "$logs/$part.log" skipped)
@@ -84,7 +111,7 @@ for part in "${parts[@]}"; do
 	[ "$failed" -eq 0 ] || result=FAILED
 	total_passed=$((total_passed + passed))
 	total_failed=$((total_failed + failed))
-	rows+=("$(printf '%-14s %-7s %7d %7d %8d %7ds' "$part" "$result" "$passed" "$failed" "$skipped" $((SECONDS - began)))")
+	rows+=("$(printf '%-14s %-7s %7d %7d %8d %7ds' "$part" "$result" "$passed" "$failed" "$skipped" "$took")")
 done
 
 printf '\n%-14s %-7s %7s %7s %8s %8s\n' part result passed failed skipped time
