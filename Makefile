@@ -161,7 +161,8 @@ deps-bench: ; $(Q)scripts/install-deps.sh --quiet --for build,bench
 check demo bench: %: deps-%
 	$(Q)$(MAKE) --no-print-directory run-$@
 
-run-check: all
+run-check:
+	$(Q)$(MAKE) -j$(shell nproc) --no-print-directory all
 	$(Q)BUILD='$(BUILD)' MAKE='$(MAKE)' scripts/check.sh
 
 run-demo: all

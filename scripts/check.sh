@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
+JOBS=$(nproc) # compilers at a time
 # Two lanes at a time, as there are machines with two CPUs: what computes, and what mostly waits (for clocks, restarts, time-outs).
 working=(check-unit check-packet check-model check-fuzz sanitize check-kernel)
 waiting=(check-e2e check-fault)
@@ -69,10 +70,10 @@ run_lane() # SHOW PART...
 		began=$SECONDS
 		if [ "$show" = live ]; then
 			printf '\n=== %s\n' "$part"
-			env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
+			env --default-signal=INT,QUIT "$MAKE" -j"$JOBS" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
 			status=$?
 		else
-			env --default-signal=INT,QUIT "$MAKE" --no-print-directory BUILD="$BUILD" "$part" >"$logs/$part.log" 2>&1 </dev/null
+			env --default-signal=INT,QUIT "$MAKE" -j"$JOBS" --no-print-directory BUILD="$BUILD" "$part" >"$logs/$part.log" 2>&1 </dev/null
 			status=$?
 			printf '\n=== %s\n%s\n' "$part" "$(cat "$logs/$part.log")"
 		fi
