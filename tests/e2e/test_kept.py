@@ -9,9 +9,7 @@ import time
 import pytest
 
 from netns import wait_until
-from world import World, rfc3339, seconds_of
-
-UNLOADED = "SELECT count(*) FROM list_entries"
+from world import World, seconds_of
 
 
 @pytest.fixture()
@@ -33,6 +31,13 @@ def reboot(shop):
     lose_gate(shop)
     shop.start_writer()
     shop.start_daemon()
+
+
+def listens(shop):
+    try:
+        return shop.control("GET", "/v1/limits").status == 200
+    except OSError:
+        return False
 
 
 def restart_daemon(shop):
@@ -61,7 +66,7 @@ def entries(shop, name="deny"):
 
 
 def kept_entries(shop):
-    return {(name, prefix) for name, prefix in shop.ledger_query("SELECT list, prefix FROM entries")}
+    return {(name, prefix) for name, prefix in shop.ledger_query("SELECT list, prefix FROM list_entries")}
 
 
 def document(shop, name):
@@ -110,8 +115,8 @@ def test_a_success_is_in_the_ledger_when_it_is_said(shop):
     assert json.loads(document(shop, "limits"))["prefix"] == {"rate": 11.0, "burst": 12}
     put(shop, "deny", "192.0.2.1/32", label="a")
     assert kept_entries(shop) == {("deny", "192.0.2.1/32")}
-    shop.ask("PUT", "/v1/answers/ended", {"body": "{}"})
-    assert json.loads(document(shop, "answers"))["answers"]["ended"] == {"body": "{}"}
+    shop.ask("PUT", "/v1/answers/paused", {"body": "{}"})
+    assert json.loads(document(shop, "answers"))["answers"]["paused"] == {"body": "{}"}
     assert shop.control("DELETE", "/v1/lists/deny/192.0.2.1%2F32").status == 204
     assert kept_entries(shop) == set()
 
@@ -121,6 +126,7 @@ def test_what_was_set_while_the_writer_was_away_is_in_force_at_once_and_arrives_
     put(shop, "deny", "192.0.2.2/32", label="gone")
     shop.writer.kill()
     wait_until(lambda: not shop.status()["writer"]["connected"], "the daemon sees it")
+    assert "order writer is away" in shop.cli("limit", "set", "prefix", "9").stderr
     answers = [
         shop.ask("PATCH", "/v1/limits", {"source": {"rate": 5, "burst": 6}}),
         shop.ask("PUT", "/v1/answers/paused", {"body": "{}"}),
@@ -140,6 +146,7 @@ def test_what_was_set_while_the_writer_was_away_is_in_force_at_once_and_arrives_
     wait_until(lambda: "paused" in (document(shop, "answers") or ""), "the answer is")
     wait_until(lambda: "source" in (document(shop, "limits") or ""), "the limit is")
     assert "not_durable" not in put(shop, "deny", "203.0.113.10/32")
+    assert "away" not in shop.cli("deny", "labels").stderr
     reboot(shop)
     assert limits(shop)["source"]["burst"] == 6
     assert set(entries(shop)) == wanted | {"203.0.113.10/32"}
@@ -170,7 +177,7 @@ def test_what_is_set_on_a_new_gate_before_the_writer_is_there_counts_and_the_res
     put(shop, "deny", "192.0.2.2/32", label="kept", reason="of before")
     lose_gate(shop)
     shop.start_daemon(ready=False)
-    wait_until(lambda: shop.control_socket.exists() and shop.control("GET", "/v1/limits").status == 200, "the daemon listens")
+    wait_until(lambda: listens(shop), "the daemon listens")
     assert limits(shop)["prefix"]["burst"] != 8 and entries(shop) == {}
     assert shop.ask("PATCH", "/v1/limits", {"source": {"rate": 1, "burst": 2}})["not_durable"]
     put(shop, "deny", "192.0.2.2/32", label="new")
@@ -293,7 +300,7 @@ def test_an_entry_of_the_ledger_that_no_gate_could_match_is_passed_over(shop):
     put(shop, "deny", "192.0.2.1/32", label="good")
     lose_gate(shop)
     with sqlite3.connect(shop.ledger) as ledger:
-        ledger.execute("INSERT INTO entries (list, prefix, expires_ns, label, reason) VALUES ('deny', '192.0.2.77/24', 0, '', '')")
+        ledger.execute("INSERT INTO list_entries (list, prefix, expires_ns, label, reason) VALUES ('deny', '192.0.2.77/24', 0, '', '')")
     ledger.close()
     shop.start_writer()
     shop.start_daemon()
