@@ -3,6 +3,8 @@
 while the writer is away is in force at once and written later.
 """
 import json
+import os
+import signal
 import sqlite3
 import time
 
@@ -10,6 +12,8 @@ import pytest
 
 from netns import wait_until
 from world import World, seconds_of
+
+STALL_S = 5  # how long the daemon waits for an answer of the writer
 
 
 @pytest.fixture()
@@ -151,6 +155,24 @@ def test_what_was_set_while_the_writer_was_away_is_in_force_at_once_and_arrives_
     assert limits(shop)["source"]["burst"] == 6
     assert set(entries(shop)) == wanted | {"203.0.113.10/32"}
     assert shop.ask("GET", "/v1/answers/paused")["body"] == "{}"
+
+
+def test_a_writer_that_stands_still_keeps_one_change_waiting_and_no_more(shop):
+    put(shop, "deny", "192.0.2.1/32", label="before")
+    os.kill(shop.writer.pid, signal.SIGSTOP)
+    try:
+        assert put(shop, "deny", "203.0.113.1/32")["not_durable"]  # waited for
+        begun = os.times().elapsed
+        for n in range(2, 22):
+            assert put(shop, "deny", f"203.0.113.{n}/32")["not_durable"]
+            assert shop.ask("PATCH", "/v1/limits", {"source": {"rate": n, "burst": 6}})["not_durable"]
+        assert os.times().elapsed - begun < 10 * STALL_S, "each of them waited"
+        assert len(entries(shop)) == 22 and limits(shop)["source"]["rate"] == 21
+    finally:
+        os.kill(shop.writer.pid, signal.SIGCONT)
+    wait_until(lambda: len(kept_entries(shop)) == 22, "the lists are in the ledger")
+    wait_until(lambda: json.loads(document(shop, "limits") or "{}").get("source", {}).get("rate") == 21, "the limit is")
+    wait_until(lambda: "not_durable" not in put(shop, "deny", "203.0.113.1/32"), "changes are durable again")
 
 
 def test_a_daemon_that_was_killed_while_the_writer_was_away_has_lost_nothing(shop):

@@ -276,6 +276,7 @@ enum MHD_Result control_delete_label(struct http_request *request)
 	if (found < 0 || !*label)
 		return http_problem_field(
 			request, 422, "out_of_range", "label", "label must have from 1 to %zu bytes.", LISTS_LABEL_MAX);
+	kept_load_lock();
 	kept_lists_lock();
 	pthread_mutex_lock(&d->lists_lock);
 	removed = lists_remove_label(d->lists, list, label);
@@ -284,6 +285,7 @@ enum MHD_Result control_delete_label(struct http_request *request)
 		kept_lists_differ();
 	is_durable = removed <= 0 || kept_clear_label(d, list, label);
 	kept_lists_unlock();
+	kept_load_unlock();
 	if (removed < 0)
 		return http_problem(
 			request, 500, "internal_error", "Not all entries could be removed: %s.", strerror(-removed));

@@ -24,10 +24,13 @@
 static struct {
 	pthread_t thread;
 	atomic_bool running;
+	atomic_bool is_stalled; /* the writer has not answered in time */
 	atomic_bool limits_differ;
 	pthread_mutex_t limits_lock; /* what is written last is what is in force */
 	char *limits;                /* the ledger's document; NULL = none */
 } kept = {.limits_lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Thread_local bool is_own_thread;
 
 json_t *kept_note(json_t *answer, bool is_durable)
 {
@@ -36,19 +39,28 @@ json_t *kept_note(json_t *answer, bool is_durable)
 	return answer;
 }
 
-bool kept_write_document(struct daemon *d, const char *name, const char *text)
+json_t *kept_ask(struct daemon *d, json_t *question)
 {
-	json_t *question = json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", name, "value", text);
 	struct pipeline_answer answer;
 
-	if (pipeline_ask(d->pipeline, question, NULL, NULL, &answer)) {
-		if (answer.error == -EREMOTEIO)
-			log_error("the order writer does not keep the document %s (%s: %s)", name, answer.code,
-				answer.detail);
-		return false;
+	if (atomic_load(&kept.is_stalled) && !is_own_thread) {
+		json_decref(question);
+		return NULL;
 	}
-	json_decref(answer.json);
-	return true;
+	pipeline_ask(d->pipeline, question, NULL, NULL, &answer);
+	if (answer.error == -EREMOTEIO)
+		log_error("the order writer does not keep what is set (%s: %s)", answer.code, answer.detail);
+	atomic_store(&kept.is_stalled, answer.error == -ETIMEDOUT);
+	return answer.json;
+}
+
+bool kept_write_document(struct daemon *d, const char *name, const char *text)
+{
+	json_t *answer = kept_ask(d, json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", name, "value", text));
+	bool is_written = answer;
+
+	json_decref(answer);
+	return is_written;
 }
 
 /* --- limits --------------------------------------------------------------------------------------------------------------------- */
@@ -80,12 +92,11 @@ bool kept_write_limits(struct daemon *d)
 	is_durable = text && state.kept & SLUICE_KEPT_LIMITS &&
 		(is_known(&state, text) || kept_write_document(d, KEPT_LIMITS, text));
 	atomic_store(&kept.limits_differ, !is_durable);
-	if (is_durable) {
-		free(kept.limits);
-		kept.limits = text;
-		text = NULL;
-	}
-	free(text);
+	/* What was not answered may be written all the same: then it is not known what the ledger has. */
+	free(kept.limits);
+	kept.limits = is_durable ? text : strdup("");
+	if (!is_durable)
+		free(text);
 	pthread_mutex_unlock(&kept.limits_lock);
 	return is_durable;
 }
@@ -171,14 +182,27 @@ out:
 }
 
 /* --- the thread ----------------------------------------------------------------------------------------------------------------- */
+/* Without a lock: nobody who sets something waits for the answer. */
+static bool writer_answers(struct daemon *d)
+{
+	json_t *answer;
+
+	if (!atomic_load(&kept.is_stalled))
+		return true;
+	answer = kept_ask(d, json_pack("{s:s}", "op", "documents_list"));
+	json_decref(answer);
+	return answer;
+}
+
 static void *kept_run(void *arg)
 {
 	struct daemon *d = arg;
 	uint64_t compared_ns = time_mono_ns();
 
 	pthread_setname_np(pthread_self(), "kept");
+	is_own_thread = true;
 	while (atomic_load(&kept.running)) {
-		if (atomic_load(&d->sales_known)) {
+		if (atomic_load(&d->sales_known) && writer_answers(d)) {
 			if (atomic_load(&kept.limits_differ))
 				kept_write_limits(d);
 			answers_write_again(d);

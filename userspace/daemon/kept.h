@@ -24,6 +24,10 @@
 int kept_start(struct daemon *d);
 void kept_stop(void);
 
+/* Asks the writer; returns the answer, or NULL. From the first question that was not answered in time until the thread hears of the writer
+ * again it answers NULL at once: only one change waits for a writer that stands still.
+ */
+json_t *kept_ask(struct daemon *d, json_t *question);
 /* All of these return whether the ledger has it now; what it has not the thread writes later. */
 bool kept_write_document(struct daemon *d, const char *name, const char *text);
 bool kept_write_limits(struct daemon *d);
@@ -41,6 +45,9 @@ int kept_restore_limits(struct daemon *d, const char *text);
  */
 void kept_lists_lock(void);
 void kept_lists_unlock(void);
+/* Held while the ledger's lists are put into a new gate, and by who must not see half of them; taken before the lock above. */
+void kept_load_lock(void);
+void kept_load_unlock(void);
 /* Makes the ledger say of these keys what the gate says. */
 bool kept_write_entries(struct daemon *d, const struct sluice_list_key *keys, unsigned count);
 bool kept_clear_label(struct daemon *d, enum sluice_list list, const char *label);

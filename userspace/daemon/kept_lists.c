@@ -16,7 +16,6 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/kept.h"
-#include "daemon/pipeline.h"
 
 /* Entries of one question: what an order may have to wait for at the writer is one of them. */
 #define PAGE 1000
@@ -24,10 +23,10 @@
 #define REST_NS 5000000L
 
 static struct {
-	pthread_mutex_t lock;
+	pthread_mutex_t lock, loading;
 	atomic_bool differ;
 	int64_t place; /* recovery reads on from here, also after a break: what was removed by hand since then does not come back */
-} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .differ = true};
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .loading = PTHREAD_MUTEX_INITIALIZER, .differ = true};
 
 struct keys {
 	struct sluice_list_key *key;
@@ -60,21 +59,19 @@ void kept_lists_unlock(void)
 	pthread_mutex_unlock(&state.lock);
 }
 
+void kept_load_lock(void)
+{
+	pthread_mutex_lock(&state.loading);
+}
+
+void kept_load_unlock(void)
+{
+	pthread_mutex_unlock(&state.loading);
+}
+
 void kept_lists_differ(void)
 {
 	atomic_store(&state.differ, true);
-}
-
-/* Returns what was answered, or NULL. */
-static json_t *ask(struct daemon *d, json_t *question)
-{
-	struct pipeline_answer answer;
-
-	if (!pipeline_ask(d->pipeline, question, NULL, NULL, &answer))
-		return answer.json;
-	if (answer.error == -EREMOTEIO)
-		log_error("the order writer does not keep the lists (%s: %s)", answer.code, answer.detail);
-	return NULL;
 }
 
 /* --- the gate's entries as the ledger has them ---------------------------------------------------------------------------------- */
@@ -155,7 +152,7 @@ static bool ask_entries(struct daemon *d, const char *op, json_t *entries)
 		json_decref(entries);
 		return true;
 	}
-	answer = ask(d, json_pack("{s:s, s:o}", "op", op, "entries", entries));
+	answer = kept_ask(d, json_pack("{s:s, s:o}", "op", op, "entries", entries));
 	is_done = answer;
 	json_decref(answer);
 	return is_done;
@@ -196,7 +193,7 @@ bool kept_clear_label(struct daemon *d, enum sluice_list list, const char *label
 	bool more = true;
 
 	while (more) {
-		json_t *answer = ask(
+		json_t *answer = kept_ask(
 			d, json_pack("{s:s, s:s, s:s}", "op", "list_clear", "list", list_word(list), "label", label));
 
 		if (!answer) {
@@ -255,8 +252,8 @@ static bool compare_entry(struct comparison *c, const json_t *json)
 
 static bool compare_page(struct comparison *c, int64_t *place)
 {
-	json_t *answer =
-		ask(c->d, json_pack("{s:s, s:I, s:i}", "op", "list_page", "after", (json_int_t)*place, "limit", PAGE));
+	json_t *answer = kept_ask(
+		c->d, json_pack("{s:s, s:I, s:i}", "op", "list_page", "after", (json_int_t)*place, "limit", PAGE));
 	const json_t *next = json_object_get(answer, "next");
 	bool is_good = answer;
 	json_t *json;
@@ -337,6 +334,7 @@ int kept_lists_take(struct daemon *d, const json_t *list, int64_t next)
 	json_t *json;
 	int err = keys && entries ? 0 : -ENOMEM;
 
+	kept_lists_lock();
 	json_array_foreach(list, i, json) {
 		if (err)
 			break;
@@ -352,6 +350,7 @@ int kept_lists_take(struct daemon *d, const json_t *list, int64_t next)
 	}
 	if (!err)
 		state.place = next;
+	kept_lists_unlock();
 	free(keys);
 	free(entries);
 	return err;

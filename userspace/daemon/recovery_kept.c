@@ -62,13 +62,13 @@ static int load_lists(struct pipeline *p)
 
 	if (__atomic_load_n(marks, __ATOMIC_ACQUIRE) & SLUICE_KEPT_LISTS)
 		return 0;
-	kept_lists_lock();
+	kept_load_lock();
 	do
 		err = load_page(p, &next, &entries);
 	while (!err && next);
 	if (!err)
 		__atomic_fetch_or(marks, SLUICE_KEPT_LISTS, __ATOMIC_SEQ_CST);
-	kept_lists_unlock();
+	kept_load_unlock();
 	if (!err && entries)
 		log_info("lists: %zu entries of the ledger are in the gate, but for those that have expired", entries);
 	if (err == -E2BIG) {
