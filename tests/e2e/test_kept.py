@@ -166,7 +166,7 @@ def test_a_writer_that_stands_still_keeps_one_change_waiting_and_no_more(shop):
         for n in range(2, 22):
             assert put(shop, "deny", f"203.0.113.{n}/32")["not_durable"]
             assert shop.ask("PATCH", "/v1/limits", {"source": {"rate": n, "burst": 6}})["not_durable"]
-        assert os.times().elapsed - begun < 10 * STALL_S, "each of them waited"
+        assert os.times().elapsed - begun < 4 * STALL_S, "each of them waited"
         assert len(entries(shop)) == 22 and limits(shop)["source"]["rate"] == 21
     finally:
         os.kill(shop.writer.pid, signal.SIGCONT)
@@ -341,6 +341,13 @@ def test_lists_that_do_not_fit_a_smaller_gate_stay_whole_in_the_ledger(shop):
     assert 0 < shop.ask("GET", "/v1/lists/deny")["total"] <= 2048
     shop.ask("DELETE", f"/v1/lists/deny/{next(iter(entries(shop))).replace('/', '%2F')}")
     assert len(kept_entries(shop)) == 2999
+    # The comparison of gate and ledger writes what the gate has more, and takes nothing away.
+    shop.writer.kill()
+    wait_until(lambda: not shop.status()["writer"]["connected"], "the daemon sees it")
+    put(shop, "allow", "192.0.2.1/32")
+    shop.start_writer()
+    wait_until(lambda: ("allow", "192.0.2.1/32") in kept_entries(shop), "they were compared")
+    assert len(kept_entries(shop)) == 3000
     shop.settings["gate.max_prefixes"] = 4096
     shop.write_config()
     reboot(shop)

@@ -215,16 +215,28 @@ struct comparison {
 	size_t written;
 };
 
+static void rest(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
+}
+
+/* The lock is held for a page: who puts an entry does not wait for all of them. */
 static bool write_different(struct comparison *c)
 {
-	bool is_written;
+	struct keys *keys = &c->different;
+	bool is_written = !keys->failed && !c->same.failed;
 
-	kept_lists_lock();
-	is_written = kept_write_entries(c->d, c->different.key, (unsigned)c->different.count);
-	kept_lists_unlock();
-	c->written += c->different.count;
-	c->different.count = 0;
-	return is_written && !c->different.failed && !c->same.failed;
+	for (size_t at = 0; at < keys->count && is_written; at += PAGE) {
+		size_t count = keys->count - at < PAGE ? keys->count - at : PAGE;
+
+		kept_lists_lock();
+		is_written = !atomic_load(&c->d->stopping) && kept_write_entries(c->d, keys->key + at, (unsigned)count);
+		kept_lists_unlock();
+		c->written += count;
+		rest();
+	}
+	keys->count = 0;
+	return is_written;
 }
 
 static bool compare_entry(struct comparison *c, const json_t *json)
@@ -277,14 +289,9 @@ static int find_unkept(const struct sluice_list_key *key, const struct sluice_li
 	struct comparison *c = arg;
 
 	if (!has_expired(entry, time_wall_ns()) &&
-		!bsearch(key, c->same.key, c->same.count, sizeof(*key), compare_keys))
+		(!c->same.count || !bsearch(key, c->same.key, c->same.count, sizeof(*key), compare_keys)))
 		keys_add(&c->different, key);
 	return c->different.failed;
-}
-
-static void rest(void)
-{
-	nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
 }
 
 static bool compare(struct comparison *c)
