@@ -176,10 +176,13 @@ def test_a_writer_that_stands_still_keeps_one_change_waiting_and_no_more(shop):
 
 
 def test_a_daemon_that_was_killed_while_the_writer_was_away_has_lost_nothing(shop):
+    of_config = limits(shop)["prefix"]
+    shop.ask("PATCH", "/v1/limits", {"prefix": {"rate": 9, "burst": 9}})
+    shop.ask("PUT", "/v1/answers/paused", {"body": "{ }"})
     put(shop, "deny", "192.0.2.1/32", label="old")
     shop.writer.kill()
     wait_until(lambda: not shop.status()["writer"]["connected"], "the daemon sees it")
-    shop.ask("PATCH", "/v1/limits", {"source": {"rate": 5, "burst": 6}})
+    shop.ask("PATCH", "/v1/limits", {"source": {"rate": 5, "burst": 6}, "prefix": of_config})
     shop.ask("PUT", "/v1/answers/paused", {"body": "{}"})
     shop.ask("DELETE", "/v1/lists/deny/192.0.2.1%2F32")
     put(shop, "allow", "203.0.113.1/32", label="new")
@@ -187,7 +190,11 @@ def test_a_daemon_that_was_killed_while_the_writer_was_away_has_lost_nothing(sho
     shop.start_writer()
     shop.start_daemon()
     wait_until(lambda: kept_entries(shop) == {("allow", "203.0.113.1/32")}, "the lists are in the ledger")
+    wait_until(lambda: set(json.loads(document(shop, "limits"))) == {"version", "source"}, "the limits are")
+    wait_until(lambda: json.loads(document(shop, "answers"))["answers"]["paused"]["body"] == "{}", "the answer is")
+    assert limits(shop)["prefix"] == of_config
     reboot(shop)
+    assert limits(shop)["prefix"] == of_config
     assert limits(shop)["source"]["burst"] == 6 and entries(shop) == {} and set(entries(shop, "allow")) == {"203.0.113.1/32"}
     assert shop.ask("GET", "/v1/answers/paused")["body"] == "{}"
 
@@ -197,19 +204,22 @@ def test_what_is_set_on_a_new_gate_before_the_writer_is_there_counts_and_the_res
     shop.ask("PATCH", "/v1/limits", {"source": {"rate": 5, "burst": 6}, "prefix": {"rate": 7, "burst": 8}, "pace": {"shadow": True}})
     put(shop, "deny", "192.0.2.1/32", label="kept")
     put(shop, "deny", "192.0.2.2/32", label="kept", reason="of before")
+    put(shop, "deny", "192.0.2.3/32", label="kept", reason="of before")
     lose_gate(shop)
     shop.start_daemon(ready=False)
     wait_until(lambda: listens(shop), "the daemon listens")
     assert limits(shop)["prefix"]["burst"] != 8 and entries(shop) == {}
     assert shop.ask("PATCH", "/v1/limits", {"source": {"rate": 1, "burst": 2}})["not_durable"]
     put(shop, "deny", "192.0.2.2/32", label="new")
+    put(shop, "deny", "192.0.2.3/32", label="kept", reason="of now")
     put(shop, "deny", "203.0.113.0/24", label="new")
     shop.start_writer()
     shop.wait_ready()
     now = limits(shop)
     assert (now["source"]["burst"], now["prefix"]["burst"], now["pace"]["shadow"]) == (2, 8, True)
     assert {prefix: entry[0] for prefix, entry in entries(shop).items()} == {
-        "192.0.2.1/32": "kept", "192.0.2.2/32": "new", "203.0.113.0/24": "new"}
+        "192.0.2.1/32": "kept", "192.0.2.2/32": "new", "192.0.2.3/32": "kept", "203.0.113.0/24": "new"}
+    assert entries(shop)["192.0.2.3/32"][1] == "of now"
     wait_until(lambda: ("deny", "203.0.113.0/24") in kept_entries(shop), "the ledger follows")
     wait_until(lambda: json.loads(document(shop, "limits"))["source"]["burst"] == 2, "the ledger follows")
     reboot(shop)
