@@ -49,10 +49,14 @@ def restart_daemon(shop):
     shop.start_daemon()
 
 
-def restart_writer(shop):
-    shop.writer.kill()
+def bring_writer_back(shop):
     shop.start_writer()
     wait_until(lambda: shop.status()["orders_open"], "orders are open")
+
+
+def restart_writer(shop):
+    shop.writer.kill()
+    bring_writer_back(shop)
 
 
 def limits(shop):
@@ -145,7 +149,7 @@ def test_what_was_set_while_the_writer_was_away_is_in_force_at_once_and_arrives_
     wanted = {"203.0.113.0/24", "203.0.113.9/32"}
     assert set(entries(shop)) == wanted
 
-    shop.start_writer()
+    bring_writer_back(shop)
     wait_until(lambda: kept_entries(shop) == {("deny", prefix) for prefix in wanted}, "the lists are in the ledger")
     wait_until(lambda: "paused" in (document(shop, "answers") or ""), "the answer is")
     wait_until(lambda: "source" in (document(shop, "limits") or ""), "the limit is")
@@ -355,7 +359,7 @@ def test_lists_that_do_not_fit_a_smaller_gate_stay_whole_in_the_ledger(shop):
     shop.writer.kill()
     wait_until(lambda: not shop.status()["writer"]["connected"], "the daemon sees it")
     put(shop, "allow", "192.0.2.1/32")
-    shop.start_writer()
+    bring_writer_back(shop)
     wait_until(lambda: ("allow", "192.0.2.1/32") in kept_entries(shop), "they were compared")
     assert len(kept_entries(shop)) == 3000
     shop.settings["gate.max_prefixes"] = 4096
