@@ -87,6 +87,14 @@ _Static_assert(SLUICE_LIMIT_COUNT <= 8, "sluice_limits is full");
 #define SLUICE_GROW_HEAD 1u                            /* grow: bpf_xdp_adjust_head works on this interface */
 #define SLUICE_GROW_TAIL 2u                            /* grow: bpf_xdp_adjust_tail can grow on this interface */
 
+/* kept: what of the ledger is in this gate since it was attached, and which limits and shadow switches were set on it by hand. Of these the
+ * gate's values count, not the ledger's.
+ */
+#define SLUICE_KEPT_LIMITS 1ull
+#define SLUICE_KEPT_LISTS 2ull
+#define SLUICE_KEPT_RATE(id) (256ull << (id))           /* enum sluice_limit_id */
+#define SLUICE_KEPT_SHADOW(which) (65536ull << (which)) /* the daemon's enum shadow_switch */
+
 struct sluice_control {
 	__u32 magic;
 	__u32 abi_version;
@@ -104,7 +112,8 @@ struct sluice_control {
 	/* second cache line: written by the judge for each admission and by the daemon for each durable order */
 	__u64 in_flight;      /* admissions not yet durable */
 	__u64 syn_global_tat; /* GCRA of the global SYN budget (mono) */
-	__u64 pad[6];
+	__u64 kept;           /* SLUICE_KEPT_*; the daemon's alone, no program reads it */
+	__u64 pad[5];
 };
 
 /* --- map "sales": mmapable array[SLUICE_MAX_SALES]; slot = id % SLUICE_MAX_SALES; written by the daemon ------------------

@@ -228,10 +228,13 @@ def test_answers_outlive_the_daemon_a_reload_and_a_new_attach(family):
         shop.start_daemon()
         assert_own()
         assert shop.ask("GET", "/v1/answers/paused")["body"] == "later"
-        # What was put aside by hand is what is not there any more.
+        # The file is a copy: the ledger's document is what counts.
         assert shop.daemon.terminate() == 0
         kept.unlink()
         shop.start_daemon()
+        assert_own()
+        shop.ask("DELETE", "/v1/answers/token_invalid")
+        shop.ask("PUT", "/v1/answers", {"cors_origin": None})
         answer = shop.order(FORGED, family)
         assert answer.code() == "token_invalid" and answer.header("access-control-allow-origin") == "https://config.example"
 
@@ -240,21 +243,22 @@ def test_answers_outlive_the_daemon_a_reload_and_a_new_attach(family):
                                     '{"version":1,"answers":{"paused":{"body":"x\\r\\n","headers":{"X-A":"b\\r\\nc"}}}}',
                                     '{"version":1,"answers":{},"cors_origin":"nonsense"}'],
                          ids=range(7))
-def test_a_spoilt_file_is_put_aside_and_the_sale_goes_on(shop, spoilt):
+def test_a_spoilt_file_is_put_aside_and_the_ledgers_answers_are_in_force(shop, spoilt):
     own(shop, "sold_out", "{}")
     assert shop.daemon.terminate() == 0
     kept = shop.state_dir / "answers.json"
     kept.write_text(spoilt, encoding="utf-8")
     shop.start_daemon()
     assert "answers.json" in shop.daemon.log() and "put aside" in shop.daemon.log()
-    assert (shop.state_dir / "answers.json.rejected").read_text(encoding="utf-8") == spoilt and not kept.exists()
-    assert all(row["source"] == "default" for row in shop.ask("GET", "/v1/answers")["answers"])
+    assert (shop.state_dir / "answers.json.rejected").read_text(encoding="utf-8") == spoilt
+    assert json.loads(kept.read_text(encoding="utf-8"))["answers"] == {"sold_out": {"body": "{}"}}
+    assert [row["code"] for row in shop.ask("GET", "/v1/answers")["answers"] if row["source"] == "operator"] == ["sold_out"]
     assert shop.order(shop.sale().token()).status == 201
 
 
 def test_an_answer_that_does_not_fit_is_left_out_and_the_others_are_in_force(shop):
     kept = shop.state_dir / "answers.json"
-    text = json.dumps({"version": 1, "answers": {"paused": {"body": "x" * 2000, "content_type": "text/plain"}, "sold_out": {"body": "{}"}}})
+    text = json.dumps({"version": 1, "unsaved": True, "answers": {"paused": {"body": "x" * 2000, "content_type": "text/plain"}, "sold_out": {"body": "{}"}}})
     assert shop.daemon.terminate() == 0
     kept.write_text(text, encoding="utf-8")
     shop.start_daemon()

@@ -389,7 +389,9 @@ static void begin_anew(struct daemon *d)
 		.mss4 = 1460,
 		.mss6 = 1440,
 		.rate_mask = mask,
-		.rate_seed = 0x5eed};
+		.rate_seed = 0x5eed,
+		.kept = SLUICE_KEPT_LIMITS | SLUICE_KEPT_LISTS};
+	kept_stop(); /* what it knows of the ledger */
 	answers_write_defaults(d->maps.answers, d->config.daemon.cors_origin);
 	answers_stop();
 	unlink(side.answers);

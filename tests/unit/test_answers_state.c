@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "common/maps.h"
 #include "daemon/answers_state.h"
+#include "daemon/pipeline_impl.h"
 
 #define CHANGES 120
 #define READERS 2
@@ -29,6 +30,7 @@
 struct place {
 	struct daemon daemon;
 	struct sluice_control control;
+	struct pipeline writer; /* is away: nothing can be asked */
 	char dir[64], file[96];
 };
 
@@ -47,6 +49,8 @@ static int make_place(void **state)
 	snprintf(
 		place->daemon.config.daemon.state_dir, sizeof(place->daemon.config.daemon.state_dir), "%s", place->dir);
 	place->daemon.maps.control = &place->control;
+	pthread_mutex_init(&place->writer.lock, NULL);
+	place->daemon.pipeline = &place->writer;
 	place->daemon.maps.answers = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_answers", sizeof(uint32_t),
 		sizeof(struct sluice_answer_bytes), 2 * SLUICE_ANSWER_COUNT, NULL);
 	if (place->daemon.maps.answers < 0)
@@ -315,6 +319,72 @@ static void an_answer_that_does_not_fit_any_more_leaves_the_others(void **state)
 	expect_body(place, SLUICE_ANSWER_SOLD_OUT, room);
 }
 
+/* --- the ledger's document ---------------------------------------------------------------------------------------------------- */
+#define DOCUMENT "{\"version\":1,\"answers\":{\"paused\":{\"body\":\"of the ledger\",\"content_type\":\"text/plain\"}}}"
+
+static void write_copy(struct place *place, const char *text)
+{
+	FILE *file = fopen(place->file, "w");
+
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+	restart(place);
+}
+
+static void the_ledgers_answers_take_the_place_of_the_copys(void **state)
+{
+	struct place *place = need_place(state);
+
+	write_copy(place, "{\"version\":1,\"answers\":{\"paused\":{\"body\":\"{}\"},\"sold_out\":{\"body\":\"{}\"}}}");
+	assert_true(answers_are_durable());
+	assert_int_equal(answers_restore(&place->daemon, DOCUMENT), 0);
+	expect_body(place, SLUICE_ANSWER_PAUSED, "of the ledger");
+	assert_null(answers_custom(SLUICE_ANSWER_SOLD_OUT));
+	restart(place); /* the copy follows */
+	expect_body(place, SLUICE_ANSWER_PAUSED, "of the ledger");
+}
+
+static void what_the_ledger_has_not_got_stays_in_force(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault;
+
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, "later", &fault), 0);
+	assert_false(answers_are_durable());
+	restart(place);
+	assert_false(answers_are_durable());
+	assert_int_equal(answers_restore(&place->daemon, DOCUMENT), 0);
+	expect_body(place, SLUICE_ANSWER_PAUSED, "later");
+	answers_write_again(&place->daemon);
+	assert_false(answers_are_durable());
+}
+
+static void a_ledger_without_answers_gets_the_copys(void **state)
+{
+	struct place *place = need_place(state);
+
+	assert_int_equal(answers_restore(&place->daemon, NULL), 0);
+	assert_true(answers_are_durable()); /* nothing to write */
+	write_copy(place, DOCUMENT);
+	assert_int_equal(answers_restore(&place->daemon, NULL), 0);
+	assert_false(answers_are_durable());
+	expect_body(place, SLUICE_ANSWER_PAUSED, "of the ledger");
+}
+
+static void a_document_that_is_not_understood_leaves_the_copy_in_force(void **state)
+{
+	static const char *const spoilt[] = {"", "{", "[]", "{\"version\":2,\"answers\":{}}"};
+	struct place *place = need_place(state);
+
+	for (size_t i = 0; i < sizeof(spoilt) / sizeof(spoilt[0]); i++) {
+		write_copy(place, DOCUMENT);
+		assert_int_equal(answers_restore(&place->daemon, spoilt[i]), -EINVAL);
+		expect_body(place, SLUICE_ANSWER_PAUSED, "of the ledger");
+		assert_false(answers_are_durable()); /* to be written over it */
+	}
+}
+
 /* --- readers while it changes ------------------------------------------------------------------------------------------------ */
 struct race {
 	struct place *place;
@@ -391,6 +461,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_file_that_cannot_be_read_stays, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(
 			an_answer_that_does_not_fit_any_more_leaves_the_others, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			the_ledgers_answers_take_the_place_of_the_copys, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(what_the_ledger_has_not_got_stays_in_force, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_ledger_without_answers_gets_the_copys, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			a_document_that_is_not_understood_leaves_the_copy_in_force, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(readers_never_see_a_mixture, make_place, remove_place),
 	};
 

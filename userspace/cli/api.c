@@ -33,6 +33,7 @@ struct cli_api {
 	size_t length;
 	bool too_long;
 	bool unclear;
+	bool said_not_durable; /* once is enough for a command of many requests */
 };
 
 /* What to do about it; by the `code` of problem+json, then by status. */
@@ -489,6 +490,11 @@ int cli_api_send(struct cli_api *api, const char *about, const char *method, cha
 	json_t *got;
 	int code = ask(api, about, method, path, &body, &got);
 
+	if (json_is_true(json_object_get(got, "not_durable")) && !api->said_not_durable) {
+		cli_say("%s: in force, but the order writer is away: it is written to the ledger when that is back",
+			about);
+		api->said_not_durable = true;
+	}
 	if (answer)
 		*answer = got;
 	else

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The operator's answers: the file answers.json in the state directory, and the two banks of the gate's map "answers". Called by main.c
- * at the start, by control_answers.c for changes, by http.c for what is in use.
+/* The operator's answers: the ledger's document "answers", its copy answers.json in the state directory, and the two banks of the gate's map "answers".
+ * Called by main.c at the start, by recovery_kept.c when the ledger is there, by control_answers.c for changes, by http.c for what is in use.
+ *
+ * The ledger's document is what counts. The copy is for the time in which the writer is away, at a start above all: the right origin for the
+ * sale page and the answers of the shop are wanted then more than ever. A change that the ledger has not is marked in it ("unsaved"), and then it counts.
  *
  * The promise is that no reader ever sends a mixture of two answers. A change goes into the bank that is not in use, and one store of
  * control.answer_banks makes it the one in use, for all answers at once. That leaves readers who looked at the word just before the last
@@ -28,6 +31,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/maps.h"
+#include "daemon/kept.h"
 
 #define FILE_NAME "answers.json"
 #define FILE_VERSION 1
@@ -39,6 +43,7 @@ static struct {
 	json_t *custom[SLUICE_ANSWER_COUNT];
 	bool origin_is_set;
 	bool is_partial;              /* the file may hold more of the operator's than is known here */
+	bool is_unsaved;              /* the ledger has something else, or it is not known what */
 	pthread_rwlock_t origin_lock; /* for `origin` alone, which every HTTP answer wants */
 	char origin[ANSWER_ORIGIN_SIZE];
 	atomic_uint rewrites; /* how often a bank was begun to be written */
@@ -48,6 +53,7 @@ static struct {
 struct wanted {
 	json_t *custom[SLUICE_ANSWER_COUNT]; /* borrowed */
 	bool origin_is_set;
+	bool is_unsaved;
 	char origin[ANSWER_ORIGIN_SIZE];
 };
 
@@ -240,6 +246,8 @@ static json_t *to_json(const struct wanted *wanted)
 	json = json_pack("{s:i, s:o}", "version", FILE_VERSION, "answers", answers);
 	if (json && wanted->origin_is_set)
 		json_object_set_new(json, "cors_origin", json_string(wanted->origin));
+	if (json && wanted->is_unsaved)
+		json_object_set_new(json, "unsaved", json_true());
 	return json;
 }
 
@@ -292,6 +300,7 @@ static const char *read_document(const json_t *json, struct wanted *wanted, char
 		wanted->origin_is_set = true;
 		snprintf(wanted->origin, sizeof(wanted->origin), "%s", json_string_value(origin));
 	}
+	wanted->is_unsaved = json_is_true(json_object_get(json, "unsaved"));
 	json_object_foreach((json_t *)(uintptr_t)answers, name, value) {
 		enum sluice_answer code = answer_of_code(name);
 		struct answer_custom custom;
@@ -319,15 +328,71 @@ static void remember(const struct wanted *wanted)
 	set_origin(wanted->origin);
 }
 
-/* Everything changes, or nothing: the file, then the gate, then what we remember. `custom` of `wanted` is borrowed. */
+/* --- the ledger ----------------------------------------------------------------------------------------------------------------- */
+static void copy_state(struct wanted *wanted)
+{
+	memcpy(wanted->custom, state.custom, sizeof(wanted->custom));
+	wanted->origin_is_set = state.origin_is_set;
+	answers_origin(wanted->origin);
+}
+
+/* The lock is held. */
+static bool write_ledger(struct daemon *d)
+{
+	struct wanted now = {0};
+	json_t *json;
+	char *text;
+	bool is_written;
+
+	copy_state(&now);
+	json = to_json(&now);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	is_written = text && kept_write_document(d, KEPT_ANSWERS, text);
+	free(text);
+	return is_written;
+}
+
+/* In the file, too: the ledger knows what it says. The lock is held. */
+static void mark_saved(struct daemon *d)
+{
+	struct wanted now = {0};
+	int err;
+
+	copy_state(&now);
+	err = save(d, &now);
+	if (err)
+		log_error("cannot write %s/" FILE_NAME ": %s", d->config.daemon.state_dir, strerror(-err));
+}
+
+bool answers_are_durable(void)
+{
+	return !state.is_unsaved;
+}
+
+/* What is known here in part is not written over what is there whole; the next change is. */
+void answers_write_again(struct daemon *d)
+{
+	answers_lock();
+	if (state.is_unsaved && !state.is_partial && write_ledger(d)) {
+		state.is_unsaved = false;
+		mark_saved(d);
+	}
+	answers_unlock();
+}
+
+/* --- changes -------------------------------------------------------------------------------------------------------------------- */
+/* Everything changes, or nothing: the file, then the gate, then what we remember. Then the ledger, which may be away. `custom` of `wanted` is
+ * borrowed.
+ */
 static int change(struct daemon *d, const struct wanted *wanted, struct answers_fault *fault)
 {
 	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
-	struct wanted before = {.origin_is_set = state.origin_is_set};
+	struct wanted before = {0};
 	int err = all ? render(wanted, all, fault) : -ENOMEM;
 
-	memcpy(before.custom, state.custom, sizeof(before.custom));
-	answers_origin(before.origin);
+	copy_state(&before);
+	before.is_unsaved = state.is_unsaved;
 	if (!err)
 		err = save(d, wanted);
 	if (!err) {
@@ -340,14 +405,10 @@ static int change(struct daemon *d, const struct wanted *wanted, struct answers_
 	if (err)
 		return err;
 	remember(wanted);
+	state.is_unsaved = !write_ledger(d);
+	if (!state.is_unsaved)
+		mark_saved(d);
 	return 0;
-}
-
-static void copy_state(struct wanted *wanted)
-{
-	memcpy(wanted->custom, state.custom, sizeof(wanted->custom));
-	wanted->origin_is_set = state.origin_is_set;
-	answers_origin(wanted->origin);
 }
 
 int answers_set(struct daemon *d, enum sluice_answer code, json_t *custom, struct answers_fault *fault)
@@ -356,6 +417,7 @@ int answers_set(struct daemon *d, enum sluice_answer code, json_t *custom, struc
 	int err;
 
 	copy_state(&wanted);
+	wanted.is_unsaved = true;
 	wanted.custom[code] = custom;
 	err = change(d, &wanted, fault);
 	json_decref(custom);
@@ -367,6 +429,7 @@ int answers_set_origin(struct daemon *d, const char *origin, struct answers_faul
 	struct wanted wanted = {0};
 
 	copy_state(&wanted);
+	wanted.is_unsaved = true;
 	wanted.origin_is_set = origin != NULL;
 	snprintf(wanted.origin, sizeof(wanted.origin), "%s", origin ? origin : d->config.daemon.cors_origin);
 	return change(d, &wanted, fault);
@@ -468,9 +531,63 @@ void answers_start(struct daemon *d)
 			path, strerror(-err));
 		state.is_partial = true;
 	}
+	state.is_unsaved = wanted.is_unsaved;
 	adopt_what_fits(d, &wanted);
 	json_decref(json);
 	answers_unlock();
+}
+
+static bool is_of_operator(void)
+{
+	bool any = state.origin_is_set;
+
+	for (unsigned code = 0; code < SLUICE_ANSWER_COUNT; code++)
+		any |= state.custom[code] != NULL;
+	return any;
+}
+
+/* The lock is held. */
+static int take_document(struct daemon *d, const char *text)
+{
+	struct wanted wanted = {0};
+	char error[512] = "";
+	json_error_t at;
+	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+	int err = 0;
+
+	snprintf(wanted.origin, sizeof(wanted.origin), "%s", d->config.daemon.cors_origin);
+	if (!json) {
+		say(error, sizeof(error), "%s", at.text);
+		err = -EINVAL;
+	} else if (read_document(json, &wanted, error, sizeof(error))) {
+		err = -EINVAL;
+	}
+	if (err) {
+		log_error("the ledger's answers are not in force, those of " FILE_NAME
+			  " are, if there are any: %s; put aside as " KEPT_ANSWERS KEPT_ASIDE,
+			error);
+		state.is_unsaved = true;
+	} else {
+		state.is_partial = false;
+		adopt_what_fits(d, &wanted);
+		if (!state.is_partial)
+			mark_saved(d);
+	}
+	json_decref(json);
+	return err;
+}
+
+int answers_restore(struct daemon *d, const char *text)
+{
+	int err = 0;
+
+	answers_lock();
+	if (!text)
+		state.is_unsaved |= is_of_operator();
+	else if (!state.is_unsaved)
+		err = take_document(d, text);
+	answers_unlock();
+	return err;
 }
 
 void answers_stop(void)

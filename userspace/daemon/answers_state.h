@@ -15,10 +15,14 @@ struct answers_fault {
 	size_t size;             /* -EMSGSIZE: how long it would be */
 };
 
-/* Reads what was kept and puts it, with the CORS origin, into the gate. What cannot be read is put aside with a word in the log, and the
+/* Reads the file and puts what it says, with the CORS origin, into the gate. What cannot be read is put aside with a word in the log, and the
  * defaults take its place: a spoilt text is no reason to sell nothing.
  */
 void answers_start(struct daemon *d);
+/* In recovery, once: what the ledger says takes the place of what the file said, unless that was set while the ledger could not be asked. `text` NULL:
+ * the ledger has none, and gets the file's. Returns 0, or -EINVAL for a text that is not understood: the file's stays.
+ */
+int answers_restore(struct daemon *d, const char *text);
 void answers_stop(void);
 
 /* The answer in use, whole. Never waits. Returns 0 or negative errno. */
@@ -33,12 +37,18 @@ void answers_unlock(void);
 const json_t *answers_custom(enum sluice_answer code);
 /* Whether the origin is the operator's, not the config file's. */
 bool answers_origin_is_set(void);
-/* `custom` is taken over; NULL goes back to the default. In force at both doors, and kept, when it returns 0. Else nothing has changed:
+/* Whether the ledger has what is in force. */
+bool answers_are_durable(void);
+/* `custom` is taken over; NULL goes back to the default. In force at both doors, and in the file, when it returns 0; in the ledger too, unless
+ * answers_are_durable says no. Else nothing has changed:
  * -EMSGSIZE (see `fault`), -EINVAL, or the errno of file or map.
  */
 int answers_set(struct daemon *d, enum sluice_answer code, json_t *custom, struct answers_fault *fault);
 /* NULL goes back to the config file's. All answers change in one step. */
 int answers_set_origin(struct daemon *d, const char *origin, struct answers_fault *fault);
+
+/* Writes what the ledger has not, if there is such. Takes the lock. */
+void answers_write_again(struct daemon *d);
 
 /* Reads {"body","content_type"?,"headers"?}; the texts of `custom` are those of `json`. Returns NULL, or what is wrong, in `error`, and
  * the field that is to blame. *status: 400 for the form, 422 for what it says.

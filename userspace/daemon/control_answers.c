@@ -14,6 +14,7 @@
 #include "daemon/answers_state.h"
 #include "daemon/control.h"
 #include "daemon/http_public.h"
+#include "daemon/kept.h"
 #include "daemon/problems.h"
 
 static bool find_answer(struct http_request *request, enum sluice_answer *code, enum MHD_Result *result)
@@ -74,17 +75,17 @@ static json_t *answer_json(struct http_request *request, enum sluice_answer code
 	return json;
 }
 
-static enum MHD_Result send_answer(struct http_request *request, enum sluice_answer code)
+static enum MHD_Result send_answer(struct http_request *request, enum sluice_answer code, bool is_durable)
 {
 	json_t *json = answer_json(request, code, true);
 
 	if (!json)
 		return http_problem(request, 500, "internal_error", "The answer in the gate cannot be read.");
 	http_set_etag(request, answer_tag(code));
-	return http_send_json(request, 200, json);
+	return http_send_json(request, 200, kept_note(json, is_durable));
 }
 
-static enum MHD_Result send_answers(struct http_request *request)
+static enum MHD_Result send_answers(struct http_request *request, bool is_durable)
 {
 	char origin[ANSWER_ORIGIN_SIZE];
 	json_t *answers = json_array();
@@ -101,8 +102,9 @@ static enum MHD_Result send_answers(struct http_request *request)
 	answers_origin(origin);
 	http_set_etag(request, origin_tag());
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:s, s:o}", "cors_origin", origin, "cors_source",
-			answers_origin_is_set() ? "operator" : "config", "answers", answers));
+		kept_note(json_pack("{s:s, s:s, s:o}", "cors_origin", origin, "cors_source",
+				  answers_origin_is_set() ? "operator" : "config", "answers", answers),
+			is_durable));
 }
 
 static enum MHD_Result send_not_set(struct http_request *request, int err, const struct answers_fault *fault)
@@ -132,7 +134,7 @@ enum MHD_Result control_get_answers(struct http_request *request)
 	enum MHD_Result result;
 
 	answers_lock();
-	result = send_answers(request);
+	result = send_answers(request, true);
 	answers_unlock();
 	return result;
 }
@@ -145,7 +147,7 @@ enum MHD_Result control_get_answer(struct http_request *request)
 	if (!find_answer(request, &code, &result))
 		return result;
 	answers_lock();
-	result = send_answer(request, code);
+	result = send_answer(request, code, true);
 	answers_unlock();
 	return result;
 }
@@ -165,7 +167,7 @@ static enum MHD_Result set_answer(struct http_request *request, enum sluice_answ
 	err = answers_set(request->d, code, custom, &fault);
 	if (!err)
 		log_info("the answer %s is %s", answer_code(code), custom ? "the operator's now" : "the default again");
-	result = err ? send_not_set(request, err, &fault) : send_answer(request, code);
+	result = err ? send_not_set(request, err, &fault) : send_answer(request, code, answers_are_durable());
 out:
 	answers_unlock();
 	return result;
@@ -256,7 +258,7 @@ enum MHD_Result control_put_answers(struct http_request *request)
 	answers_lock();
 	if (http_check_etag(request, true, origin_tag(), &result)) {
 		err = answers_set_origin(request->d, origin, &fault);
-		result = err ? send_not_set(request, err, &fault) : send_answers(request);
+		result = err ? send_not_set(request, err, &fault) : send_answers(request, answers_are_durable());
 	}
 	answers_unlock();
 out:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The gate's rates and their shadow mode over the control API. In force from the next packet on and over restarts of the daemon; after the next
- * attach the config file's are, and nothing is in shadow.
+/* The gate's rates and their shadow mode over the control API. In force from the next packet on, and kept in the ledger (kept.h): over restarts
+ * of the daemon, the next attach and a reboot.
  */
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -10,42 +10,17 @@
 #include "common/config.h"
 #include "daemon/control.h"
 #include "daemon/http_public.h"
+#include "daemon/kept.h"
+#include "daemon/limits_kept.h"
 #include "daemon/shadow.h"
 #include "daemon/validate.h"
-
-#define RATE_MIN 0.001
-#define RATE_MAX 1e9
-#define BURST_MAX 1000000
-
-/* What of struct limit_body was given, as bits of `present`. */
-enum { FIELD_RATE, FIELD_BURST, FIELD_SHADOW };
-
-struct limit_body {
-	double rate;
-	int64_t burst;
-	bool shadow;
-};
-
-static const struct validate_field limit_fields[] = {
-	[FIELD_RATE] = {.name = "rate",
-		.kind = VALIDATE_NUMBER,
-		.low = RATE_MIN,
-		.high = RATE_MAX,
-		.offset = offsetof(struct limit_body, rate)},
-	[FIELD_BURST] = {.name = "burst",
-		.kind = VALIDATE_INTEGER,
-		.min = 1,
-		.max = BURST_MAX,
-		.offset = offsetof(struct limit_body, burst)},
-	[FIELD_SHADOW] = {.name = "shadow", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct limit_body, shadow)},
-};
-#define LIMIT_FIELDS (sizeof(limit_fields) / sizeof(limit_fields[0]))
 
 /* What a document asks for, whole. */
 struct change {
 	struct sluice_limits limits;
 	bool moves_limits;
 	uint32_t shadow_on, shadow_off;
+	uint64_t set; /* SLUICE_KEPT_RATE, SLUICE_KEPT_SHADOW */
 };
 
 static int read_limits(struct daemon *d, struct sluice_limits *limits)
@@ -80,14 +55,14 @@ static json_t *limits_json(struct daemon *d)
 	return json;
 }
 
-static enum MHD_Result send_limits(struct http_request *request)
+static enum MHD_Result send_limits(struct http_request *request, bool is_durable)
 {
 	json_t *json = limits_json(request->d);
 
 	if (!json)
 		return http_problem(request, 500, "internal_error", "The gate's limits cannot be read.");
 	http_set_etag(request, http_etag_of_json(json));
-	return http_send_json(request, 200, json);
+	return http_send_json(request, 200, kept_note(json, is_durable));
 }
 
 /* Do the headers If-Match and If-None-Match allow a change of what is in force now? */
@@ -102,7 +77,7 @@ static bool check_tag(struct http_request *request, enum MHD_Result *result)
 
 enum MHD_Result control_get_limits(struct http_request *request)
 {
-	return send_limits(request);
+	return send_limits(request, true);
 }
 
 /* The switch of that name in the document; SHADOW_ALL for none. */
@@ -118,6 +93,7 @@ static unsigned switch_of(const char *name)
 static void want_shadow(struct change *change, unsigned which, bool on)
 {
 	*(on ? &change->shadow_on : &change->shadow_off) |= shadow_flag(which);
+	change->set |= SLUICE_KEPT_SHADOW(which);
 }
 
 /* One member that is an object: a limit, or what has only a shadow. */
@@ -125,7 +101,7 @@ static bool read_member(struct http_request *request, const char *name, unsigned
 	struct change *change, enum MHD_Result *result)
 {
 	bool is_limit = which < SLUICE_LIMIT_COUNT;
-	unsigned first = is_limit ? 0 : FIELD_SHADOW;
+	unsigned first = is_limit ? 0 : LIMIT_FIELD_SHADOW;
 	struct limit_body body = {0};
 	struct config_limit limit;
 	struct validate_error error;
@@ -149,13 +125,14 @@ static bool read_member(struct http_request *request, const char *name, unsigned
 		return false;
 	}
 	present <<= first;
-	if (present & 1u << FIELD_SHADOW)
+	if (present & 1u << LIMIT_FIELD_SHADOW)
 		want_shadow(change, which, body.shadow);
-	if (present & (1u << FIELD_RATE | 1u << FIELD_BURST)) {
+	if (present & (1u << LIMIT_FIELD_RATE | 1u << LIMIT_FIELD_BURST)) {
 		limit.rate = body.rate;
 		limit.burst = body.burst < 1 ? 1 : (uint32_t)body.burst;
 		config_limit_to_gate(&limit, &change->limits.limit[which]);
 		change->moves_limits = true;
+		change->set |= SLUICE_KEPT_RATE(which);
 	}
 	return true;
 }
@@ -204,12 +181,14 @@ enum MHD_Result control_patch_limits(struct http_request *request)
 	applied = !err && check_tag(request, &result) && read_change(request, json, &change, &result);
 	if (applied && change.moves_limits)
 		err = bpf_map_update_elem(d->maps.limits, &zero, &change.limits, BPF_ANY);
-	if (applied && !err)
+	if (applied && !err) {
 		shadow_change(d, change.shadow_on, change.shadow_off);
+		kept_mark_limits(d, change.set);
+	}
 	pthread_mutex_unlock(&d->change_lock);
 	json_decref(json);
 	if (err)
 		return http_problem(
 			request, 500, "internal_error", "The gate's limits cannot be changed: %s.", strerror(-err));
-	return applied ? send_limits(request) : result;
+	return applied ? send_limits(request, kept_write_limits(d)) : result;
 }

@@ -16,6 +16,7 @@
 #include "common/timefmt.h"
 #include "daemon/control.h"
 #include "daemon/http_public.h"
+#include "daemon/kept.h"
 #include "daemon/validate.h"
 
 #define PAGE_MAX 1000
@@ -263,6 +264,7 @@ enum MHD_Result control_delete_label(struct http_request *request)
 	char label[LISTS_TEXT_SIZE];
 	enum sluice_list list;
 	enum MHD_Result result;
+	bool is_durable;
 	int found, removed;
 
 	if (!control_find_list(request, &list, &result))
@@ -274,9 +276,16 @@ enum MHD_Result control_delete_label(struct http_request *request)
 	if (found < 0 || !*label)
 		return http_problem_field(
 			request, 422, "out_of_range", "label", "label must have from 1 to %zu bytes.", LISTS_LABEL_MAX);
+	kept_load_lock();
+	kept_lists_lock();
 	pthread_mutex_lock(&d->lists_lock);
 	removed = lists_remove_label(d->lists, list, label);
 	pthread_mutex_unlock(&d->lists_lock);
+	if (removed < 0)
+		kept_lists_differ();
+	is_durable = removed <= 0 || kept_clear_label(d, list, label);
+	kept_lists_unlock();
+	kept_load_unlock();
 	if (removed < 0)
 		return http_problem(
 			request, 500, "internal_error", "Not all entries could be removed: %s.", strerror(-removed));
@@ -284,7 +293,7 @@ enum MHD_Result control_delete_label(struct http_request *request)
 		return http_problem(
 			request, 404, "no_entry", "No entry of the %s list has this label.", request->captures[0]);
 	log_info("%s list: %d entries of a label removed", request->captures[0], removed);
-	return http_send_json(request, 200, json_pack("{s:i}", "removed", removed));
+	return http_send_json(request, 200, kept_note(json_pack("{s:i}", "removed", removed), is_durable));
 }
 
 /* --- single entries ------------------------------------------------------------------------------------------------------------- */
@@ -299,15 +308,13 @@ static bool read_prefix(struct http_request *request, struct sluice_addr *addr, 
 	return false;
 }
 
-static enum MHD_Result send_entry(
-	struct http_request *request, enum sluice_list list, const struct sluice_addr *addr, unsigned len)
+static enum MHD_Result send_entry(struct http_request *request, const struct sluice_list_key *key, bool is_durable)
 {
-	struct sluice_list_key key = {.addr = *addr, .list = (__u8)list, .prefix_len = (__u8)len};
 	struct sluice_list_entry entry;
 
-	if (bpf_map_lookup_elem(request->d->maps.lists, &key, &entry))
+	if (bpf_map_lookup_elem(request->d->maps.lists, key, &entry))
 		return http_problem(request, 404, "no_entry", "The entry is gone already.");
-	return http_send_json(request, 200, entry_json(&key, &entry));
+	return http_send_json(request, 200, kept_note(entry_json(key, &entry), is_durable));
 }
 
 enum MHD_Result control_put_entry(struct http_request *request)
@@ -323,6 +330,7 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	struct sluice_addr addr;
 	uint64_t now = time_wall_ns();
 	uint32_t present;
+	bool is_durable;
 	unsigned len;
 	json_t *json;
 	int err;
@@ -340,15 +348,18 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	key = (struct sluice_list_key){.addr = addr, .list = (__u8)list, .prefix_len = (__u8)len};
 	entry.expires_wall = body.ttl_seconds ? now + (uint64_t)body.ttl_seconds * NS_PER_S : 0;
 	lists_make_text(entry.text, body.label, body.reason);
+	kept_lists_lock();
 	pthread_mutex_lock(&d->lists_lock);
 	err = lists_put_many(d->lists, &key, &entry, 1, now, LISTS_OVERWRITE, &put);
 	pthread_mutex_unlock(&d->lists_lock);
+	is_durable = err || kept_write_entries(d, &key, 1);
+	kept_lists_unlock();
 	if (err == -E2BIG)
 		return http_problem(
 			request, 507, "list_full", "The lists hold as many entries as they can (gate.max_prefixes).");
 	if (err)
 		return http_problem(request, 500, "internal_error", "The entry could not be made: %s.", strerror(-err));
-	return send_entry(request, list, &addr, len);
+	return send_entry(request, &key, is_durable);
 }
 
 enum MHD_Result control_delete_entry(struct http_request *request)
@@ -356,19 +367,27 @@ enum MHD_Result control_delete_entry(struct http_request *request)
 	struct daemon *d = request->d;
 	enum MHD_Result result;
 	enum sluice_list list;
-	struct sluice_addr addr;
+	struct sluice_list_key key = {0};
+	bool is_durable;
 	unsigned len;
 	int err;
 
-	if (!control_find_list(request, &list, &result) || !read_prefix(request, &addr, &len, &result))
+	if (!control_find_list(request, &list, &result) || !read_prefix(request, &key.addr, &len, &result))
 		return result;
+	key.list = (__u8)list;
+	key.prefix_len = (__u8)len;
+	kept_lists_lock();
 	pthread_mutex_lock(&d->lists_lock);
-	err = lists_remove(d->lists, list, &addr, len);
+	err = lists_remove(d->lists, list, &key.addr, len);
 	pthread_mutex_unlock(&d->lists_lock);
+	is_durable = err || kept_write_entries(d, &key, 1);
+	kept_lists_unlock();
 	if (err == -ENOENT)
 		return http_problem(request, 404, "no_entry", "There is no entry for exactly this prefix.");
 	if (err)
 		return http_problem(
 			request, 500, "internal_error", "The entry could not be removed: %s.", strerror(-err));
+	if (!is_durable)
+		return http_send_json(request, 200, kept_note(json_object(), false));
 	return http_send_empty(request, 204);
 }

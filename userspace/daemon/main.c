@@ -24,6 +24,7 @@
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
+#include "daemon/kept.h"
 #include "daemon/maintenance.h"
 #include "daemon/metrics.h"
 #include "daemon/orders.h"
@@ -384,6 +385,11 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the maintenance: %s", strerror(-err));
 		return err;
 	}
+	err = kept_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start to keep what is set: %s", strerror(-err));
+		return err;
+	}
 	err = watch_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start watching verdicts: %s", strerror(-err));
@@ -407,6 +413,7 @@ static void stop(struct daemon *d, struct servers *s)
 	if (d->maps.control)
 		pipeline_close_orders(d);
 	maintenance_stop();
+	kept_stop();
 	pipeline_drain(d, DRAIN_MS);
 	if (d->orders)
 		orders_wake_all_and_close(d->orders);

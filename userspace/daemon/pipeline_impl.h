@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What pipeline.c, batches.c, questions.c, recovery.c and recovery_buyers.c share; nobody else includes this.
+/* What pipeline.c, batches.c, questions.c, recovery.c, recovery_buyers.c and recovery_kept.c share; nobody else includes this.
  *
  * Everything but the members under `lock` and the atomics belongs to the pipeline's thread.
  */
@@ -67,6 +67,7 @@ struct pipeline {
 	struct order_ack *acks;     /* WIRE_BATCH_MAX */
 	struct question_list again; /* sent, and the connection broke before the answer: asked once more first of all */
 	bool slow;
+	bool kept_is_read; /* the ledger's limits and answers, once in a daemon's life: from then on it knows better */
 
 	pthread_mutex_t lock;
 	pthread_cond_t done;
@@ -114,6 +115,9 @@ void questions_read_error(const struct wire_header *header, const void *body, st
 
 /* recovery.c: from a fresh connection to the point where orders may be open. Returns 0 or negative errno. */
 int recovery_run(struct pipeline *p);
+
+/* recovery_kept.c: limits, answers and lists. Returns 0 or negative errno. */
+int recovery_restore_kept(struct pipeline *p);
 
 /* recovery_buyers.c: if p->compare is set. Returns 0 or negative errno. */
 int recovery_recount_buyers(struct pipeline *p);

@@ -3,7 +3,7 @@
  * every break of the connection, while orders are closed in the gate.
  *
  * In this order: who is there, the ledger's sales, every admission that is not known to be durable, questions that were cut off. Then nothing is in
- * flight, and gate and ledger can be compared sale by sale: a sale that the gate has not (a reboot, or a crash between the two) is rebuilt from the
+ * flight; limits, answers and lists are put into a gate that has not had them (recovery_kept.c); and gate and ledger can be compared sale by sale: a sale that the gate has not (a reboot, or a crash between the two) is rebuilt from the
  * ledger, and a stock that differs (a crash in the middle of a change) is set to put in - held - confirmed; then buyers are counted anew
  * (recovery_buyers.c).
  * Promise: when it returns 0, the conservation equation holds for every sale with a slot.
@@ -270,6 +270,8 @@ int recovery_run(struct pipeline *p)
 			err = questions_exchange_again(p);
 		pipeline_pump(p);
 	} while (!err && p->pending_count);
+	if (!err)
+		err = recovery_restore_kept(p);
 	if (err)
 		return err;
 
