@@ -5,6 +5,7 @@
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_helpers.h>
 
 #include "flood.h"
@@ -45,6 +46,7 @@ SEC("xdp")
 int flood(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct tcphdr *tcp;
 	struct iphdr *ip;
 	struct flood_source *source;
 	struct flood_state *flood; /* one CPU sends */
@@ -65,6 +67,8 @@ int flood(struct xdp_md *ctx)
 	__builtin_memcpy(data, flood->frame, FLOOD_FRAME);
 	ip = data + sizeof(struct ethhdr);
 	ip->saddr = source->addr;
-	ip->check = source->check;
+	ip->check = source->ip_check;
+	tcp = (void *)(ip + 1);
+	tcp->check = source->tcp_check;
 	return bpf_redirect(config.out_ifindex, 0);
 }

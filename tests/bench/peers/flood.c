@@ -17,6 +17,7 @@
 #include <netinet/ether.h>
 #include <netinet/in.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,19 +89,41 @@ static void build_frame(struct frame *frame, const char *mac, const char *addr, 
 	memcpy(frame->mss, "\x02\x04\x05\xb4", sizeof(frame->mss));
 }
 
-static uint16_t checksum_of(const struct frame *frame, uint32_t source)
+static uint32_t add_words(uint32_t sum, const void *bytes, size_t size)
 {
-	struct iphdr ip = frame->ip;
-	uint16_t words[sizeof(ip) / 2];
-	uint32_t sum = 0;
+	uint16_t word;
 
-	ip.saddr = source;
-	memcpy(words, &ip, sizeof(words));
-	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
-		sum += words[i];
+	for (size_t i = 0; i + sizeof(word) <= size; i += sizeof(word)) {
+		memcpy(&word, (const char *)bytes + i, sizeof(word));
+		sum += word;
+	}
+	return sum;
+}
+
+static uint16_t fold(uint32_t sum)
+{
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (uint16_t)~sum;
+}
+
+/* A kernel without a gate looks at the checksums of what comes from a wire, and drops what is wrong at no cost. */
+static struct flood_source source_of(const struct frame *frame, uint32_t addr)
+{
+	const struct {
+		uint32_t source, destination;
+		uint16_t protocol, length;
+	} pseudo = {addr, frame->ip.daddr, htons(IPPROTO_TCP), htons(sizeof(frame->tcp) + sizeof(frame->mss))};
+	struct flood_source source = {.addr = addr};
+	struct iphdr ip = frame->ip;
+	uint32_t sum;
+
+	ip.saddr = addr;
+	source.ip_check = fold(add_words(0, &ip, sizeof(ip)));
+	sum = add_words(0, &pseudo, sizeof(pseudo));
+	source.tcp_check = fold(add_words(
+		sum, (const char *)frame + offsetof(struct frame, tcp), sizeof(frame->tcp) + sizeof(frame->mss)));
+	return source;
 }
 
 /* Returns how many sources there are. */
@@ -115,8 +138,7 @@ static uint32_t read_sources(const struct frame *frame, struct flood_source *sou
 		line[strcspn(line, "\n")] = '\0';
 		if (inet_pton(AF_INET, line, &addr) != 1)
 			die("%s is no IPv4 address", line);
-		sources[count].addr = addr.s_addr;
-		sources[count++].check = checksum_of(frame, addr.s_addr);
+		sources[count++] = source_of(frame, addr.s_addr);
 	}
 	if (!count)
 		die("no source addresses on standard input");

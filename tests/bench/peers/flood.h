@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What flood.c and flood.bpf.c share: the constants of a run, a source address with the checksum of its IP header, and where the run stands. */
+/* What flood.c and flood.bpf.c share: the constants of a run, a source address with the checksums that it makes, and where the run stands. */
 #ifndef SLUICE_PEERS_FLOOD_H
 #define SLUICE_PEERS_FLOOD_H
 
@@ -17,8 +17,8 @@ struct flood_config {
 
 struct flood_source { /* both in network byte order */
 	__u32 addr;
-	__u16 check;
-	__u16 pad;
+	__u16 ip_check;
+	__u16 tcp_check;
 };
 
 struct flood_state {
