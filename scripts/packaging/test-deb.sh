@@ -172,6 +172,7 @@ link_id() { status_json | grep -o '"link_id": [0-9]*'; }
 program_id() { status_json | sed -n '/"program": {/,/}/p' | grep -o '"id": [0-9]*'; }
 pid_of() { box systemctl show -p MainPID --value "$1"; }
 is_active() { box systemctl --quiet is-active "$@"; }
+all_active() { local unit; for unit; do is_active "$unit" || { say "$unit does not run"; return 1; }; done; }
 has_xdp() { ip -n "$shop" link show dev veth0 | grep -q 'prog/xdp'; }
 open_orders() { box sluice status | grep -q '^orders_open  *yes'; }
 proc_status() { awk -v name="$2:" '$1 == name { $1 = $1; print }' "/proc/$(host_pid "$1")/status"; }
@@ -309,6 +310,15 @@ need 'after a boot the gate is on the interface by itself' wait_for has_xdp
 need 'after a boot orders are open' wait_for open_orders
 claim 'the order from before the boot is still there' wait_for still_has
 claim 'a buyer gets an order after the boot' wait_for buy drop-2 fourth
+
+# --- a removal that comes to nothing --------------------------------------------------------------------------------------------------
+# Another loader is at work, so the gate cannot be taken off.
+remove_in_vain() { ! box flock /sys/fs/bpf dpkg -r sluice; }
+need 'while the gate cannot be taken off, the package cannot be removed' remove_in_vain
+claim 'the gate is still on' has_xdp
+claim 'daemon, writer and gate unit run again' all_active sluiced sluice-writer sluice-gate@veth0
+claim 'orders are open again after it' wait_for open_orders
+claim 'a buyer gets an order after it' wait_for buy drop-2 fifth
 
 # --- the end ------------------------------------------------------------------------------------------------------------------------
 need 'dpkg removes the package' box dpkg -r sluice
