@@ -25,19 +25,24 @@ pkg = $(shell $(PKGCONFIG) --cflags --libs $(1) 2>/dev/null)
 pkg_cflags = $(shell $(PKGCONFIG) --cflags $(1) 2>/dev/null)
 LIBS_COMMON  = $(call pkg,libbpf libconfig jansson)
 LIBS_CLI     = $(LIBS_COMMON) $(call pkg,libxdp libcurl sqlite3) -lm
-LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd libcurl nettle) -lm
-LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3 libpq)
-LIBS_UNIT    = $(LIBS_CLI) $(call pkg,libpq libmicrohttpd nettle cmocka)
+LIBS_FLEET   = $(call pkg,hiredis nettle)
+LIBS_DAEMON  = $(LIBS_COMMON) $(call pkg,libmicrohttpd libcurl) $(LIBS_FLEET) -lm
+LIBS_WRITER  = $(LIBS_COMMON) $(call pkg,sqlite3 libpq) $(LIBS_FLEET)
+LIBS_UNIT    = $(LIBS_CLI) $(call pkg,libpq libmicrohttpd cmocka) $(LIBS_FLEET)
 
 BPF_NAMES := $(patsubst bpf/%.bpf.c,%,$(wildcard bpf/*.bpf.c))
 SKELETONS := $(BPF_NAMES:%=$(BUILD)/bpf/%.skel.h)
 COMMON_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/common/*.c))
 CLI_O     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/cli/*.c userspace/drill/*.c))
 DAEMON_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/daemon/*.c))
+# What daemon and writer need to be one of many nodes: the lease protocol, its Lua scripts, and the way to Redis.
+FLEET_O   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/fleet/*.c))
+FLEET_LUA := $(wildcard userspace/fleet/scripts/*.lua)
 WRITER_O  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/writer/*.c))
 WEB       := $(wildcard userspace/web/*)
 PROGRAMS  := $(BUILD)/sluice $(BUILD)/sluiced $(BUILD)/sluice-writer
 LIB       := $(BUILD)/libsluice.a
+FLEET_LIB := $(BUILD)/libfleet.a
 # Tests of programs link the program's objects except its main.
 UNIT      := $(patsubst tests/unit/test_%.c,$(BUILD)/tests/unit/test_%,$(wildcard tests/unit/test_*.c))
 PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wildcard tests/packet/test_*.c))
@@ -95,11 +100,16 @@ $(BUILD)/gen/api_documents.h: scripts/embed-web.sh $(wildcard docs/openapi-*.jso
 	$(Q)mkdir -p $(@D)
 	$(Q)sh scripts/embed-web.sh $(wildcard docs/openapi-*.json) > $@
 
+$(BUILD)/gen/fleet_scripts.h: scripts/embed-web.sh $(FLEET_LUA)
+	$(call say,EMBED,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)sh scripts/embed-web.sh $(FLEET_LUA) > $@
+
 # --- userspace --------------------------------------------------------------------------------------------------------
-$(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h $(BUILD)/gen/api_documents.h
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(SKELETONS) $(BUILD)/gen/web_assets.h $(BUILD)/gen/api_documents.h $(BUILD)/gen/fleet_scripts.h
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3 libpq) -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3 libpq hiredis) -c $< -o $@
 
 # Rebuild when compiler or flags change (gcc, clang and sanitizer builds may share a directory by mistake).
 $(BUILD)/flags: FORCE
@@ -109,20 +119,24 @@ $(LIB): $(COMMON_O)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
+$(FLEET_LIB): $(FLEET_O)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
 $(BUILD)/sluice: $(CLI_O) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_CLI) -o $@
 
-$(BUILD)/sluiced: $(DAEMON_O) $(LIB)
+$(BUILD)/sluiced: $(DAEMON_O) $(FLEET_LIB) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_DAEMON) -o $@
 
-$(BUILD)/sluice-writer: $(WRITER_O) $(LIB)
+$(BUILD)/sluice-writer: $(WRITER_O) $(FLEET_LIB) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_WRITER) -o $@
 
 # --- tests ------------------------------------------------------------------------------------------------------------
-$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(filter-out %/main.o,$(CLI_O) $(DAEMON_O) $(WRITER_O)) $(LIB)
+$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(filter-out %/main.o,$(CLI_O) $(DAEMON_O) $(WRITER_O)) $(FLEET_LIB) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_UNIT) -o $@
 

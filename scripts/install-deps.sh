@@ -40,6 +40,11 @@ build  libjansson-dev     mod:jansson
 build  libconfig-dev      mod:libconfig
 build  libcurl4-openssl-dev mod:libcurl
 build  nettle-dev         mod:nettle
+build  libhiredis-dev     mod:hiredis
+test   redis-server       cmd:redis-server
+test   redis-tools        cmd:redis-cli
+test   stunnel4           cmd:stunnel
+test   liblua5.1-0-dev    mod:lua5.1
 test   libcmocka-dev      mod:cmocka
 test   python3            file:/usr/bin/python3
 test   python3-pytest     py:pytest

@@ -51,17 +51,17 @@ $(PLANTED)/$(1)/bpf/gate.skel.h: $(PLANTED)/$(1)/bpf/gate.bpf.o
 $(PLANTED)/$(1)/%.o: %.c include/sluice/plant.h $(if $(filter bpf/%,$(2)),$(PLANTED)/$(1)/bpf/gate.skel.h) | $(PROGRAMS)
 	$$(call say,CC,$$@)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)$$(CC) -I$(PLANTED)/$(1)/bpf $$(ALL_CFLAGS) -DSLUICE_PLANT=$(1) $$(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3) -c $$< -o $$@
+	$$(Q)$$(CC) -I$(PLANTED)/$(1)/bpf $$(ALL_CFLAGS) -DSLUICE_PLANT=$(1) $$(call pkg_cflags,libbpf libxdp libconfig jansson libcurl libmicrohttpd sqlite3 hiredis) -c $$< -o $$@
 
-$(PLANTED)/$(1)/done: $(call plant_objects,$(1),$(2)) $(PROGRAMS) $(LIB)
+$(PLANTED)/$(1)/done: $(call plant_objects,$(1),$(2)) $(PROGRAMS) $(FLEET_LIB) $(LIB)
 	$$(call say,PLANT,$(1))
 	$$(Q)mkdir -p $(PLANTED)/$(1)/bpf
 	$$(Q)ln -sf $$(abspath $(PROGRAMS)) $(PLANTED)/$(1)/ && ln -sf $$(abspath $(BUILD)/bpf/pass.bpf.o) $(PLANTED)/$(1)/bpf/
 	$$(Q)rm -f $(PLANTED)/$(1)/$(if $(filter bpf/%,$(2)),sluice,$(if $(filter userspace/daemon/%,$(firstword $(2))),sluiced,sluice-writer))
 	$$(Q)$$(CC) $$(ALL_LDFLAGS) $$(CFLAGS) $(call plant_objects,$(1),$(2)) $(strip \
 		$(if $(filter bpf/%,$(2)),$(call plant_rest,$(1),$(call plant_objects,$(1),$(2)),$(CLI_O)) $(LIB) $$(LIBS_CLI) -o $(PLANTED)/$(1)/sluice,\
-		$(if $(filter userspace/daemon/%,$(firstword $(2))),$(call plant_rest,$(1),$(call plant_objects,$(1),$(2)),$(DAEMON_O)) $(LIB) $$(LIBS_DAEMON) -o $(PLANTED)/$(1)/sluiced,\
-		$(call plant_rest,$(1),$(call plant_objects,$(1),$(2)),$(WRITER_O)) $(LIB) $$(LIBS_WRITER) -o $(PLANTED)/$(1)/sluice-writer)))
+		$(if $(filter userspace/daemon/%,$(firstword $(2))),$(call plant_rest,$(1),$(call plant_objects,$(1),$(2)),$(DAEMON_O)) $(FLEET_LIB) $(LIB) $$(LIBS_DAEMON) -o $(PLANTED)/$(1)/sluiced,\
+		$(call plant_rest,$(1),$(call plant_objects,$(1),$(2)),$(WRITER_O)) $(FLEET_LIB) $(LIB) $$(LIBS_WRITER) -o $(PLANTED)/$(1)/sluice-writer)))
 	$$(Q)touch $$@
 endef
 $(foreach plant,$(PLANTS),$(eval $(call plant_rules,$(plant),$(call plant_sources,$(plant)))))

@@ -59,6 +59,26 @@ static void an_empty_file_is_the_defaults(void **state)
 	assert_true(config.limits[SLUICE_LIMIT_SYN_GLOBAL].rate == 0);
 }
 
+static void the_nodes_of_a_fleet_are_listed_by_id(void **state)
+{
+	struct config config;
+	char error[512];
+
+	(void)state;
+	assert_int_equal(
+		load(&config,
+			"fleet: { redis = \"[::1]:6379,b.example:7000\"; node = 7; timeout_ms = 50; };\n"
+			"nodes = ( { id = 7; url = \"http://shop7.example:8080\"; }, { id = 2; url = \"https://shop2.example\"; } );",
+			error, sizeof(error)),
+		0);
+	assert_true(config_is_fleet(&config));
+	assert_int_equal(config.node_count, 2);
+	assert_int_equal(config.nodes[0].id, 2);
+	assert_string_equal(config_node(&config, 7)->url, "http://shop7.example:8080");
+	assert_null(config_node(&config, 1));
+	assert_string_equal(config.fleet.redis, "[::1]:6379,b.example:7000");
+}
+
 static void the_example_file_is_the_defaults(void **state)
 {
 	struct config defaults, config;
@@ -187,6 +207,21 @@ static void what_is_not_allowed_is_refused_with_its_line(void **state)
 		{"daemon: { control_listen = \"localhost:1\"; };", "ADDRESS:PORT"},
 		{"daemon: { control_group = \"a b\"; };", "user or group name"},
 		{"daemon: { user = \"0123456789012345678901234567890123\"; };", "at most 31 characters"},
+		{"fleet: { redis = \"redis\"; };", "HOST:PORT"},
+		{"fleet: { redis = \"a:1,b\"; };", "HOST:PORT"},
+		{"fleet: { redis = \"a:0\"; };", "HOST:PORT"},
+		{"fleet: { prefix = \"\"; };", "letters, digits"},
+		{"fleet: { prefix = \"a{b}\"; };", "letters, digits"},
+		{"fleet: { node = 256; };", "1..255"},
+		{"fleet: { redis = \"r:6379\"; };", "nodes does not list it"},
+		{"nodes = ( { id = 1; url = \"http://a\"; }, { id = 1; url = \"http://b\"; } );",
+			"two nodes have the id 1"},
+		{"nodes = ( { id = 1; } );", "a node must have an url"},
+		{"nodes = ( { url = \"http://a\"; } );", "a node must have an id"},
+		{"nodes = ( { id = 0; url = \"http://a\"; } );", "1..255"},
+		{"nodes = ( { id = 1; url = \"http://a/b\"; } );", "without a path"},
+		{"nodes = ( { id = 1; url = \"\"; } );", "without a path"},
+		{"nodes = 1;", "a list of at most 255 groups"},
 		{"daemon: { cors_origin = \"shop.example\"; };", "an origin"},
 		{"daemon: { cors_origin = \"https://shop.example/\"; };", "an origin"},
 		{"daemon: { cors_origin = \"https://a\\r\\nX: y\"; };", "an origin"},
@@ -397,6 +432,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_empty_file_is_the_defaults),
+		cmocka_unit_test(the_nodes_of_a_fleet_are_listed_by_id),
 		cmocka_unit_test(the_example_file_is_the_defaults),
 		cmocka_unit_test(every_key_is_taken),
 		cmocka_unit_test(what_is_not_allowed_is_refused_with_its_line),

@@ -22,8 +22,10 @@
 #define RATE_MAX 1e9
 #define BURST_MAX 1000000u
 #define SERVICES_TEXT "a list of at most 16 groups: services = ( { name = \"shop\"; port = 8080; } );"
+#define NODES_TEXT "a list of at most 255 groups: nodes = ( { id = 1; url = \"https://shop1.example\"; } );"
 #define LIMIT_TEXT "a group such as { rate = 50.0; burst = 100; }"
 _Static_assert(SLUICE_MAX_SERVICES == 16, "SERVICES_TEXT names the number");
+_Static_assert(CONFIG_NODES_MAX == 255, "NODES_TEXT names the number");
 
 enum kind {
 	KIND_BOOL,
@@ -36,6 +38,8 @@ enum kind {
 	KIND_ORIGIN,
 	KIND_CONNINFO,
 	KIND_URL,
+	KIND_SERVERS,
+	KIND_WORD,
 	KIND_SCOPE,
 	KIND_STORE,
 	KIND_LIMIT
@@ -98,6 +102,17 @@ static const struct key keys[] = {
 	TEXT(KIND_CONNINFO, writer, postgres),
 	TEXT(KIND_NAME, writer, group),
 	TEXT(KIND_NAME, writer, user),
+	TEXT(KIND_SERVERS, fleet, redis),
+	{"fleet", "redis_user", KIND_WORD, FIELD(fleet, redis_user), 0, 1},
+	{"fleet", "redis_password_file", KIND_PATH, FIELD(fleet, redis_password_file), 0, 1},
+	TEXT(KIND_WORD, fleet, prefix),
+	{"fleet", "secret_file", KIND_PATH, FIELD(fleet, secret_file), 0, 1},
+	NUMBER(KIND_U32, fleet, "timeout_ms", timeout_ms, 10, 60000),
+	NUMBER(KIND_U32, fleet, "node", node, 1, CONFIG_NODES_MAX),
+	NUMBER(KIND_U32, fleet, "lease_ms", lease_ms, 10, 3600000),
+	NUMBER(KIND_U32, fleet, "fence_after_seconds", fence_after_s, 0, 31536000),
+	NUMBER(KIND_BOOL, fleet, "stream", stream, 0, 1),
+	NUMBER(KIND_U32, fleet, "stream_keep", stream_keep, 0, 1000000000),
 };
 /* clang-format on */
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
@@ -154,6 +169,14 @@ void config_defaults(struct config *config)
 			.ledger = "/var/lib/sluice/ledger.db",
 			.postgres = "dbname=sluice",
 		},
+		.fleet = {
+			.prefix = "sluice",
+			.timeout_ms = 1000,
+			.node = 1,
+			.lease_ms = 2000,
+			.stream = true,
+			.stream_keep = 100000,
+		},
 	};
 	/* clang-format on */
 
@@ -200,6 +223,14 @@ void config_limit_from_gate(const struct sluice_limit *from, struct config_limit
 		}
 	}
 	to->burst = (uint32_t)(from->tolerance_ns / from->interval_ns) + 1;
+}
+
+const struct config_node *config_node(const struct config *config, uint32_t id)
+{
+	for (unsigned i = 0; i < config->node_count; i++)
+		if (config->nodes[i].id == id)
+			return &config->nodes[i];
+	return NULL;
 }
 
 const char *config_limit_name(enum sluice_limit_id id)
@@ -326,6 +357,32 @@ static bool is_url(const char *text)
 		(scheme && is_plain(text) && text[scheme] && !strchr("/?:@", text[scheme]) && !strchr(text, '#'));
 }
 
+/* HOST:PORT,HOST:PORT,… */
+static bool is_servers(const char *text)
+{
+	char copy[CONFIG_SERVERS_MAX], *rest = copy, *server;
+
+	if (strlen(text) >= sizeof(copy) || !is_plain(text))
+		return false;
+	if (!*text)
+		return true;
+	snprintf(copy, sizeof(copy), "%s", text);
+	while ((server = strsep(&rest, ","))) {
+		const char *colon = strrchr(server, ':');
+
+		if (!colon || colon == server || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+			strlen(colon + 1) > 5 || atoi(colon + 1) < 1 || atoi(colon + 1) > 65535)
+			return false;
+	}
+	return true;
+}
+
+/* What can stand in a key of Redis, outside of the braces that choose its slot. */
+static bool is_word(const char *text)
+{
+	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == strlen(text);
+}
+
 static int read_text(const struct reader *reader, const struct key *key, const config_setting_t *setting, char *field)
 {
 	const char *text =
@@ -352,6 +409,14 @@ static int read_text(const struct reader *reader, const struct key *key, const c
 	case KIND_CONNINFO:
 		ok = fits && is_one_line(text);
 		allowed = "a connection string such as \"host=/run/postgresql dbname=sluice\"";
+		break;
+	case KIND_SERVERS:
+		ok = fits && is_servers(text);
+		allowed = "HOST:PORT, or several of one Redis Cluster with commas between them, or \"\" for none";
+		break;
+	case KIND_WORD:
+		ok = fits && (*text || key->max) && is_word(text);
+		allowed = key->max ? "letters, digits, _ . and -, or \"\"" : "letters, digits, _ . and -";
 		break;
 	case KIND_URL:
 		ok = fits && is_url(text);
@@ -532,6 +597,88 @@ static int read_services(const struct reader *reader, const config_setting_t *li
 	return 0;
 }
 
+/* A URL that names a host and no path: what stands behind it is the buyer's own target. */
+static bool is_node_url(const char *text)
+{
+	const char *host = strstr(text, "://");
+
+	return is_url(text) && host && !strpbrk(host + 3, "/?@");
+}
+
+static int read_node(const struct reader *reader, const config_setting_t *group, struct config_node *node)
+{
+	long long id = 0;
+
+	if (!config_setting_is_group(group))
+		return fail_at(reader, group, "nodes must be " NODES_TEXT);
+	for (int i = 0; i < config_setting_length(group); i++) {
+		const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
+		const char *text =
+			config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : "";
+		const char *key = config_setting_name(setting);
+
+		if (!strcmp(key, "id")) {
+			if (!get_integer(setting, &id) || id < 1 || id > CONFIG_NODES_MAX)
+				return fail_at(reader, setting, "nodes.id must be an integer, 1..%d", CONFIG_NODES_MAX);
+		} else if (!strcmp(key, "url")) {
+			if (strlen(text) >= sizeof(node->url) || !is_node_url(text))
+				return fail_at(reader, setting,
+					"nodes.url must be a URL without a path such as \"https://shop1.example\" "
+					"(at most %zu characters)",
+					sizeof(node->url) - 1);
+			snprintf(node->url, sizeof(node->url), "%s", text);
+		} else {
+			return fail_at(reader, setting, "unknown key nodes.%s; known are id, url", key);
+		}
+	}
+	node->id = (uint32_t)id;
+	if (!id || !*node->url)
+		return fail_at(reader, group, "a node must have an %s", id ? "url" : "id");
+	return 0;
+}
+
+static int compare_nodes(const void *a, const void *b)
+{
+	const struct config_node *one = a, *other = b;
+
+	return one->id < other->id ? -1 : one->id > other->id;
+}
+
+static int read_nodes(const struct reader *reader, const config_setting_t *list)
+{
+	struct config *config = reader->config;
+	int length = config_setting_length(list);
+
+	if (config_setting_type(list) != CONFIG_TYPE_LIST || length > CONFIG_NODES_MAX)
+		return fail_at(reader, list, "nodes must be " NODES_TEXT);
+	memset(config->nodes, 0, sizeof(config->nodes));
+	config->node_count = 0;
+	for (int i = 0; i < length; i++) {
+		const config_setting_t *group = config_setting_get_elem(list, (unsigned)i);
+		int err = read_node(reader, group, &config->nodes[i]);
+
+		if (err)
+			return err;
+		for (int j = 0; j < i; j++)
+			if (config->nodes[j].id == config->nodes[i].id)
+				return fail_at(reader, group, "two nodes have the id %u", config->nodes[i].id);
+		config->node_count++;
+	}
+	qsort(config->nodes, config->node_count, sizeof(config->nodes[0]), compare_nodes);
+	return 0;
+}
+
+/* What only the whole file can tell. */
+static int check_fleet(const struct reader *reader, const config_setting_t *fleet)
+{
+	const struct config *config = reader->config;
+
+	if (!fleet || !config_is_fleet(config) || config_node(config, config->fleet.node))
+		return 0;
+	return fail_at(reader, fleet, "fleet.node is %u, and nodes does not list it: nodes must be " NODES_TEXT,
+		config->fleet.node);
+}
+
 static const struct key *find_key(const char *section, const char *name)
 {
 	for (size_t i = 0; i < KEY_COUNT; i++)
@@ -556,14 +703,15 @@ static int fail_unknown_key(const struct reader *reader, const config_setting_t 
 
 static int read_section(const struct reader *reader, const config_setting_t *group)
 {
-	static const char *const sections[] = {"gate", "limits", "daemon", "writer"};
+	static const char *const sections[] = {"gate", "limits", "daemon", "writer", "fleet"};
 	const char *section = config_setting_name(group);
 	bool known = false;
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		known |= !strcmp(sections[i], section);
 	if (!known)
-		return fail_at(reader, group, "unknown section %.64s; known are gate, limits, daemon, writer, services",
+		return fail_at(reader, group,
+			"unknown section %.64s; known are gate, limits, daemon, writer, fleet, services, nodes",
 			section);
 	if (!config_setting_is_group(group))
 		return fail_at(reader, group, "%s must be a group: %s: { … };", section, section);
@@ -643,9 +791,15 @@ int config_load(struct config *config, const char *path, char *error, size_t err
 	for (int i = 0; !err && i < config_setting_length(root); i++) {
 		const config_setting_t *setting = config_setting_get_elem(root, (unsigned)i);
 
-		err = strcmp(config_setting_name(setting), "services") ? read_section(&reader, setting)
-								       : read_services(&reader, setting);
+		if (!strcmp(config_setting_name(setting), "services"))
+			err = read_services(&reader, setting);
+		else if (!strcmp(config_setting_name(setting), "nodes"))
+			err = read_nodes(&reader, setting);
+		else
+			err = read_section(&reader, setting);
 	}
+	if (!err)
+		err = check_fleet(&reader, config_setting_lookup((config_setting_t *)root, "fleet"));
 	if (!err)
 		*config = read;
 out_free:

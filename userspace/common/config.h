@@ -16,11 +16,21 @@
 #define CONFIG_PATH_MAX 256
 #define CONFIG_CONNINFO_MAX 512
 #define CONFIG_URL_MAX 512
+#define CONFIG_SERVERS_MAX 512
+#define CONFIG_NODE_URL_MAX 128
+/* Nodes of a fleet, and the highest number a node can have. */
+#define CONFIG_NODES_MAX 255
 
 /* requests per second and burst, as people write them; rate 0 = off */
 struct config_limit {
 	double rate;    /* 0, or 0.001 .. 1e9 per second */
 	uint32_t burst; /* 1 .. 1e6 */
+};
+
+/* One node of the fleet, as buyers reach it. */
+struct config_node {
+	uint32_t id;                   /* 1..CONFIG_NODES_MAX */
+	char url[CONFIG_NODE_URL_MAX]; /* "https://shop1.example": no path, no slash at its end */
 };
 
 struct config {
@@ -67,6 +77,23 @@ struct config {
 		char group[32];                     /* "" = leave */
 		char user[32];
 	} writer;
+	struct {
+		char redis
+			[CONFIG_SERVERS_MAX]; /* "host:port", or several of one Redis Cluster; "" = this node is alone */
+		char redis_user[64];          /* ACL user; "" = the default user */
+		char redis_password_file[CONFIG_PATH_MAX]; /* "" = none */
+		char prefix[32]; /* "sluice": of every key, so that fleets can share a server */
+		char secret_file
+			[CONFIG_PATH_MAX]; /* shared by the fleet: token keys are derived from it; "" = fleet.secret in state_dir */
+		uint32_t timeout_ms;    /* 1000: of one round of calls */
+		uint32_t node;          /* 1: the number of this node */
+		uint32_t lease_ms;      /* 2000: a lease covers so much of the node's own sales */
+		uint32_t fence_after_s; /* 0 = never by itself */
+		bool stream;            /* true: orders go to a Redis Stream for each sale */
+		uint32_t stream_keep;   /* 100000: entries of a stream that stay although every group has read them */
+	} fleet;
+	struct config_node nodes[CONFIG_NODES_MAX]; /* of the fleet, this one included; by id */
+	unsigned node_count;
 };
 
 void config_defaults(struct config *config);
@@ -74,6 +101,13 @@ void config_defaults(struct config *config);
  * "/etc/sluice/sluice.conf:12: limits.source.rate must be 0 or 0.001..1000000000".
  */
 int config_load(struct config *config, const char *path, char *error, size_t error_size);
+/* Does this node belong to a fleet? */
+static inline bool config_is_fleet(const struct config *config)
+{
+	return *config->fleet.redis != '\0';
+}
+/* NULL if the fleet has no such node. */
+const struct config_node *config_node(const struct config *config, uint32_t id);
 /* Turns a rate as people write it into the gate's form, and back. */
 void config_limit_to_gate(const struct config_limit *from, struct sluice_limit *to);
 void config_limit_from_gate(const struct sluice_limit *from, struct config_limit *to);

@@ -20,6 +20,7 @@
 
 #define DAEMON_SECRET_HEX 64 /* 32 random bytes as hex digits */
 
+struct fleet;
 struct issuer;
 struct metrics;
 struct orders;
@@ -47,6 +48,7 @@ struct daemon {
 	struct metrics *metrics;
 	struct watch *watch;
 	struct webhooks *webhooks; /* NULL: none */
+	struct fleet *fleet;       /* NULL: this node is alone */
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */
