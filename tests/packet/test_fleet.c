@@ -5,6 +5,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "common/addr.h"
 #include "common/answers.h"
@@ -681,6 +682,52 @@ static void a_late_payment_finds_its_units_elsewhere_and_has_taken_nothing(void 
 	assert_int_equal(stock->wanted, 2);
 }
 
+#define FLICKERS 50000
+
+static atomic_bool flicker_is_over;
+
+/* The daemon takes a token back, and forgets it, as fast as it can. */
+static void *flicker(void *arg)
+{
+	struct gate *gate = arg;
+	struct sluice_admission entry = {.buyer = 1, .sale = GATE_SALE, .serial = 1, .state = SLUICE_ADMISSION_REVOKED};
+	int admissions = bpf_map__fd(gate->skel->maps.admissions);
+	uint64_t serial = 1;
+
+	while (!atomic_load(&flicker_is_over)) {
+		bpf_map_update_elem(admissions, &serial, &entry, 0);
+		bpf_map_delete_elem(admissions, &serial);
+	}
+	return NULL;
+}
+
+/* It is in the books at one look and not at the next: no reason to sell to another node's buyer. */
+static void a_token_that_leaves_the_books_meanwhile_is_not_admitted(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token token = token_of_node(1, OTHER);
+	struct sluice_call call;
+	pthread_t daemon;
+	unsigned revoked = 0;
+
+	atomic_store(&flicker_is_over, false);
+	assert_int_equal(pthread_create(&daemon, NULL, flicker, gate), 0);
+	for (int i = 0; i < FLICKERS; i++) {
+		call = call_order(gate, &token);
+		revoked += call.reason == SLUICE_REASON_TOKEN_REVOKED;
+		/* An entry that is written or removed while it is read is in progress. */
+		if (call.reason != SLUICE_REASON_WRONG_NODE && call.reason != SLUICE_REASON_TOKEN_REVOKED &&
+			call.reason != SLUICE_REASON_IN_PROGRESS)
+			break;
+	}
+	atomic_store(&flicker_is_over, true);
+	pthread_join(daemon, NULL);
+	expect(call.reason == SLUICE_REASON_WRONG_NODE || call.reason == SLUICE_REASON_TOKEN_REVOKED ||
+			call.reason == SLUICE_REASON_IN_PROGRESS,
+		"another node's token: %s", reason_label(call.reason));
+	print_message("           %u of %d were met in the books\n", revoked, FLICKERS);
+}
+
 struct racer {
 	struct gate *gate;
 	unsigned number;
@@ -753,6 +800,7 @@ int main(void)
 		node_test(a_lack_of_units_is_said_where_sold_out_would_be),
 		node_test(a_gate_that_only_looks_wants_no_units),
 		node_test(a_late_payment_finds_its_units_elsewhere_and_has_taken_nothing),
+		node_test(a_token_that_leaves_the_books_meanwhile_is_not_admitted),
 		node_test(cpus_that_race_for_the_last_units_count_what_they_want),
 	};
 
