@@ -40,8 +40,7 @@ static __always_inline struct sluice_answer_bytes *answer_find(__u32 banks, __u3
 /* The request's token, and its sum as it lies in memory. The order of the bytes can be put right afterwards (RFC 1071 section 2B). */
 static __always_inline int answer_read_token(struct xdp_md *ctx, const struct packet *pkt, __u32 *token, __u64 *sum)
 {
-	if (bpf_xdp_load_bytes(
-		    ctx, pkt->l4_off + pkt->header_len + REQUEST_PREFIX_LEN, token, SLUICE_TOKEN_TEXT))
+	if (bpf_xdp_load_bytes(ctx, pkt->l4_off + pkt->header_len + REQUEST_PREFIX_LEN, token, SLUICE_TOKEN_TEXT))
 		return -1;
 #pragma GCC unroll 16
 	for (int i = 0; i < SLUICE_TOKEN_TEXT / 4; i++)

@@ -367,7 +367,7 @@ struct sluice_answer_bytes {
 	__u16 retry_at; /* offset of the four digits of Retry-After, even; 0 = none */
 	__u32 sum; /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
 	__u16 short_len; /* the form for frames that cannot grow: status line, Location if it has one, and empty body */
-	__u16 token_at;  /* map "homes": offset of the token in Location, even, in both forms; 0 = none. There it counts as zeros in the sums */
+	__u16 token_at; /* map "homes": offset of the token in Location, even, in both forms; 0 = none. It counts as zeros in the sums */
 	__u32 short_sum;
 	__u8 bytes[SLUICE_ANSWER_MAX];
 	__u8 short_bytes[SLUICE_ANSWER_SHORT_MAX];

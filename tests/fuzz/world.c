@@ -552,8 +552,7 @@ static bool is_sent_home(const uint8_t *came, uint32_t came_length, const struct
 
 	CHECK(control_get()->node && token.node != control_get()->node, "a token of node %u", token.node);
 	answer = token.node < SLUICE_HOMES ? home_of(token.node) : NULL;
-	if (!answer || !answer->len ||
-		(parsed->payload_len != answer->len && parsed->payload_len != answer->short_len))
+	if (!answer || !answer->len || (parsed->payload_len != answer->len && parsed->payload_len != answer->short_len))
 		return false;
 	memcpy(bytes, parsed->payload_len == answer->len ? answer->bytes : answer->short_bytes, parsed->payload_len);
 	if (answer->token_at)

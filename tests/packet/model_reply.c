@@ -139,8 +139,7 @@ static unsigned payload_of(const struct model *model, const struct model_packet 
 		snprintf(digits, sizeof(digits), "%04u", verdict->retry_after_s % 10000);
 		memcpy(payload + answer->retry_at, digits, 4);
 	}
-	if (answer->token_at &&
-		model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
+	if (answer->token_at && model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
 		memcpy(payload + answer->token_at, token, SLUICE_TOKEN_TEXT);
 	return length;
 }

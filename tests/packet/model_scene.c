@@ -394,8 +394,7 @@ static void step_answer(struct arena *arena, struct dice *dice)
 		unsigned node = dice_below(dice, MODEL_HOMES), place = SLUICE_HOMES + node;
 
 		make_answer(dice, false, !dice_once_in(dice, 8), &arena->model.homes[1][node]);
-		bpf_map_update_elem(
-			bpf_map__fd(arena->gate.skel->maps.homes), &place, &arena->model.homes[1][node], 0);
+		bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.homes), &place, &arena->model.homes[1][node], 0);
 	}
 	arena->dirty_answers[code] = true;
 	bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.answers), &row, answer, 0);

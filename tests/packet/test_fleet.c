@@ -640,8 +640,7 @@ static void a_gate_that_only_looks_wants_no_units(void **state)
 
 static struct sluice_call call_late(struct gate *gate, enum sluice_call_op op, uint64_t buyer, unsigned quantity)
 {
-	struct sluice_call call = {
-		.op = op, .admission = {.sale = GATE_SALE, .buyer = buyer, .quantity = quantity}};
+	struct sluice_call call = {.op = op, .admission = {.sale = GATE_SALE, .buyer = buyer, .quantity = quantity}};
 
 	gate_call(gate, &call);
 	return call;

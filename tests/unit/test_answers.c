@@ -508,8 +508,9 @@ static void a_home_of_every_length_of_url_is_a_whole_answer(void **state)
 
 			render_home(url, origins[i], NULL, text);
 			assert_int_equal(strncmp(text, "HTTP/1.1 421 Misdirected Request\r\nLocation: ", 44), 0);
-			assert_non_null(strstr(text, "\r\n\r\n{\"title\":\"Misdirected Request\",\"status\":421,"
-						     "\"code\":\"wrong_node\","));
+			assert_non_null(strstr(text,
+				"\r\n\r\n{\"title\":\"Misdirected Request\",\"status\":421,"
+				"\"code\":\"wrong_node\","));
 			/* A page of another origin may read no header that it is not told of. */
 			exposed = strstr(text, "\r\nAccess-Control-Expose-Headers: Location\r\n");
 			assert_true(*origins[i] ? exposed != NULL : exposed == NULL);

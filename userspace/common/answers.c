@@ -223,8 +223,7 @@ int answer_render(enum sluice_answer code, const char *cors_origin, struct sluic
 int answer_render_custom(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
 	struct sluice_answer_bytes *out, size_t *size)
 {
-	return render(
-		&(struct content){.code = code, .cors_origin = cors_origin, .custom = custom}, out, size);
+	return render(&(struct content){.code = code, .cors_origin = cors_origin, .custom = custom}, out, size);
 }
 
 int answer_render_home(const char *url, const char *cors_origin, const struct answer_custom *custom,
