@@ -80,7 +80,7 @@ struct model_order {
 	/* out */
 	int reason;
 	unsigned retry_after_s;
-	uint64_t serial;
+	uint64_t serial, home;
 	const struct model_admission *admission;
 };
 void model_judge(struct model *model, struct model_order *order, uint64_t now);
@@ -91,7 +91,7 @@ int model_reclaim(struct model *model, const struct sluice_admission *admission)
 int model_request_read(const uint8_t *data, unsigned length, const char **token);
 
 /* --- model_reply.c */
-/* Is there room for the answer? Returns false if not even for the short form. */
-bool model_reply_fits(const struct model *model, const struct model_packet *packet, int reason, bool *short_form);
+/* Is there room for the answer to verdict->said? Returns false if not even for the short form; else says which form it has. */
+bool model_reply_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict);
 
 #endif

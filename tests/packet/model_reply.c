@@ -32,11 +32,13 @@ bool model_answer_waits(int code)
 	return waits[code];
 }
 
-static const struct sluice_answer_bytes *answer_in_use(const struct model *model, int reason)
+static const struct sluice_answer_bytes *answer_in_use(const struct model *model, const struct model_verdict *verdict)
 {
-	int code = model_answer_of(reason);
+	int code = model_answer_of(verdict->said), bank = model->banks >> code & 1;
 
-	return &model->answers[model->banks >> code & 1][code];
+	if (code == SLUICE_ANSWER_WRONG_NODE && !verdict->homeless)
+		return &model->homes[bank][verdict->home];
+	return &model->answers[bank][code];
 }
 
 static unsigned headers(const struct model_packet *packet)
@@ -53,17 +55,29 @@ static bool has_room(const struct model *model, const struct model_packet *packe
 	return model->grows_head && needed - packet->length <= HEAD_ROOM;
 }
 
-bool model_reply_fits(const struct model *model, const struct model_packet *packet, int reason, bool *short_form)
+static bool form_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, reason);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict);
 
 	if (!answer->len || answer->len > SLUICE_ANSWER_MAX)
 		return false;
-	*short_form = !has_room(model, packet, answer->len);
-	if (!*short_form)
+	verdict->short_form = !has_room(model, packet, answer->len);
+	if (!verdict->short_form)
 		return true;
 	return answer->short_len && answer->short_len <= SLUICE_ANSWER_SHORT_MAX &&
 		has_room(model, packet, answer->short_len);
+}
+
+bool model_reply_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict)
+{
+	verdict->homeless = verdict->home >= MODEL_HOMES;
+	if (form_fits(model, packet, verdict))
+		return true;
+	/* What cannot carry the address goes without it. */
+	if (verdict->homeless || model_answer_of(verdict->said) != SLUICE_ANSWER_WRONG_NODE)
+		return false;
+	verdict->homeless = true;
+	return form_fits(model, packet, verdict);
 }
 
 static void put16(uint8_t *at, unsigned value)
@@ -112,21 +126,22 @@ static void write_ip(const struct model_packet *packet, uint8_t *ip, unsigned pa
 	put16(ip + 10, checksum(ip, 20, 0));
 }
 
-static unsigned payload_of(const struct model *model, const struct model_verdict *verdict, uint8_t *payload)
+static unsigned payload_of(const struct model *model, const struct model_packet *packet,
+	const struct model_verdict *verdict, uint8_t *payload)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict->reason);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict);
+	unsigned length = verdict->short_form ? answer->short_len : answer->len;
+	const char *token;
 	char digits[5];
 
-	if (verdict->short_form) {
-		memcpy(payload, answer->short_bytes, answer->short_len);
-		return answer->short_len;
-	}
-	memcpy(payload, answer->bytes, answer->len);
-	if (answer->retry_at) {
+	memcpy(payload, verdict->short_form ? answer->short_bytes : answer->bytes, length);
+	if (answer->retry_at && !verdict->short_form) {
 		snprintf(digits, sizeof(digits), "%04u", verdict->retry_after_s % 10000);
 		memcpy(payload + answer->retry_at, digits, 4);
 	}
-	return answer->len;
+	if (answer->token_at && model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
+		memcpy(payload + answer->token_at, token, SLUICE_TOKEN_TEXT);
+	return length;
 }
 
 unsigned model_reply(const struct model *model, const uint8_t *bytes, unsigned length,
@@ -162,7 +177,7 @@ unsigned model_reply(const struct model *model, const uint8_t *bytes, unsigned l
 		tcp[13] = F_ACK;
 		if (verdict->reason != SLUICE_REASON_LEFTOVER) {
 			tcp[13] |= F_PSH | F_FIN;
-			data = payload_of(model, verdict, tcp + 20);
+			data = payload_of(model, &packet, verdict, tcp + 20);
 		}
 	}
 	tcp[12] = (20 + options) / 4 * 16;
