@@ -231,4 +231,76 @@ static inline void redis_server_stop(struct redis_server *server, int sig)
 	server->pid = 0;
 }
 
+/* --- a cluster: masters, and a replica of each behind them ------------------------------------------------------------------------- */
+#define REDIS_CLUSTER_MAX 6
+
+struct redis_cluster {
+	struct redis_server nodes[REDIS_CLUSTER_MAX];
+	unsigned masters, count;
+	char addresses[160]; /* of the masters, with commas between */
+};
+
+static inline void redis_cluster_await(const struct redis_server *node, const char *command, const char *wanted)
+{
+	for (unsigned ms = 0; ms < REDIS_SERVER_PATIENCE_MS; ms += REDIS_SERVER_STEP_MS) {
+		redisReply *reply = redis_server_ask(node, command);
+		bool is_there = reply->str && strstr(reply->str, wanted);
+
+		freeReplyObject(reply);
+		if (is_there)
+			return;
+		usleep(REDIS_SERVER_STEP_MS * 1000);
+	}
+	fail_msg("%s never says %s", command, wanted);
+}
+
+static inline void redis_cluster_id(const struct redis_server *node, char id[48])
+{
+	snprintf(id, 48, "%s", redis_server_do(node, "CLUSTER MYID"));
+}
+
+/* Made by hand: redis-cli --cluster create waits for seconds. */
+static inline void redis_cluster_start(struct redis_cluster *cluster, unsigned masters, bool has_replicas)
+{
+	static const char *const options[] = {"--cluster-enabled", "yes", "--cluster-node-timeout", "500",
+		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+		"--cluster-allow-replica-migration", "no"};
+	char id[48], known[32];
+
+	cluster->masters = masters;
+	cluster->count = has_replicas ? 2 * masters : masters;
+	for (unsigned i = 0; i < cluster->count; i++) {
+		memcpy(cluster->nodes[i].options, options, sizeof(options));
+		redis_server_start(&cluster->nodes[i]);
+		redis_server_do(&cluster->nodes[i], "CLUSTER SET-CONFIG-EPOCH %u", i + 1);
+		if (i)
+			redis_server_do(&cluster->nodes[0], "CLUSTER MEET 127.0.0.1 %u", cluster->nodes[i].port);
+	}
+	cluster->addresses[0] = '\0';
+	for (unsigned i = 0; i < masters; i++) {
+		redis_server_do(&cluster->nodes[i], "CLUSTER ADDSLOTSRANGE %u %u", i * 16384 / masters,
+			(i + 1) * 16384 / masters - 1);
+		snprintf(cluster->addresses + strlen(cluster->addresses),
+			sizeof(cluster->addresses) - strlen(cluster->addresses), "%s%s", i ? "," : "",
+			cluster->nodes[i].address);
+	}
+	snprintf(known, sizeof(known), "cluster_known_nodes:%u", cluster->count);
+	for (unsigned i = 0; i < cluster->count; i++)
+		redis_cluster_await(&cluster->nodes[i], "CLUSTER INFO", known);
+	for (unsigned i = masters; i < cluster->count; i++) {
+		redis_cluster_id(&cluster->nodes[i - masters], id);
+		redis_cluster_await(&cluster->nodes[i], "CLUSTER NODES", id);
+		redis_server_do(&cluster->nodes[i], "CLUSTER REPLICATE %s", id);
+		redis_cluster_await(&cluster->nodes[i], "INFO replication", "master_link_status:up");
+	}
+	for (unsigned i = 0; i < cluster->count; i++)
+		redis_cluster_await(&cluster->nodes[i], "CLUSTER INFO", "cluster_state:ok");
+}
+
+static inline void redis_cluster_stop(struct redis_cluster *cluster)
+{
+	for (unsigned i = 0; i < cluster->count; i++)
+		redis_server_stop(&cluster->nodes[i], SIGKILL);
+}
+
 #endif

@@ -10,6 +10,7 @@
 #include "fleet/redis.h"
 #include "fleet/redis_connection.h"
 #include "fleet/redis_script.h"
+#include "fleet/redis_slots.h"
 #include "redis_server.h"
 
 #define MS 1000000ULL
@@ -269,6 +270,186 @@ static void a_big_reply_and_a_big_call_come_through_whole(void **state)
 	redis_link_free(link);
 }
 
+/* --- a cluster ------------------------------------------------------------------------------------------------------------------------- */
+static struct redis_cluster cluster;
+
+static int start_cluster(void **state)
+{
+	(void)state;
+	if (!cluster.count)
+		redis_cluster_start(&cluster, 3, true);
+	for (unsigned i = 0; i < cluster.masters; i++)
+		redis_server_do(&cluster.nodes[i], "FLUSHALL");
+	return 0;
+}
+
+/* Slots of one round on each of three masters: {a} 15495, {b} 3300, {c} 7365. */
+static const char *const tagged[] = {"{a}:n", "{b}:n", "{c}:n"};
+#define OWNER_OF_B 0
+#define OWNER_OF_C 1
+#define OWNER_OF_A 2
+
+static void ask_counts(struct redis_link *link, struct redis_call calls[3])
+{
+	for (int i = 0; i < 3; i++)
+		calls[i] = count_call(tagged[i]);
+	redis_link_round(link, calls, 3);
+}
+
+static void slots_are_those_of_the_specification(void **state)
+{
+	static const struct {
+		const char *key;
+		unsigned slot;
+	} known[] = {{"123456789", 0x31c3}, {"{user1000}.following", 3443}, {"foo{}{bar}", 8363}, {"foo{{bar}}zap", 4015},
+		{"foo{bar}{zap}", 5061}, {"", 0}, {"{a}:n", 15495}, {"a", 15495}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		assert_int_equal(redis_slot_of(known[i].key, strlen(known[i].key)), known[i].slot);
+}
+
+static void addresses_are_read_and_others_refused(void **state)
+{
+	static const char *const wrong[] = {"", ":1", "a", "a:", "a:0", "a:65536", "a:1x", "[]:1", "[::1:1"};
+	struct redis_address address;
+	unsigned slot;
+
+	(void)state;
+	assert_int_equal(redis_address_read("[2001:db8::1]:6379", 18, &address), 0);
+	assert_string_equal(address.host, "2001:db8::1");
+	assert_int_equal(address.port, 6379);
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_int_equal(redis_address_read(wrong[i], strlen(wrong[i]), &address), -EINVAL);
+	assert_int_equal(redis_redirect_read("MOVED 3999 ::1:6381", &slot, &address), 0);
+	assert_string_equal(address.host, "::1");
+	assert_int_equal(slot, 3999);
+	assert_int_equal(redis_redirect_read("ASK 1 :6381", &slot, &address), 0);
+	assert_string_equal(address.host, "");
+	assert_int_equal(redis_redirect_read("MOVED 16384 a:1", &slot, &address), -EPROTO);
+	assert_int_equal(redis_redirect_read("MOVED a:1", &slot, &address), -EPROTO);
+}
+
+static void each_call_goes_to_the_master_of_its_key(void **state)
+{
+	struct redis_link *link = link_to(cluster.nodes[1].address, 2000);
+	struct redis_call calls[3];
+
+	(void)state;
+	ask_counts(link, calls);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_int_equal(figures_of(link).redirects, 0);
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_A], "GET {a}:n"), "1");
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_B], "GET {b}:n"), "1");
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_C], "GET {c}:n"), "1");
+	redis_link_free(link);
+}
+
+static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	struct redis_call calls[3];
+	char id[48];
+
+	(void)state;
+	ask_counts(link, calls);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL"); /* an empty slot moves at once */
+	redis_cluster_id(&cluster.nodes[OWNER_OF_B], id);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	ask_counts(link, calls);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_int_equal(calls[0].reply->integer, 1);
+	assert_int_equal(figures_of(link).redirects, 1);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].reply->integer, 2);
+	assert_int_equal(figures_of(link).redirects, 1); /* it is known now */
+	/* And back. */
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	redis_cluster_id(&cluster.nodes[OWNER_OF_A], id);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	redis_link_free(link);
+}
+
+static void a_slot_that_is_being_moved_is_asked_for_where_its_key_is(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	struct redis_call calls[2];
+	char from[48], to[48];
+
+	(void)state;
+	redis_cluster_id(&cluster.nodes[OWNER_OF_A], from);
+	redis_cluster_id(&cluster.nodes[OWNER_OF_B], to);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 IMPORTING %s", from);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 MIGRATING %s", to);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "SCRIPT FLUSH"); /* so that ASKING has to be said twice */
+	for (int i = 0; i < 2; i++)
+		calls[i] = count_call("{a}:gone");
+	redis_link_round(link, calls, 2);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_true(figures_of(link).redirects >= 2);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 STABLE");
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 STABLE");
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	redis_link_free(link);
+}
+
+static void a_master_that_hangs_does_not_hold_up_the_calls_to_others(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_call calls[3];
+
+	(void)state;
+	ask_counts(link, calls);
+	kill(cluster.nodes[OWNER_OF_B].pid, SIGSTOP);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	assert_int_equal(calls[1].error, -ETIMEDOUT);
+	assert_int_equal(calls[2].error, 0);
+	kill(cluster.nodes[OWNER_OF_B].pid, SIGCONT);
+	for (int tries = 0; tries < 1000 && calls[1].error; tries++) {
+		ask_counts(link, calls);
+		assert_int_equal(calls[0].error, 0);
+		assert_int_equal(calls[2].error, 0);
+		usleep(2000);
+	}
+	assert_int_equal(calls[1].error, 0);
+	redis_link_free(link);
+}
+
+static void a_master_that_dies_is_replaced_by_its_replica(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_call calls[3];
+	unsigned others = 0, tries = 0;
+	bool is_over;
+
+	(void)state;
+	ask_counts(link, calls);
+	assert_int_equal(calls[1].error, 0);
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_B], "WAIT 1 1000"), "1");
+	redis_server_stop(&cluster.nodes[OWNER_OF_B], SIGKILL);
+	do {
+		ask_counts(link, calls);
+		others += calls[0].error || calls[2].error;
+		usleep(5000);
+		is_over = !calls[0].error && !calls[1].error && !calls[2].error;
+	} while (!is_over && ++tries < 2000);
+	assert_true(is_over);
+	/* The others go on until the cluster itself says that it is down. */
+	assert_true(others < tries);
+	assert_true(calls[1].reply->integer >= 2);
+	assert_true(figures_of(link).connected);
+	redis_server_start(&cluster.nodes[OWNER_OF_B]);
+	redis_link_free(link);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -280,6 +461,13 @@ int main(void)
 		cmocka_unit_test_setup(a_server_that_is_stopped_is_left_alone_and_found_again, start_server),
 		cmocka_unit_test_setup(what_was_not_sent_to_a_killed_server_is_surely_not_done, start_server),
 		cmocka_unit_test_setup(a_big_reply_and_a_big_call_come_through_whole, start_server),
+		cmocka_unit_test(slots_are_those_of_the_specification),
+		cmocka_unit_test(addresses_are_read_and_others_refused),
+		cmocka_unit_test_setup(each_call_goes_to_the_master_of_its_key, start_cluster),
+		cmocka_unit_test_setup(a_slot_that_has_moved_is_followed_in_the_same_round, start_cluster),
+		cmocka_unit_test_setup(a_slot_that_is_being_moved_is_asked_for_where_its_key_is, start_cluster),
+		cmocka_unit_test_setup(a_master_that_hangs_does_not_hold_up_the_calls_to_others, start_cluster),
+		cmocka_unit_test_setup(a_master_that_dies_is_replaced_by_its_replica, start_cluster),
 	};
 	int failed;
 
@@ -288,6 +476,7 @@ int main(void)
 	redis_script_make(&broken, "broken", "return redis.error_reply('ERR on purpose')");
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	redis_server_stop(&server, SIGKILL);
+	redis_cluster_stop(&cluster);
 	redis_script_unmake(&counter);
 	redis_script_unmake(&broken);
 	return failed;
