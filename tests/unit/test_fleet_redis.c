@@ -706,18 +706,24 @@ static void each_call_goes_to_the_master_of_its_key(void **state)
 	redis_link_free(link);
 }
 
+static void move_slot(unsigned slot, unsigned to)
+{
+	char id[48];
+
+	redis_cluster_id(&cluster.nodes[to], id);
+	redis_server_do(&cluster.nodes[to], "CLUSTER SETSLOT %u NODE %s", slot, id);
+	redis_server_do(&cluster.nodes[to == OWNER_OF_A ? OWNER_OF_B : OWNER_OF_A], "CLUSTER SETSLOT %u NODE %s", slot, id);
+}
+
 static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
 {
 	struct redis_link *link = link_to(cluster.addresses, 2000);
 	struct redis_call calls[3];
-	char id[48];
 
 	(void)state;
 	ask_counts(link, calls);
 	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL"); /* an empty slot moves at once */
-	redis_cluster_id(&cluster.nodes[OWNER_OF_B], id);
-	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
-	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	move_slot(15495, OWNER_OF_B);
 	ask_counts(link, calls);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(calls[i].error, 0);
@@ -728,9 +734,32 @@ static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
 	assert_int_equal(figures_of(link).redirects, 1); /* it is known now */
 	/* And back. */
 	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
-	redis_cluster_id(&cluster.nodes[OWNER_OF_A], id);
-	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
-	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	move_slot(15495, OWNER_OF_A);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	redis_link_free(link);
+}
+
+static void one_redirection_makes_all_slots_be_asked_for_anew(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	const unsigned other = redis_slot_of("{d}", 3); /* 11298: of the same master as {a} */
+	struct redis_call calls[3], call;
+
+	(void)state;
+	ask_counts(link, calls);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL");
+	move_slot(15495, OWNER_OF_B);
+	move_slot(other, OWNER_OF_B);
+	ask_counts(link, calls);
+	ask_counts(link, calls); /* the slots may have come after the first round */
+	assert_int_equal(figures_of(link).redirects, 1);
+	call = count_call("{d}:n");
+	assert_int_equal(ask(link, &call), 0);
+	assert_int_equal(figures_of(link).redirects, 1);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	move_slot(15495, OWNER_OF_A);
+	move_slot(other, OWNER_OF_A);
 	ask_counts(link, calls);
 	assert_int_equal(calls[0].error, 0);
 	redis_link_free(link);
@@ -846,6 +875,7 @@ int main(void)
 		cmocka_unit_test(addresses_are_read_and_others_refused),
 		cmocka_unit_test_setup(each_call_goes_to_the_master_of_its_key, start_cluster),
 		cmocka_unit_test_setup(a_slot_that_has_moved_is_followed_in_the_same_round, start_cluster),
+		cmocka_unit_test_setup(one_redirection_makes_all_slots_be_asked_for_anew, start_cluster),
 		cmocka_unit_test_setup(a_slot_that_is_being_moved_is_asked_for_where_its_key_is, start_cluster),
 		cmocka_unit_test_setup(a_message_of_one_server_is_heard_at_another, start_cluster),
 		cmocka_unit_test_setup(a_master_that_hangs_does_not_hold_up_the_calls_to_others, start_cluster),
