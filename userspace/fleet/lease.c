@@ -110,8 +110,8 @@ void lease_create_call(
 	call_begin(l, call, "total", l->seq);
 	call_add(call, operation);
 	call_add_number(call, total);
-	call_add(call, absent->run);
-	call_add_number(call, absent->time_ms);
+	call_add(call, absent ? absent->run : "any");
+	call_add_number(call, absent ? absent->time_ms : 0);
 }
 
 void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,

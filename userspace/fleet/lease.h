@@ -205,7 +205,10 @@ bool lease_is_left(const struct lease *l, const struct lease_view *view);
 
 /* `delta` units more or fewer, by operation id (1..63 of A-Z a-z 0-9 . _ : -). LEASE_SETTLING, LEASE_REGEN and LEASE_SHORT: later again. */
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call);
-/* Makes the sale with `total` units, before other nodes know of it. Quotes server and time of an answer (LEASE_ABSENT) that is at most 3 s old. */
+/* Makes the sale with `total` units, before other nodes know of it. Quotes server and time of an answer (LEASE_ABSENT, in l->last) that is at most 3 s
+ * old: then the sale is open at once. After LEASE_UNKNOWN ask again with the same operation and `absent` NULL: the sale may have been made, and sold
+ * from, and lost, so then all members settle before anything is granted.
+ */
 void lease_create_call(
 	const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent, struct lease_call *call);
 /* Node `target`, which was shown (lease_show_call) before its ledger was read, surely sells nothing any more and has sold `sold` units; -1: nobody
