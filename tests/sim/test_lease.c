@@ -3,6 +3,7 @@
  *   SEED=n     that run alone, told event by event
  *   SEEDS=n    so many (10000), from FIRST=n on (1)
  *   PLANT=name with that bug
+ *   CASE=text  only the tests whose name it fits (* and ?)
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,5 +142,7 @@ int main(void)
 
 	if (getenv("SEED"))
 		return tell(number_of("SEED", 1));
+	if (getenv("CASE"))
+		cmocka_set_test_filter(getenv("CASE"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -172,12 +172,12 @@ struct lease {
 	int64_t unsold;          /* of the last view */
 	/* the node's own sales */
 	bool counting;
-	uint64_t counted_ns, sold_ns;
+	uint64_t counted_ns, active_ns, granted_ns; /* active_ns: of the last admission; granted_ns: when units came last */
 	uint64_t admitted, wanted;
-	int64_t counted;    /* units since counted_ns */
-	double rate;        /* units per second */
-	int64_t missed;     /* units that buyers wanted in vain since the last grant */
-	uint64_t missed_ns; /* when last */
+	int64_t counted;               /* units since counted_ns */
+	double rate;                   /* units per second */
+	int64_t missed, missed_before; /* units that buyers wanted in vain, in this second and in the one before */
+	uint64_t missed_ns;            /* when this one began */
 };
 
 /* `book` NULL: the ledger has none. */
