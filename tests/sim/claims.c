@@ -6,7 +6,9 @@
 #include <string.h>
 
 #define SOLD_BY (5 * SECOND)     /* everything is sold so soon after the last fault, where buyers are */
-#define AGAIN_BY (5 * SECOND / 2) /* and what is cancelled at one node is sold at another */
+#define AGAIN_BY (2 * SECOND)     /* and what is cancelled at one node is sold at another, in this and a few round trips */
+#define AGAIN_TRIPS 6
+#define CALM_BY (5 * SECOND / 2)  /* so soon after the last fault nobody hopes for buyers any more who are elsewhere now */
 #define QUIET_BY (7 * SECOND)    /* copies of calls linger no longer */
 #define CANCELLED 3
 
@@ -38,13 +40,14 @@ void claim_sums(void)
 {
 	struct world *w = world;
 	const struct lease_reply *open = NULL;
+	char server[48], generation[LEASE_GENERATION_MAX], state[16];
 	int64_t sum = 0;
 
 	for (unsigned p = 1; p < w->processes; p++) {
-		const struct store *store = &w->process[p].store;
-		const char *server = store_get(store, "server"), *state = store_get(store, "state"), *generation = store_get(store, "gen");
+		const char *head = store_get(&w->process[p].store, "head");
 
-		if (!w->state[p].up || !server || strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
+		if (!w->state[p].up || !head || sscanf(head, "%47s %63s %15s", server, generation, state) != 3 ||
+			strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
 			strcmp(w->state[p].last.generation, generation) != 0)
 			continue;
 		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
@@ -110,7 +113,7 @@ void claim_end(void)
 {
 	struct world *w = world;
 	const struct lease_reply *last = &w->state[w->master].last;
-	uint64_t since;
+	uint64_t since, again_by = AGAIN_BY + AGAIN_TRIPS * w->round_trip;
 	int64_t total, sold;
 
 	if (!w->healed)
@@ -120,7 +123,10 @@ void claim_end(void)
 	since = w->now - (w->again ? w->cancelled_at : w->heal_at);
 	if (sold == total && last->open && w->made) {
 		if (!w->again) {
-			w->sold_ns = since;
+			if (!w->sold_ns)
+				w->sold_ns = since;
+			if (since < CALM_BY)
+				return;
 			w->again = true;
 			w->cancelled_at = w->now;
 			cancel_some();
@@ -134,7 +140,7 @@ void claim_end(void)
 		if (last->free != 0)
 			claim_fails("%lld of %lld are free, and everything is sold", (long long)last->free, (long long)total);
 		w->done_at = w->now;
-	} else if (since > (w->again ? AGAIN_BY : SOLD_BY) && !w->again_ns) {
+	} else if (since > (w->again ? again_by : SOLD_BY) && !w->again_ns) {
 		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold, (long long)total,
 			(double)since / 1e9, w->again ? "cancellation" : "fault", (long long)last->free);
 	}

@@ -22,14 +22,13 @@ static struct operator_ *job(void)
 bool operator_sees(unsigned n, int64_t *balance, bool *fenced, bool *settled)
 {
 	const struct store *store = &world->process[world->master].store;
-	const char *generation = store_get(store, "gen");
+	const char *head = store_get(store, "head"), *row;
 	long long words[9] = {0};
-	char name[8];
-	const char *row;
+	char name[8], generation[LEASE_GENERATION_MAX];
 
 	snprintf(name, sizeof(name), "n%u", n);
 	row = store_get(store, name);
-	if (!row || !generation)
+	if (!row || !head || sscanf(head, "%*s %63s", generation) != 1)
 		return false;
 	sscanf(row, "%lld %lld %*s %lld %lld %lld %lld %lld", &words[0], &words[1], &words[3], &words[4], &words[5], &words[6], &words[7]);
 	*balance = words[4];

@@ -224,7 +224,6 @@ static void request_arrives(unsigned i)
 	struct process_state *state = &w->state[message->process];
 	struct answer answer;
 	char before[LEASE_GENERATION_MAX];
-	const char *generation;
 
 	if (!state->up) {
 		message->used = false;
@@ -234,8 +233,7 @@ static void request_arrives(unsigned i)
 		event_add(state->paused_until + random_between(0, MS), EVENT_REQUEST, message->node, i);
 		return;
 	}
-	generation = store_get(&process->store, "gen");
-	snprintf(before, sizeof(before), "%s", generation ? generation : "");
+	snprintf(before, sizeof(before), "%s", state->last.generation);
 	coordinator_run(process, w->now, &message->call, &answer);
 	if (answer.error)
 		claim_fails("%s of node %u: %s", message->call.script, message->node, answer.message);

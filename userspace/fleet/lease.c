@@ -464,6 +464,9 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		int64_t spare = surplus(l, view);
 
 		if (spare > 0) {
+			/* Units lay here and nobody took them: who was refused before does not come again. */
+			if (is_idle(l, view->now_ns))
+				l->missed = l->missed_before = 0;
 			l->next.op = LEASE_OP_RETURN;
 			l->next.units = spare;
 			move(l, action, LEASE_RETURN_MOVE, -spare);
