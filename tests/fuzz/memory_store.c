@@ -150,17 +150,42 @@ static int sales_list(struct store *store, store_sale_visit visit, void *arg)
 	return 0;
 }
 
+static unsigned find_document(const char *name)
+{
+	unsigned i = 0;
+
+	while (i < memory.document_count && strcmp(memory.documents[i].document.name, name) != 0)
+		i++;
+	return i;
+}
+
+static int document_put(struct store *store, const char *name, const char *value, uint64_t now_ns)
+{
+	unsigned i = find_document(name);
+	const char *kept = i < DOCUMENTS_MAX ? keep_text(value) : NULL;
+
+	if (!kept)
+		return store_explain(store->error, -EEXIST, "no room for another document");
+	memory.documents[i].document = (struct store_document){.changed_ns = now_ns, .size = strlen(value)};
+	strcpy(memory.documents[i].document.name, name);
+	memory.documents[i].value = kept;
+	memory.document_count += i == memory.document_count;
+	return 0;
+}
+
 static int stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
 {
 	struct store_sale *sale = find_sale(move->sale);
 	int code;
 
-	(void)now_ns;
 	if (!sale)
 		return store_explain(store->error, -ENOENT, "no sale with id %u", move->sale);
 	code = find_move(move);
-	if (!code)
+	if (!code) {
 		code = apply_move(sale, move);
+		if (!code && move->document)
+			code = document_put(store, move->document, move->value, now_ns);
+	}
 	if (code < 0)
 		return code;
 	*put_in = sale->put_in;
@@ -394,29 +419,6 @@ static int once_put(struct store *store, const struct store_once *once, const ch
 		return store_explain(store->error, -EEXIST, "no room for another answer");
 	memory.once[memory.once_count].once = *once;
 	memory.once[memory.once_count++].answer = kept;
-	return 0;
-}
-
-static unsigned find_document(const char *name)
-{
-	unsigned i = 0;
-
-	while (i < memory.document_count && strcmp(memory.documents[i].document.name, name) != 0)
-		i++;
-	return i;
-}
-
-static int document_put(struct store *store, const char *name, const char *value, uint64_t now_ns)
-{
-	unsigned i = find_document(name);
-	const char *kept = i < DOCUMENTS_MAX ? keep_text(value) : NULL;
-
-	if (!kept)
-		return store_explain(store->error, -EEXIST, "no room for another document");
-	memory.documents[i].document = (struct store_document){.changed_ns = now_ns, .size = strlen(value)};
-	strcpy(memory.documents[i].document.name, name);
-	memory.documents[i].value = kept;
-	memory.document_count += i == memory.document_count;
 	return 0;
 }
 

@@ -31,6 +31,9 @@ int listing_answer(struct question *question, struct listing *listing, const cha
 /* Adds a field to an answer, if there is one. Takes over `value`; when memory is out there is no answer any more. */
 void answer_add(struct question *question, const char *name, json_t *value);
 
+/* The field `name` of a document; STORE_NAME_MAX + 1 bytes. */
+void document_read_name(struct fields *fields, char *name);
+
 json_t *order_json(const struct store_order *order);
 
 int ask_sales_list(struct question *question);

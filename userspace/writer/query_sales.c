@@ -99,10 +99,24 @@ int ask_sale_put(struct question *question)
 	return error;
 }
 
+/* A document that is to say what the movement was for, at no moment without it. */
+static void read_document(struct fields *fields, struct store_move *move, char *name)
+{
+	struct fields inner = fields_object(fields, "document", true);
+
+	if (!inner.object)
+		return;
+	document_read_name(&inner, name);
+	move->document = name;
+	move->value = fields_long_text(&inner, "value", STORE_DOCUMENT_MAX);
+	fields_end(&inner);
+}
+
 int ask_stock_move(struct question *question)
 {
 	struct fields *fields = &question->fields;
 	struct store_move move = {.sale = (uint32_t)fields_integer(fields, "sale", 1, UINT32_MAX)};
+	char document[STORE_NAME_MAX + 1];
 	int64_t put_in;
 	int error;
 
@@ -111,6 +125,8 @@ int ask_stock_move(struct question *question)
 		fields_fail(fields, "delta must not be 0");
 	fields_text(fields, "key", true, 1, STORE_KEY_MAX, move.key);
 	fields_text(fields, "reason", false, 0, STORE_REASON_MAX, move.reason);
+	if (fields_has(fields, "document"))
+		read_document(fields, &move, document);
 	error = fields_end(fields);
 	if (!error)
 		error = check_key(question, &move);

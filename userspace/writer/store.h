@@ -71,6 +71,11 @@ struct store_move {
 	int64_t delta; /* units, either sign */
 	char key[STORE_KEY_MAX + 1];
 	char reason[STORE_REASON_MAX + 1];
+	/* A document that is written with the movement, or NULL: both are stored, or neither. With a key that moved before it is left as
+	 * it is, for it may have been written again since.
+	 */
+	const char *document;
+	const char *value;
 };
 
 /* Who brought an order into its state. */

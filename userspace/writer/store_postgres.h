@@ -263,6 +263,8 @@ int postgres_events_list(struct store *store, const struct store_event_filter *f
 	void *arg, int64_t *next, bool *more);
 int postgres_once_get(struct store *store, const struct store_once *once, char **answer);
 int postgres_once_put(struct store *store, const struct store_once *once, const char *answer, uint64_t now_ns);
+/* Within a transaction. Returns 0 or -EIO. */
+int postgres_document_write(struct postgres *pg, const char *name, const char *value, uint64_t now_ns);
 int postgres_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns);
 int postgres_document_get(struct store *store, const char *name, char **value);
 int postgres_documents_list(struct store *store, store_document_visit visit, void *arg);

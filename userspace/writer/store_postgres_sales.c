@@ -133,6 +133,7 @@ static int apply_move(struct postgres *pg, struct store_sale *sale, const struct
 	return code;
 }
 
+/* 1 (the key has moved before) leaves all as it is, the document too. */
 int postgres_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
 {
 	struct postgres *pg = postgres_of(store);
@@ -145,6 +146,8 @@ int postgres_stock_move(struct store *store, const struct store_move *move, uint
 		code = find_move(pg, move);
 	if (!code)
 		code = apply_move(pg, &entry.sale, move, now_ns);
+	if (!code && move->document)
+		code = postgres_document_write(pg, move->document, move->value, now_ns);
 	code = postgres_end(pg, code == 1 ? 0 : code);
 	if (!code)
 		*put_in = entry.sale.put_in;

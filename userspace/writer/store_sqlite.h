@@ -237,6 +237,8 @@ int ledger_once_put(struct store *store, const struct store_once *once, const ch
 /* For maintain(): looks for old keys at most once a minute, and removes a bounded number of them. */
 void ledger_once_prune(struct ledger *ledger, uint64_t now_ns);
 
+/* Within a transaction. Returns 0 or -EIO. */
+int ledger_document_write(struct ledger *ledger, const char *name, const char *value, uint64_t now_ns);
 int ledger_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns);
 int ledger_document_get(struct store *store, const char *name, char **value);
 int ledger_documents_list(struct store *store, store_document_visit visit, void *arg);

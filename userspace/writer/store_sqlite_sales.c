@@ -129,6 +129,7 @@ static int apply_move(struct ledger *ledger, struct store_sale *sale, const stru
 	return 0;
 }
 
+/* 1 (the key has moved before) leaves all as it is, the document too. */
 int ledger_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
 {
 	struct ledger *ledger = ledger_of(store);
@@ -144,6 +145,8 @@ int ledger_stock_move(struct store *store, const struct store_move *move, uint64
 		code = ledger_move_find(ledger, move);
 	if (!code)
 		code = apply_move(ledger, &sale, move, now_ns);
+	if (!code && move->document)
+		code = ledger_document_write(ledger, move->document, move->value, now_ns);
 	code = ledger_end(ledger, code == 1 ? 0 : code);
 	if (!code)
 		*put_in = sale.put_in;
