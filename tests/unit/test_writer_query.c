@@ -116,6 +116,30 @@ static void a_document_is_written_with_the_movement_or_not_at_all(void **state)
 	fixture_audit(*state);
 }
 
+static void books_are_told_with_their_documents_and_what_was_refunded(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	json_decref(ask(*state, "{\"op\":\"sale_put\",\"sale\":{\"id\":12,\"slug\":\"drop-12\",\"opens_ns\":1000,\"ends_ns\":2000,"
+				"\"per_buyer\":2,\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\","
+				"\"token_multiplier\":0,\"paused\":false,\"ended\":false}}"));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
+	json_decref(ask(*state,
+		"{\"op\":\"orders_change\",\"changes\":[{\"id\":\"0000000000000001\",\"action\":\"confirm\",\"by\":\"shop\"},"
+		"{\"id\":\"0000000000000001\",\"action\":\"refund\",\"by\":\"shop\",\"restock\":false}]}"));
+	json_decref(ask(*state, "{\"op\":\"document_put\",\"name\":\"lease.1\",\"value\":\"{}\"}"));
+	json_decref(ask(*state, "{\"op\":\"document_put\",\"name\":\"lease.2\",\"value\":\"of no sale\"}"));
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":0,\"limit\":1}",
+		"{\"books\":[{\"id\":1,\"slug\":\"drop-1\",\"put_in\":9,\"held\":2,\"confirmed\":0,\"refunded\":1,"
+		"\"document\":\"{}\"}],\"next\":1}");
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":1,\"limit\":1}",
+		"{\"books\":[{\"id\":12,\"slug\":\"drop-12\",\"put_in\":0,\"held\":0,\"confirmed\":0,\"refunded\":0,"
+		"\"document\":null}],\"next\":null}");
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":12,\"limit\":200}",
+		"{\"books\":[],\"next\":null}");
+	expect_error(*state, "{\"op\":\"sale_books\",\"documents\":\"Lease\",\"after\":0,\"limit\":1}", "bad_request",
+		"documents may have");
+}
+
 static void an_order_is_answered_in_full(void **state)
 {
 	struct ledger_fixture *fixture = *state;
@@ -590,6 +614,7 @@ int main(void)
 		TEST(a_sale_is_answered_with_what_the_ledger_keeps),
 		TEST(a_sale_may_begin_without_stock),
 		TEST(a_stock_move_answers_the_new_sum),
+		TEST(books_are_told_with_their_documents_and_what_was_refunded),
 		TEST(a_document_is_written_with_the_movement_or_not_at_all),
 		TEST(an_order_is_answered_in_full),
 		TEST(orders_come_in_pages),

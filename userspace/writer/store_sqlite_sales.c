@@ -64,6 +64,35 @@ int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg)
 	return ledger_commit(ledger);
 }
 
+int ledger_sale_books(
+	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg)
+{
+	struct ledger *ledger = ledger_of(store);
+	sqlite3_stmt *statement;
+	int step;
+	int code = ledger_begin(ledger);
+
+	if (code)
+		return code;
+	statement = ledger_statement(ledger, LEDGER_SALE_BOOKS);
+	sqlite3_bind_text(statement, 1, prefix, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 2, after);
+	sqlite3_bind_int64(statement, 3, limit);
+	while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct store_book book;
+
+		read_sale(statement, &book.sale);
+		book.refunded = sqlite3_column_int64(statement, 15);
+		book.document = (const char *)sqlite3_column_text(statement, 16);
+		if (visit(&book, arg))
+			break;
+	}
+	if (step != SQLITE_ROW && step != SQLITE_DONE)
+		return ledger_fail(ledger, "list sales with their documents");
+	sqlite3_reset(statement);
+	return ledger_commit(ledger);
+}
+
 int ledger_move_find(struct ledger *ledger, const struct store_move *move)
 {
 	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_MOVE_GET);
