@@ -19,7 +19,7 @@
 #define CONFIG_SERVERS_MAX 512
 #define CONFIG_NODE_URL_MAX 128
 /* Nodes of a fleet, and the highest number a node can have. */
-#define CONFIG_NODES_MAX 255
+#define CONFIG_NODES_MAX SLUICE_NODES_MAX
 
 /* requests per second and burst, as people write them; rate 0 = off */
 struct config_limit {

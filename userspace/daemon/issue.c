@@ -236,7 +236,7 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 		return ISSUE_ROUNDS;
 	if (units && units + request->quantity > sale->per_buyer)
 		return ISSUE_ALREADY_ORDERED;
-	if (sales_free_units(d->sales, sale) < request->quantity)
+	if (sales_free_units(d->sales, sale) < request->quantity && !sales_may_get_units(sale))
 		return ISSUE_SOLD_OUT;
 
 	if (!is_first && round == entry.round && entry.issued_at_s >= sale->not_before_s &&
