@@ -22,6 +22,7 @@
 
 struct fleet;
 struct fleet_leases;
+struct fleet_nodes;
 struct issuer;
 struct metrics;
 struct orders;
@@ -51,6 +52,7 @@ struct daemon {
 	struct webhooks *webhooks; /* NULL: none */
 	struct fleet *fleet;       /* NULL: this node is alone */
 	struct fleet_leases *leases; /* likewise */
+	struct fleet_nodes *fleet_nodes;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */
