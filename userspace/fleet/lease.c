@@ -213,7 +213,7 @@ void lease_init(struct lease *l, const struct lease_options *options, const stru
 {
 	*l = (struct lease){
 		.options = *options,
-		.book = book ? *book : (struct lease_book){0},
+		.book = book ? *book : (struct lease_book){.epoch = 0},
 		.strange = true,
 		/* The daemon before this one may have asked for units, and nobody knows what became of it. */
 		.asked = true,
