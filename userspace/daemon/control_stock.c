@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The stock of a sale over the control API: look, put in, take away.
- *
- * Put in: the ledger first, then the gate. Taken away: out of the gate first (all or none, never what is ordered), then out of the ledger; if the
- * ledger refuses, back into the gate. So at no moment can more be sold than the ledger has. Whatever a crash cuts off in between,
- * recovery.c finds by comparing the two.
- */
+/* The stock of a sale over the control API: look, put in, take away (stock_change.h). */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +13,7 @@
 #include "daemon/maintenance.h"
 #include "daemon/problems.h"
 #include "daemon/sales.h"
+#include "daemon/stock_change.h"
 #include "daemon/validate.h"
 
 #define DELTA_MAX 1000000000000LL
@@ -38,54 +34,17 @@ static const struct validate_field stock_fields[] = {
 	{.name = "reason", .kind = VALIDATE_TEXT, .max = REASON_MAX, .offset = offsetof(struct stock_body, reason)},
 };
 
-/* A change on its way; the pipeline's thread owns it. */
-struct stock_change {
-	struct sale sale;
-	uint64_t wanted; /* units to take out of the gate before the ledger is asked */
-	uint64_t taken;
-};
-
-static int take_first(struct daemon *d, void *arg)
+static int prepare(struct daemon *d, void *arg)
 {
-	struct stock_change *change = arg;
-	int err;
-
-	if (!change->wanted)
-		return 0;
-	sale_counts_change_begin(change->sale.counts);
-	err = sales_take_units(d->sales, &change->sale, change->wanted);
-	if (!err) {
-		change->taken = change->wanted;
-		atomic_fetch_add(&change->sale.counts->moving, change->taken);
-	}
-	sale_counts_change_end(change->sale.counts);
-	return err;
+	return stock_change_prepare(d, arg);
 }
 
-/* The ledger has spoken: what the gate has free follows the difference, so that a repeated key moves nothing twice. */
-static void on_stock_moved(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+static void complete(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
-	struct stock_change *change = arg;
-	struct sale_counts *counts = change->sale.counts;
-	int64_t before = (int64_t)atomic_load(&counts->put_in), after = before, give;
-
-	if (answer->error && answer->error != -EREMOTEIO)
-		return; /* not asked, or nobody knows: then the units stay out until gate and ledger are compared */
-	if (!answer->error && json_is_integer(json_object_get(answer->json, "put_in")))
-		after = json_integer_value(json_object_get(answer->json, "put_in"));
-	sale_counts_change_begin(counts);
-	atomic_store(&counts->put_in, (unsigned long long)after);
-	give = after - before + (int64_t)change->taken;
-	if (give > 0)
-		sales_give_units(d->sales, &change->sale, (uint64_t)give);
-	else if (give < 0 && sales_take_units(d->sales, &change->sale, (uint64_t)-give))
-		log_error("sale %s: the ledger has %" PRId64 " units fewer than the gate can give back",
-			change->sale.slug, -give);
-	atomic_fetch_sub(&counts->moving, change->taken);
-	sale_counts_change_end(counts);
+	stock_change_complete(d, arg, answer);
 }
 
-static const struct pipeline_hooks stock_hooks = {.prepare = take_first, .complete = on_stock_moved, .release = free};
+static const struct pipeline_hooks stock_hooks = {.prepare = prepare, .complete = complete, .release = free};
 
 static enum MHD_Result send_stock(struct http_request *request, const struct sale *sale)
 {
