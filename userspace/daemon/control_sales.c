@@ -13,6 +13,7 @@
 #include "daemon/control.h"
 #include "daemon/http_public.h"
 #include "daemon/maintenance.h"
+#include "daemon/sale_change.h"
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
@@ -122,30 +123,6 @@ enum MHD_Result control_get_sale(struct http_request *request)
 	return http_send_json(request, 200, sale_json(request->d, &sale));
 }
 
-/* On the pipeline's thread: the ledger has the sale; now the gate gets it. */
-static void on_sale_stored(struct daemon *d, void *arg, const struct pipeline_answer *answer)
-{
-	struct sale sale;
-	uint64_t gone;
-
-	(void)arg;
-	if (answer->error)
-		return;
-	if (sales_learn(d->sales, json_object_get(answer->json, "sale"), &sale)) {
-		log_error("the order writer describes a sale in a way that this daemon does not understand");
-		return;
-	}
-	if (sales_in_gate(d->sales, &sale)) {
-		sales_write_words(d->sales, &sale);
-		return;
-	}
-	gone = atomic_load(&sale.counts->held) + atomic_load(&sale.counts->confirmed);
-	sales_fill_slot(d->sales, &sale, atomic_load(&sale.counts->put_in) - gone);
-	log_info("sale %s: created with %llu units", sale.slug, atomic_load(&sale.counts->put_in));
-}
-
-static const struct pipeline_hooks sale_hooks = {.complete = on_sale_stored};
-
 /* A sale that may sell faster than the writer drains: buyers will meet a closed gate again and again. */
 static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json)
 {
@@ -165,19 +142,11 @@ static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json
 /* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
 static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
 {
-	json_t *question = json_pack("{s:s, s:o}", "op", "sale_put", "sale", sales_to_ledger(sale));
 	struct pipeline_answer answer;
 	json_t *json;
-	char key[64];
 
-	if (stock >= 0) {
-		snprintf(key, sizeof(key), "create:%u", sale->id);
-		json_object_set_new(question, "stock", json_integer(stock));
-		json_object_set_new(question, "key", json_string(key));
-	}
-	if (pipeline_ask(request->d->pipeline, question, &sale_hooks, NULL, &answer))
+	if (sale_change_store(request->d, sale, stock, &answer))
 		return control_send_writer_error(request, &answer);
-	json_decref(answer.json);
 	if (sales_find_id(request->d->sales, sale->id, sale))
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");

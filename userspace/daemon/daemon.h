@@ -21,6 +21,7 @@
 #define DAEMON_SECRET_HEX 64 /* 32 random bytes as hex digits */
 
 struct fleet;
+struct fleet_settings;
 struct issuer;
 struct metrics;
 struct orders;
@@ -49,6 +50,7 @@ struct daemon {
 	struct watch *watch;
 	struct webhooks *webhooks; /* NULL: none */
 	struct fleet *fleet;       /* NULL: this node is alone */
+	struct fleet_settings *settings; /* of the fleet; NULL likewise */
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

@@ -149,8 +149,21 @@ void settings_make_sure(struct settings *settings, struct setting *setting)
 		clear_unsent(settings, setting);
 }
 
+static void clear_refused(struct settings *settings, struct setting *setting)
+{
+	settings->refused_count -= (setting->flags & SETTING_REFUSED) != 0;
+	setting->flags &= ~(unsigned)SETTING_REFUSED;
+}
+
+void settings_refuse(struct settings *settings, struct setting *setting)
+{
+	settings->refused_count += !(setting->flags & SETTING_REFUSED);
+	setting->flags |= SETTING_REFUSED;
+}
+
 void settings_put_due(struct settings *settings, struct setting *setting)
 {
+	clear_refused(settings, setting);
 	if (setting->flags & SETTING_DUE)
 		return;
 	setting->flags |= SETTING_DUE;
@@ -171,8 +184,10 @@ struct setting *settings_take_due(struct settings *settings)
 {
 	struct setting *setting = TAILQ_FIRST(&settings->due);
 
-	if (setting)
-		clear_due(settings, setting);
+	if (!setting)
+		return NULL;
+	clear_due(settings, setting);
+	clear_refused(settings, setting);
 	return setting;
 }
 
@@ -234,6 +249,7 @@ int settings_set(struct settings *settings, const char *name, const char *value,
 		return -ENOMEM;
 	setting->stamp.is_final |= is_final;
 	clear_due(settings, setting);
+	clear_refused(settings, setting);
 	make_dirty(settings, setting);
 	settings_put_unsaved(settings, setting);
 	return 1;
@@ -339,6 +355,16 @@ static bool can_be_removed(const struct setting *setting)
 		strncmp(setting->name, "sale/", 5) != 0;
 }
 
+void settings_retry_refused(struct settings *settings)
+{
+	struct setting *setting;
+
+	if (settings->refused_count)
+		TAILQ_FOREACH (setting, &settings->all, in_all)
+			if (setting->flags & SETTING_REFUSED)
+				settings_put_due(settings, setting);
+}
+
 size_t settings_drop_unsure(struct settings *settings)
 {
 	struct setting *setting, *next;
@@ -361,7 +387,7 @@ size_t settings_drop_unsure(struct settings *settings)
 
 static bool is_old(const struct setting *setting, uint64_t wall_us)
 {
-	if (setting->flags || !can_be_removed(setting))
+	if (setting->flags & ~(unsigned)SETTING_REFUSED || !can_be_removed(setting))
 		return false;
 	if (setting->value)
 		return setting->until_ms && setting->until_ms * 1000 < wall_us;
@@ -372,6 +398,7 @@ static void forget(struct settings *settings, struct setting *setting)
 {
 	struct setting **at = bucket_of(settings, setting->name);
 
+	clear_refused(settings, setting);
 	while (*at != setting)
 		at = &(*at)->next;
 	*at = setting->next;

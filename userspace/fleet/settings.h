@@ -40,6 +40,7 @@ enum setting_flag {
 	SETTING_DUE = 1 << 2,     /* what this node does does not follow it yet */
 	SETTING_UNSAVED = 1 << 3, /* not in the file as it is */
 	SETTING_ASKED = 1 << 4,   /* Redis is being told; it must not go away meanwhile */
+	SETTING_REFUSED = 1 << 5, /* cannot be done here */
 };
 
 struct setting {
@@ -62,7 +63,7 @@ struct settings {
 	struct setting_queue all;
 	struct setting_queue dirty, unsure; /* by in_unsent; dirty ones in the order of `op` */
 	struct setting_queue due, unsaved;
-	size_t dirty_count, unsure_count, due_count;
+	size_t dirty_count, unsure_count, due_count, refused_count;
 	uint64_t ops; /* given so far */
 };
 
@@ -109,6 +110,10 @@ bool settings_has_sent(const struct settings *settings, uint64_t op);
 /* The queues of what is to be done here, and of what is to be written. Take the first, or NULL. */
 struct setting *settings_take_due(struct settings *settings);
 void settings_put_due(struct settings *settings, struct setting *setting);
+/* It cannot be done here, as long as it is not changed or put into the queue again. */
+void settings_refuse(struct settings *settings, struct setting *setting);
+/* Perhaps it can by now. */
+void settings_retry_refused(struct settings *settings);
 struct setting *settings_take_unsaved(struct settings *settings);
 void settings_put_unsaved(struct settings *settings, struct setting *setting);
 
