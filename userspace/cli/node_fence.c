@@ -63,6 +63,8 @@ static int fence(const struct cli_call *call, uint64_t node, const char *slug, c
 		json_object_set_new(body, "sold", json_integer((json_int_t)*sold));
 	else
 		json_object_set_new(body, "nothing", json_true());
+	if (call->value[FENCE_LEDGER])
+		json_object_set_new(body, "exact", json_true());
 	if (call->value[FENCE_FORCE])
 		json_object_set_new(body, "force", json_true());
 	code = cli_api_ask(call->api, text, "POST", cli_api_path("/v1/nodes/%s/fence", id), body, &answer);

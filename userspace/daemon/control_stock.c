@@ -8,7 +8,9 @@
 #include <sys/random.h>
 
 #include "common/log.h"
+#include "common/token.h"
 #include "daemon/control.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/http_public.h"
 #include "daemon/maintenance.h"
 #include "daemon/problems.h"
@@ -18,6 +20,7 @@
 
 #define DELTA_MAX 1000000000000LL
 #define REASON_MAX 256
+#define NAME_KEY 0x736c756963652d33ULL /* any will do, as long as it never changes */
 
 struct stock_body {
 	int64_t delta;
@@ -49,13 +52,14 @@ static const struct pipeline_hooks stock_hooks = {.prepare = prepare, .complete 
 static enum MHD_Result send_stock(struct http_request *request, const struct sale *sale)
 {
 	struct stock_view stock;
+	json_t *json;
 
 	maintenance_read_stock(request->d, sale, &stock);
-	return http_send_json(request, 200,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free",
-			(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed",
-			(json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
-			stock.balanced));
+	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free", (json_int_t)stock.free, "held",
+		(json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
+		stock.balanced);
+	fleet_leases_describe(request->d, sale, stock.put_in, json);
+	return http_send_json(request, 200, json);
 }
 
 enum MHD_Result control_get_stock(struct http_request *request)
@@ -68,11 +72,21 @@ enum MHD_Result control_get_stock(struct http_request *request)
 	return send_stock(request, &sale);
 }
 
+static uint64_t name_part(const char *text, uint64_t part)
+{
+	return siphash24(text, strlen(text), NAME_KEY, part);
+}
+
 /* The ledger moves once for each key: an answer under the caller's key may be lost before it is kept (control_once.c). */
 static bool make_key(struct http_request *request, const struct sale *sale, char *key, size_t size)
 {
 	uint64_t random[2];
 
+	/* The same key names the same change on every node, and Redis takes but short names. */
+	if (*request->once_key && fleet_leases_has(request->d, sale->id)) {
+		snprintf(key, size, "api:%016" PRIx64 "%016" PRIx64, name_part(request->once_key, 1), name_part(request->once_key, 2));
+		return true;
+	}
 	if (*request->once_key) {
 		snprintf(key, size, "api:%u:%s", sale->id, request->once_key);
 		return true;
@@ -81,6 +95,37 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 		return false;
 	snprintf(key, size, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
 	return true;
+}
+
+static enum MHD_Result send_not_enough(struct http_request *request, uint64_t free_units)
+{
+	json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free", "title", "Conflict",
+		"status", 409, "code", "not_enough_free", "detail", "Fewer units are free than would be taken away.", "free",
+		(json_int_t)free_units);
+	char *text = json_dumps(problem, JSON_COMPACT);
+	enum MHD_Result result = text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
+
+	json_decref(problem);
+	free(text);
+	return result;
+}
+
+/* The stock of a sale of the fleet is that of all nodes: what changes is the total, in Redis, and what a node has is leased from it. */
+static enum MHD_Result move_total(
+	struct http_request *request, const struct sale *sale, const struct stock_body *body, const char *key)
+{
+	uint64_t total, available;
+	int err = fleet_leases_move(request->d, sale->slug, body->delta, key, &total, &available);
+
+	if (err == -ENOSPC)
+		return send_not_enough(request, available);
+	if (err == -ENOENT)
+		return http_problem_retry(request, 503, "fleet_away", 2,
+			"Redis does not know the sale, and no node has told it yet. Nothing was changed.");
+	if (err)
+		return control_send_fleet_error(request, err, "");
+	log_info("sale %s: total of the fleet moved by %" PRId64 " to %" PRIu64, sale->slug, body->delta, total);
+	return send_stock(request, sale);
 }
 
 static enum MHD_Result move_stock(
@@ -98,20 +143,8 @@ static enum MHD_Result move_stock(
 			(json_int_t)body->delta, "key", key, "reason", body->reason),
 		&stock_hooks, change, &answer);
 	json_decref(answer.json);
-	if (answer.error == -ENOSPC) {
-		uint64_t free_units = sales_free_units(request->d->sales, sale);
-		json_t *problem =
-			json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free",
-				"title", "Conflict", "status", 409, "code", "not_enough_free", "detail",
-				"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
-		char *text = json_dumps(problem, JSON_COMPACT);
-		enum MHD_Result result =
-			text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
-
-		json_decref(problem);
-		free(text);
-		return result;
-	}
+	if (answer.error == -ENOSPC)
+		return send_not_enough(request, sales_free_units(request->d->sales, sale));
 	if (answer.error)
 		return control_send_writer_error(request, &answer);
 	log_info("sale %s: stock moved by %" PRId64, sale->slug, body->delta);
@@ -143,6 +176,8 @@ enum MHD_Result control_post_stock(struct http_request *request)
 		return http_problem_field(request, 422, "out_of_range", "delta", "delta must not be 0.");
 	if (!make_key(request, &sale, key, sizeof(key)))
 		return http_problem(request, 500, "internal_error", "The kernel gives no random numbers.");
+	if (fleet_leases_has(request->d, sale.id))
+		return move_total(request, &sale, &body, key);
 	if (!sales_in_gate(request->d->sales, &sale))
 		return http_problem(
 			request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");

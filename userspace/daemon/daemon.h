@@ -21,6 +21,8 @@
 #define DAEMON_SECRET_HEX 64 /* 32 random bytes as hex digits */
 
 struct fleet;
+struct fleet_leases;
+struct fleet_nodes;
 struct fleet_settings;
 struct issuer;
 struct metrics;
@@ -50,7 +52,9 @@ struct daemon {
 	struct watch *watch;
 	struct webhooks *webhooks; /* NULL: none */
 	struct fleet *fleet;       /* NULL: this node is alone */
-	struct fleet_settings *settings; /* of the fleet; NULL likewise */
+	struct fleet_leases *leases; /* likewise */
+	struct fleet_nodes *fleet_nodes;
+	struct fleet_settings *settings;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

@@ -15,7 +15,6 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
-#include "daemon/fleet_book.h"
 #include "daemon/fleet_leases.h"
 #include "daemon/fleet_wishes.h"
 #include "daemon/maintenance.h"
@@ -37,6 +36,7 @@ static struct {
 	char number[NUMBER_MAX]; /* "" = none is being made */
 	json_t *sales;
 	char *ready; /* to be sent */
+	bool expires; /* it was, and is to vanish by itself */
 } audit = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- answering ------------------------------------------------------------------------------------------------------------------ */
@@ -100,7 +100,7 @@ static const struct pipeline_hooks books_hooks = {.complete = on_books};
 
 static void ask_books(struct daemon *d, json_int_t after)
 {
-	if (pipeline_tell(d->pipeline, fleet_book_question(after), &books_hooks, NULL))
+	if (pipeline_tell(d->pipeline, fleet_leases_question((uint32_t)after), &books_hooks, NULL))
 		log_warn("no memory to tell the fleet what this node holds");
 }
 
@@ -121,6 +121,14 @@ static void on_number(struct daemon *d, void *arg, int error, const redisReply *
 	ask_books(d, 0);
 }
 
+static void on_put(struct daemon *d, void *arg, int error, const redisReply *reply)
+{
+	(void)arg;
+	(void)error;
+	(void)reply;
+	fleet_wake(d);
+}
+
 static bool send_answer(struct daemon *d, struct fleet_round *round)
 {
 	char key[FLEET_KEY_MAX], name[16 + NUMBER_MAX], node[12];
@@ -133,11 +141,15 @@ static bool send_answer(struct daemon *d, struct fleet_round *round)
 		snprintf(name, sizeof(name), "audit:%s", audit.number);
 		snprintf(node, sizeof(node), "%u", d->config.fleet.node);
 		fleet_key(d, name, key);
-		sent = fleet_command(round, key, put, 4, NULL, NULL) && fleet_command(round, key, expire, 3, NULL, NULL);
-		if (sent) {
+		/* In two rounds: of one the calls may be done in any order. */
+		sent = audit.expires ? fleet_command(round, key, expire, 3, NULL, NULL) : fleet_command(round, key, put, 4, on_put, NULL);
+		if (sent && audit.expires) {
 			free(audit.ready);
 			audit.ready = NULL;
 			*audit.number = '\0';
+			audit.expires = false;
+		} else if (sent) {
+			audit.expires = true;
 		}
 	}
 	pthread_mutex_unlock(&audit.lock);

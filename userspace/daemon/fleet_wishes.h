@@ -11,6 +11,7 @@
 
 #include "daemon/fleet.h"
 #include "daemon/sales.h"
+#include "fleet/lease.h"
 
 struct fleet_wish;
 
@@ -18,9 +19,11 @@ struct fleet_wish_item {
 	struct fleet_wish *wish;
 	char slug[SALE_SLUG_MAX + 1]; /* "": of no sale */
 	unsigned phase;               /* of the calls that it takes; 0 at first, counted by `take` */
+	unsigned tries;               /* of one phase, where `take` counts them */
 	bool asked, finished;
 	int error;     /* when it is finished: 0, or as in struct redis_call */
-	json_t *known; /* what the phases have found out; the wish's */
+	json_t *known;             /* what the phases have found out; the wish's */
+	struct lease_reply answer; /* the last one, of who asks the scripts of leases */
 	char failure[128];
 };
 

@@ -22,6 +22,8 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_leases.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -232,6 +234,10 @@ static int make_parts(struct daemon *d, char *error, size_t size)
 	}
 	if (config_is_fleet(&d->config))
 		sales_start_withheld(d->sales);
+	if (fleet_leases_open(d)) {
+		snprintf(error, size, "no memory for the leases");
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -378,6 +384,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (!err)
 		err = as_user(d, webhooks_open, error, size);
 	if (!err)
+		err = as_user(d, fleet_settings_open, error, size);
+	if (!err)
 		err = as_user(d, fleet_open, error, size);
 	if (!err)
 		err = open_sockets(d, s, error, size);
@@ -419,7 +427,9 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the delivery of events: %s", strerror(-err));
 		return err;
 	}
-	err = fleet_start(d);
+	err = fleet_settings_start(d);
+	if (!err)
+		err = fleet_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the way to Redis: %s", strerror(-err));
 		return err;
@@ -435,6 +445,7 @@ static void stop(struct daemon *d, struct servers *s)
 	if (d->maps.control)
 		pipeline_close_orders(d);
 	maintenance_stop();
+	fleet_settings_stop(d);
 	kept_stop();
 	pipeline_drain(d, DRAIN_MS);
 	if (d->orders)
@@ -452,6 +463,8 @@ static void stop(struct daemon *d, struct servers *s)
 	watch_free(d);
 	webhooks_free(d);
 	fleet_free(d);
+	fleet_leases_free(d);
+	fleet_settings_free(d);
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

@@ -134,40 +134,49 @@ struct lease_flags {
 	bool more;     /* units may still come to this node: "not now" instead of "sold out" */
 };
 
-enum lease_under_way {
-	LEASE_IDLE,
-	LEASE_CALLING,
-	LEASE_MOVING,
-};
-
 /* Nobody but lease.c writes here. */
 struct lease {
 	struct lease_options options;
-	struct lease_book book; /* as the ledger has it */
-	struct lease_reply last; /* last answer; what is shown of the fleet */
-	bool known;              /* there was an answer of this sale in this life */
-	bool strange;            /* may have been fenced: sells nothing until it has settled */
-	bool settled;            /* in book.generation, in this life */
-	bool asked;              /* a grant with the next seq was sent, and may still be done */
-	bool confirmed;          /* the return of the book was */
+	struct lease_book book;  /* as the ledger has it */
+	struct lease_reply last; /* the last answer; what is shown of the fleet */
+	bool known;              /* there was one, of this sale, in this life */
 	bool connected;          /* the last call was answered */
-	bool look;               /* settle soon */
+	bool strange;            /* may have been fenced: sells nothing until it has settled */
+	bool settled;            /* in book.generation */
+	bool lost;               /* Redis has done operations for this node that its ledger should know of and does not */
+	bool asked;              /* a grant with the next seq may have been sent, and may still be done */
+	bool confirmed;          /* the return of the book was */
+	bool look;
 	char told[LEASE_GENERATION_MAX]; /* generation to promise next; "" = none */
 	struct lease_members told_members;
-	int64_t told_epoch;      /* the fence to bow to; 0 = none */
-	int64_t seq;             /* of the last operation that Redis did for this node, as far as is known; >= book.seq */
-	int64_t granted;         /* units of operation `seq` that are not in the ledger yet */
-	enum lease_under_way under_way;
-	struct lease_book next;  /* MOVING: what the ledger will have */
-	const char *calling;     /* CALLING: which script */
-	uint64_t sent_ns, acknowledged_ns, answered_ns, quiet_until_ns;
-	/* rate of sale */
+	int64_t told_epoch; /* the fence to bow to; 0 = none */
+	int64_t seq;        /* of the last operation that Redis did for this node, as far as is known; >= book.seq */
+	int64_t granted;    /* units of operation `seq` that are not in the ledger yet */
+	enum {
+		LEASE_IDLE,
+		LEASE_SETTLING_CALL,
+		LEASE_GRANT_CALL,
+		LEASE_RETURN_CALL,
+		LEASE_PROMISE_MOVE,
+		LEASE_BOW_MOVE,
+		LEASE_GRANT_MOVE,
+		LEASE_RETURN_MOVE,
+		LEASE_NEWS_MOVE,
+	} under_way;
+	struct lease_book next; /* of a move: what the ledger will have */
+	uint64_t sent_ns, answered_ns, acknowledged_ns;
+	uint64_t quiet_until_ns; /* no call before that: the last one failed */
+	uint64_t ask_after_ns;   /* no grant before that: there was nothing */
+	unsigned empty_asks;     /* in a row */
+	int64_t unsold;          /* of the last view */
+	/* the node's own sales */
 	bool counting;
-	uint64_t counted_ns, admitted, wanted, sold_ns;
-	double rate;             /* units per second */
-	int64_t missed;          /* units wanted since the last grant */
-	uint64_t missed_ns;      /* when last */
-	unsigned empty_asks;     /* in a row, that got nothing */
+	uint64_t counted_ns, sold_ns;
+	uint64_t admitted, wanted;
+	int64_t counted;    /* units since counted_ns */
+	double rate;        /* units per second */
+	int64_t missed;     /* units that buyers wanted in vain since the last grant */
+	uint64_t missed_ns; /* when last */
 };
 
 /* `book` NULL: the ledger has none. */
@@ -182,6 +191,10 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns);
 /* Something may have changed in Redis: settle at once. */
 void lease_look(struct lease *l);
 void lease_flags(const struct lease *l, struct lease_flags *flags);
+/* Redis has done operations for this node that its ledger does not know of: it is a new or an older ledger under an old number. The node sells
+ * nothing; it needs another number, and the old one is to be fenced with what it has sold.
+ */
+bool lease_is_lost(const struct lease *l);
 /* Leaving: is everything given back and acknowledged? */
 bool lease_is_left(const struct lease *l, const struct lease_view *view);
 

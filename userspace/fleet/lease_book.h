@@ -57,6 +57,8 @@ size_t lease_members_encode(const struct lease_members *members, char *text);
 /* 0 or -EINVAL. "" is nobody. */
 int lease_members_decode(struct lease_members *members, const char *text);
 
+/* Is this an operation id: at most 63 of A-Z a-z 0-9 . _ : - ("" too)? */
+bool lease_operation_is_valid(const char *operation);
 /* Number of a generation; 0 for "", -1 for a text that is none. */
 int64_t lease_generation_number(const char *generation);
 /* Writes JSON into `text` of LEASE_BOOK_TEXT_MAX bytes. */
