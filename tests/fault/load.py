@@ -117,7 +117,7 @@ class Crowd:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((f"10.72.{number // 250}.{number % 250 + 1}", 0))
         conversation = Talk(sock, plan)
-        result = sock.connect_ex((world_module.SHOP["ipv4"], world_module.PORT))
+        result = sock.connect_ex((self.world.network.address["ipv4"], world_module.PORT))
         if result not in (0, errno.EINPROGRESS):
             self._end(conversation, None, errno.errorcode[result])
             return
