@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """The way to Redis with all that can be wrong with it: relays TCP, and delays, holds, loses or cuts what goes through.
 
