@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 
+import fleet_history
 import redisd
 import test_clock
 from netns import wait_until
@@ -46,7 +47,7 @@ class Node(World):
         self.clock = test_clock.Clock(self)
         self.clock.step(offset)
         self.environment = self.clock.environment()
-        self.history.note("clock", offset=offset)
+        self.history.note("clock_apart", offset=offset)
 
     def start_writer(self, env=None):
         super().start_writer(env or self.environment)
@@ -83,6 +84,7 @@ class Fleet:
         try:
             self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluice-fleet-"))
             self._stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
+            self.history = fleet_history.FleetHistory(self)
             self.hub = self._stack.enter_context(redis(self.dir))
             self.crowd = Network.new_crowd(self._stack)
             self.secret_file = self.dir / "fleet.secret"
@@ -97,6 +99,8 @@ class Fleet:
                 self._stack.callback(node.close)
                 self.nodes.append(node)
                 self.hub.join(node.shop, number)
+            self._stack.callback(self.history.judge)
+            self._stack.callback(self._come_to_rest)
             for number, offset in (clocks or {}).items():
                 self[number].set_clock(offset)
             if start:
@@ -117,6 +121,14 @@ class Fleet:
 
     def close(self):
         self._stack.close()
+
+    def _come_to_rest(self):
+        """All are looked at before the first is stopped: who stops gives its units back."""
+        for node in self.nodes:
+            node.history.look_at_rest()
+        self.history.look_at_rest()
+        for node in self.nodes:
+            node.stop_programs()
 
     def __enter__(self):
         return self

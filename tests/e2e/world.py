@@ -230,7 +230,7 @@ class World:
             self.write_config()
             self._stack.callback(self._remove_pins)
             self._stack.callback(self.history.judge)
-            self._stack.callback(self._stop_programs)
+            self._stack.callback(self.stop_programs)
             self._stack.callback(self.history.look_at_rest)
             if "gate" in start:
                 self.attach()
@@ -262,7 +262,7 @@ class World:
         if self.pin_dir.exists():
             shutil.rmtree(self.pin_dir, ignore_errors=True)
 
-    def _stop_programs(self):
+    def stop_programs(self):
         for process in (self.daemon, self.writer):
             if process:
                 process.stop()
