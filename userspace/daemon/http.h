@@ -114,6 +114,8 @@ enum MHD_Result http_problem_retry(struct http_request *request, unsigned status
 	unsigned retry_after_s, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* One of the gate's refusals: the same status, headers and body as at the wire door. */
 enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s);
+/* The refusal wrong_node: `token` (SLUICE_TOKEN_TEXT characters) belongs to `node`, and Location says where that is, if the config knows. */
+enum MHD_Result http_send_home(struct http_request *request, uint32_t node, const char *token);
 
 /* --- http.c: questions to a request -------------------------------------------------------------------------------------------------- */
 /* The body as a JSON object (an empty body is {}), or NULL after having answered (*result). The caller releases it. */

@@ -21,7 +21,6 @@
 #define NS_PER_S 1000000000ULL
 #define LOCKS 64
 #define RATE_BUCKETS 65536
-#define NODE 1
 #define ROUNDS_MAX 255 /* what struct sluice_issued can count */
 
 struct issuer {
@@ -143,8 +142,8 @@ static uint32_t expiry_of(struct daemon *d, const struct sale *sale, uint64_t no
 	return expires > UINT32_MAX ? UINT32_MAX : (uint32_t)expires;
 }
 
-static void seal(const struct sluice_key *key, const struct sluice_buyer_key *who, const struct sluice_issued *entry,
-	__u64 serial, struct issued_token *out)
+static void seal(const struct daemon *d, const struct sluice_key *key, const struct sluice_buyer_key *who,
+	const struct sluice_issued *entry, __u64 serial, struct issued_token *out)
 {
 	struct sluice_token token = {
 		.quantity = entry->quantity,
@@ -154,7 +153,7 @@ static void seal(const struct sluice_key *key, const struct sluice_buyer_key *wh
 		.buyer = who->buyer,
 		.serial = serial,
 		.network = entry->network,
-		.node = NODE,
+		.node = config_home(&d->config),
 	};
 
 	token_seal(key, &token, out->text);
@@ -210,7 +209,7 @@ static enum issue_result make_token(struct daemon *d, const struct sale *sale, c
 		log_error("cannot store a token in the gate's map: %s", strerror(-err));
 		return ISSUE_ERROR;
 	}
-	seal(&key, who, entry, token_serial(&d->keys, who->sale, who->buyer, entry->round), token);
+	seal(d, &key, who, entry, token_serial(&d->keys, who->sale, who->buyer, entry->round), token);
 	atomic_fetch_add(&d->issuer->made, 1);
 	return ISSUE_NEW;
 }
@@ -236,13 +235,13 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 		return ISSUE_ROUNDS;
 	if (units && units + request->quantity > sale->per_buyer)
 		return ISSUE_ALREADY_ORDERED;
-	if (sales_free_units(d->sales, sale) < request->quantity)
+	if (sales_free_units(d->sales, sale) < request->quantity && !sales_may_get_units(sale))
 		return ISSUE_SOLD_OUT;
 
 	if (!is_first && round == entry.round && entry.issued_at_s >= sale->not_before_s &&
 		entry.expires_at_s > time_wall_ns() / NS_PER_S && entry.network == request->network &&
 		entry.quantity == request->quantity && !issue_key(d, entry.key_id, &key)) {
-		seal(&key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
+		seal(d, &key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
 		return ISSUE_SAME;
 	}
 	if (request->only_same || (request->is_here && is_first))
