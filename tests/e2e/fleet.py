@@ -17,9 +17,11 @@ of all nodes were told is judged there (tests/fault/fleet_checker.py), and each 
 import contextlib
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fault"))
 import fleet_history
 import redisd
 import test_clock
