@@ -18,6 +18,8 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_homes.h"
+#include "daemon/fleet_keys.h"
 #include "fleet/redis_connection.h"
 
 #define MS 1000000ULL
@@ -62,6 +64,8 @@ struct fleet {
 };
 
 static const struct fleet_part *const fleet_parts[] = {
+	&fleet_keys_part,
+	&fleet_homes_part,
 	NULL,
 };
 

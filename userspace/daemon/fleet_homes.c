@@ -64,7 +64,8 @@ struct known_sale {
 	uint32_t id;
 	bool asked;         /* in this round */
 	uint64_t look_ns;   /* next */
-	bool telling;       /* what this node knows goes out, a piece in each round */
+	bool must_tell;     /* to `gen`: what this node knows is to be collected, when all answers of the round have been taken */
+	bool telling;       /* it goes out, a piece in each round */
 	bool called;        /* a piece is on its way */
 	char gen[GEN_MAX];  /* to which */
 	uint64_t *buyers;
@@ -262,7 +263,7 @@ static void end_telling(struct known_sale *known)
 	free(known->buyers);
 	known->buyers = NULL;
 	known->count = known->told = 0;
-	known->telling = known->called = false;
+	known->must_tell = known->telling = known->called = false;
 }
 
 static void forget_sale(struct fleet_homes *h, struct known_sale *known)
@@ -352,15 +353,23 @@ static int collect(struct daemon *d, uint32_t sale, struct found *found)
 	return err;
 }
 
-static void begin_telling(struct daemon *d, struct known_sale *known, const char *gen)
+static void want_telling(struct known_sale *known, const char *gen)
+{
+	if ((known->telling || known->must_tell) && !strcmp(known->gen, gen))
+		return;
+	end_telling(known);
+	known->must_tell = true;
+	snprintf(known->gen, sizeof(known->gen), "%s", gen);
+	known->look_ns = 0;
+}
+
+static void begin_telling(struct daemon *d, struct known_sale *known)
 {
 	struct found found = {0};
 	int err;
 
-	if (known->telling && !strcmp(known->gen, gen))
-		return;
+	known->must_tell = false;
 	known->look_ns = time_mono_ns() + TRY_AGAIN_NS;
-	end_telling(known);
 	err = collect(d, known->id, &found);
 	if (err) {
 		free(found.buyers);
@@ -371,7 +380,6 @@ static void begin_telling(struct daemon *d, struct known_sale *known, const char
 	known->count = found.count;
 	known->telling = true;
 	known->look_ns = 0;
-	snprintf(known->gen, sizeof(known->gen), "%s", gen);
 }
 
 /* --- answers of Redis -------------------------------------------------------------------------------------------------------------------- */
@@ -412,10 +420,10 @@ static void take_state(struct daemon *d, uint32_t sale, const redisReply *reply)
 		return;
 	complain(known, text_at(reply, 3), of.slug);
 	/* Others that are waited for tell soon, and a message says so; while one is away, look now and then. */
-	if (!known->telling)
+	if (!known->telling && !known->must_tell)
 		known->look_ns = time_mono_ns() + (known->waits_since_ns ? NS_PER_S : LOOK_EVERY_NS);
 	if (strcmp(text_at(reply, 2), "1") != 0)
-		begin_telling(d, known, text_at(reply, 1));
+		want_telling(known, text_at(reply, 1));
 }
 
 static void on_homes(struct daemon *d, void *arg, int error, const redisReply *reply)
@@ -440,7 +448,6 @@ static void on_homes(struct daemon *d, void *arg, int error, const redisReply *r
 		pthread_mutex_unlock(&h->lock);
 		answer(h, question, given, node);
 	}
-	/* After the answers, which a walk of the maps would delay: those that say "here" are among what it finds. */
 	if (!error)
 		take_state(d, batch->sale, reply);
 	free(batch);
@@ -586,6 +593,8 @@ static bool tend_sale(struct daemon *d, struct fleet_round *round, const struct 
 		return true; /* no memory: the next look tries again */
 	if (known->called || now_ns < known->look_ns)
 		return true;
+	if (known->must_tell)
+		begin_telling(d, known);
 	if (known->telling)
 		return tell_piece(d, round, sale, known);
 	if (known->asked)

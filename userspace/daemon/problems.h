@@ -58,7 +58,8 @@ struct problem_text {
 	X("webhooks_off", "409", "The daemon posts events nowhere.", "Set daemon.webhook_url in the config and start the daemon again.") \
 	X("stock_is_moved", "409", "The stock of a sale that exists is not set but moved.", "POST /v1/sales/{slug}/stock with a delta.") \
 	X("not_enough_free", "409", "More units were to be taken away than are free.", "The field `free` says how many are.") \
-	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}.") \
+	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}; a node that is down can be left out.") \
+	X("other_secret", "409", "This node's fleet has another secret than this node, so neither would accept the other's tokens; the node sells nothing.", "Copy the secret file of a node that sells, and start the daemon again.") \
 	X("no_token", "404", "The buyer has no live token of this sale.", "") \
 	X("no_entry", "404", "There is no such entry on the list.", "Name the prefix as the list shows it.") \
 	X("list_full", "507", "The gate's map of list entries has no room for all that was sent. Nothing was added.", "Remove entries, or raise gate.max_prefixes and attach the gate again.") \
