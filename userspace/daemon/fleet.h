@@ -35,7 +35,8 @@ struct fleet_part {
 	bool (*leave)(struct daemon *d, struct fleet_round *round, uint64_t now_mono_ns);
 };
 
-/* Adds a call to the round. All texts are copied. `arguments` are ARGV; `keys` KEYS, of which the first chooses the server. False: the round is full (ask to be
+#define FLEET_CALLS_MAX 512
+/* Adds a call to the round; calls of one round may be done in any order. All texts are copied. `arguments` are ARGV; `keys` KEYS, of which the first chooses the server. False: the round is full (ask to be
  * called again at once).
  */
 bool fleet_script(struct fleet_round *round, const char *script, const char *const *keys, unsigned key_count,
@@ -46,6 +47,9 @@ bool fleet_command(struct fleet_round *round, const char *key, const char *const
 
 /* Returns 0 (also without a fleet: then d->fleet stays NULL) or negative errno with a sentence. Before privileges are dropped. */
 int fleet_open(struct daemon *d, char *error, size_t error_size);
+/* The same with other parts than the daemon's own, for tests; the array is the caller's and must stay. */
+int fleet_open_with(
+	struct daemon *d, const struct fleet_part *const *parts, unsigned part_count, char *error, size_t error_size);
 int fleet_start(struct daemon *d);
 void fleet_stop(struct daemon *d);
 void fleet_free(struct daemon *d);
@@ -53,7 +57,7 @@ void fleet_free(struct daemon *d);
 void fleet_wake(struct daemon *d);
 
 struct fleet_status {
-	bool connected;   /* to Redis, as of the last round */
+	bool connected;   /* to Redis, as of the last round: every call was answered by a server that can serve */
 	uint64_t away_ns; /* since when not (mono); 0 = connected */
 	struct redis_figures redis;
 };

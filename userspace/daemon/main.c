@@ -21,6 +21,7 @@
 #include "daemon/answers_state.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
+#include "daemon/fleet.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -364,6 +365,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (!err)
 		err = as_user(d, webhooks_open, error, size);
 	if (!err)
+		err = as_user(d, fleet_open, error, size);
+	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)
 		return err;
@@ -402,6 +405,11 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the delivery of events: %s", strerror(-err));
 		return err;
 	}
+	err = fleet_start(d);
+	if (err) {
+		snprintf(error, size, "cannot start the way to Redis: %s", strerror(-err));
+		return err;
+	}
 	shadow_log(d);
 	return start_servers(d, s, error, size);
 }
@@ -419,6 +427,7 @@ static void stop(struct daemon *d, struct servers *s)
 		orders_wake_all_and_close(d->orders);
 	sale_news_stop();
 	webhooks_stop(d);
+	fleet_stop(d); /* what is left of this node's units goes back by way of the writer */
 	pipeline_stop(d);
 	watch_stop(d); /* whose watchers are connections of the control listeners */
 	for (unsigned i = 0; i < LISTEN_COUNT; i++) {
@@ -428,6 +437,7 @@ static void stop(struct daemon *d, struct servers *s)
 	}
 	watch_free(d);
 	webhooks_free(d);
+	fleet_free(d);
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

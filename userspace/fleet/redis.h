@@ -22,6 +22,7 @@ struct redis_options {
 	const char *servers;       /* "host:port", or several of one cluster with commas between them */
 	const char *user;          /* "" = the default user */
 	const char *password_file; /* "" = none; read anew at each connection, so that it can be changed */
+	const char *name;          /* how the server's CLIENT LIST shows this program; NULL = "sluice" */
 	unsigned timeout_ms;       /* of a round, and of a connection */
 };
 
@@ -59,10 +60,12 @@ struct redis_link *redis_link_new(const struct redis_options *options);
 void redis_link_free(struct redis_link *link);
 /* NULL: there is no script of that name. */
 const struct redis_script *redis_script_find(const char *name);
-/* Asks. Fills in every call's `error` and `reply`. A server that could not be reached is left alone for a while, with a backoff that grows and is
+/* Asks. Fills in every call's `error` and `reply`. Calls of one round may be done in any order, and one may be done without another. A server that could not be reached is left alone for a while, with a backoff that grows and is
  * jittered; until then its calls fail at once with -ENOTCONN.
  */
 void redis_link_round(struct redis_link *link, struct redis_call *calls, unsigned count);
+/* No round goes on beyond that time, one that is under way included (to a tenth of a second). The one function for any thread. */
+void redis_link_finish_by(struct redis_link *link, uint64_t mono_ns);
 /* Subscribes to a channel on a connection of its own (any server; a cluster carries messages to all). Kept up by redis_link_wait. */
 int redis_link_subscribe(struct redis_link *link, const char *channel);
 /* Waits until `wake_fd` can be read, a message has come, or `until_mono_ns`. Returns true if messages came or may have been missed (the

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* A host's addresses, without waiting for them: getaddrinfo() has no time-out, and a resolver that is silent would hold up whoever asks. */
+#ifndef SLUICE_FLEET_REDIS_LOOKUP_H
+#define SLUICE_FLEET_REDIS_LOOKUP_H
+
+#include <netdb.h>
+
+struct redis_lookup;
+
+/* An address as text is known at once: then *known gets it, and NULL is returned. Else a thread asks. Returns NULL and no *known if that cannot be
+ * started (`errno`).
+ */
+struct redis_lookup *redis_lookup_start(const char *host, unsigned port, struct addrinfo **known);
+/* Can be read when the answer is there. */
+int redis_lookup_fd(const struct redis_lookup *lookup);
+/* -EAGAIN: not yet. Else 0 and the addresses (freeaddrinfo), or an EAI_* error, which is positive here. */
+int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses);
+/* NULL-safe. The thread may go on; what it finds is freed. */
+void redis_lookup_drop(struct redis_lookup *lookup);
+
+#endif
