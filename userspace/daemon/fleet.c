@@ -18,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_stream.h"
 #include "fleet/redis_connection.h"
 
 #define MS 1000000ULL
@@ -62,6 +63,7 @@ struct fleet {
 };
 
 static const struct fleet_part *const fleet_parts[] = {
+	&fleet_stream_part,
 	NULL,
 };
 

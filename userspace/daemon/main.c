@@ -22,6 +22,7 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -438,6 +439,7 @@ static void stop(struct daemon *d, struct servers *s)
 	watch_free(d);
 	webhooks_free(d);
 	fleet_free(d);
+	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])
