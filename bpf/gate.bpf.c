@@ -53,8 +53,10 @@ __noinline int gate_judge(struct xdp_md *ctx, struct packet *pkt)
 	judge.admission.source = pkt->source;
 	reason = judge_decide(&judge);
 	pkt->retry_after_s = judge.retry_after_s;
-	if (judge.serial_known)
+	if (judge.serial_known) {
 		pkt->sale = judge.token.sale;
+		pkt->home = judge.token.node;
+	}
 	return reason;
 }
 

@@ -9,6 +9,12 @@
  *
  * A token that was admitted is told so before window, pause and expiry are looked at: the buyer who lost the answer of the
  * last second, and asks again after the end, has an order (a yes is never taken back).
+ *
+ * A token of another node is sent home as soon as its MAC is good: here nobody need know its sale, and no daemon need be alive. The one exception
+ * is again a token that this node has in its books, which it can have only if its number was another one before.
+ *
+ * Where a fleet's leases say so, a lack of units is no "sold out" (SLUICE_SALE_MORE), and units that are here are not sold (SLUICE_SALE_WITHHELD). What
+ * is refused for that is counted in `wanted`, which is how the daemon learns that its node has buyers and no units.
  */
 #ifndef SLUICE_BPF_JUDGE_H
 #define SLUICE_BPF_JUDGE_H
@@ -26,6 +32,7 @@
 #define JUDGE_RETRY_PAUSED_S 5
 #define JUDGE_RETRY_AWAY_S 2
 #define JUDGE_RETRY_FULL_S 1
+#define JUDGE_RETRY_ELSEWHERE_S 1
 #define ERRNO_E2BIG 7 /* what a full hash says; any other failure is a bucket whose lock could not be had */
 #define ERRNO_EEXIST 17
 
@@ -94,6 +101,21 @@ static __always_inline enum sluice_reason judge_check_admitted(struct judge *j)
 	if (j->admission.buyer != token->buyer || j->admission.sale != token->sale)
 		return SLUICE_REASON_TOKEN_MAC; /* two tokens with one serial: cannot be ours */
 	return state == SLUICE_ADMISSION_REVOKED ? SLUICE_REASON_TOKEN_REVOKED : SLUICE_REASON_ADMITTED_AGAIN;
+}
+
+/* Is this a token of another node? A gate of no fleet knows no others. */
+static __always_inline int judge_is_foreign(const struct judge *j, const struct sluice_control *ctl)
+{
+	__u32 node = *(volatile __u32 *)&ctl->node;
+
+	return node && j->token.node != node;
+}
+
+static __always_inline int judge_is_in_books(struct judge *j)
+{
+	__u64 serial = j->token.serial;
+
+	return bpf_map_lookup_elem(&admissions, &serial) != NULL;
 }
 
 static __always_inline enum sluice_reason judge_check_window(
@@ -245,15 +267,43 @@ static __always_inline void judge_uncount_buyer(struct judge *j)
 		__sync_fetch_and_add(&buyer->units, -(__u32)j->token.quantity);
 }
 
-static __always_inline enum sluice_reason judge_take_units(struct judge *j, struct sluice_stock *units)
+/* Too few units are left, or none may be sold: SOLD_OUT only if nothing says that it may be another thing in a moment. `flags` are the sale's. */
+static __always_inline enum sluice_reason judge_lack_units(struct judge *j, struct sluice_stock *units, __u32 flags)
+{
+	if (!(flags & (SLUICE_SALE_MORE | SLUICE_SALE_WITHHELD)))
+		return SLUICE_REASON_SOLD_OUT;
+	if (!j->only_looks)
+		__sync_fetch_and_add(&units->wanted, (__u64)j->token.quantity);
+	j->retry_after_s = JUDGE_RETRY_ELSEWHERE_S;
+	return SLUICE_REASON_UNITS_ELSEWHERE;
+}
+
+static __always_inline int judge_has_units(const struct judge *j, __u64 free_units, __u32 flags)
+{
+	return !(flags & SLUICE_SALE_WITHHELD) && free_units + planted(off_by_one) >= j->token.quantity;
+}
+
+/* Flags before units, here and below: units that come are there before the flag says that no more will come. */
+static __always_inline enum sluice_reason judge_check_units(
+	struct judge *j, const struct sluice_sale *sale, struct sluice_stock *units)
+{
+	__u32 flags = *(volatile __u32 *)&sale->flags;
+
+	return judge_has_units(j, *(volatile __u64 *)&units->free, flags) ? SLUICE_REASON_NONE
+									  : judge_lack_units(j, units, flags);
+}
+
+static __always_inline enum sluice_reason judge_take_units(
+	struct judge *j, const struct sluice_sale *sale, struct sluice_stock *units)
 {
 	__u64 quantity = j->token.quantity;
 
 	for (int i = 0; i < JUDGE_SWAP_MAX; i++) {
+		__u32 flags = *(volatile __u32 *)&sale->flags;
 		__u64 old = *(volatile __u64 *)&units->free;
 
-		if (old + planted(off_by_one) < quantity)
-			return SLUICE_REASON_SOLD_OUT;
+		if (!judge_has_units(j, old, flags))
+			return judge_lack_units(j, units, flags);
 		if (__sync_val_compare_and_swap(&units->free, old, old - quantity) == old)
 			return SLUICE_REASON_NONE;
 	}
@@ -280,7 +330,7 @@ static __always_inline enum sluice_reason judge_admit(
 
 	if (!record) {
 		if (planted(ring_full_after_take))
-			judge_take_units(j, units);
+			judge_take_units(j, sale, units);
 		j->retry_after_s = JUDGE_RETRY_FULL_S;
 		return SLUICE_REASON_RING_FULL;
 	}
@@ -305,7 +355,7 @@ static __always_inline enum sluice_reason judge_admit(
 	reason = judge_count_buyer(j, sale->per_buyer);
 	if (reason != SLUICE_REASON_NONE)
 		goto unclaim;
-	reason = judge_take_units(j, units);
+	reason = judge_take_units(j, sale, units);
 	if (reason != SLUICE_REASON_NONE)
 		goto uncount;
 
@@ -390,7 +440,7 @@ __noinline int judge_reclaim(struct judge *j)
 	reason = judge_count_buyer(j, sale->per_buyer);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
-	reason = judge_take_units(j, units);
+	reason = judge_take_units(j, sale, units);
 	if (reason != SLUICE_REASON_NONE)
 		judge_uncount_buyer(j);
 	return reason;
@@ -405,6 +455,7 @@ __noinline int judge_decide(struct judge *j)
 	enum sluice_reason reason;
 	__u64 wall;
 	__u32 slot;
+	int foreign;
 
 	if (!ctl || !j)
 		return SLUICE_REASON_DAEMON_AWAY;
@@ -413,6 +464,9 @@ __noinline int judge_decide(struct judge *j)
 	reason = judge_check_token(j);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
+	foreign = judge_is_foreign(j, ctl);
+	if (foreign && !judge_is_in_books(j))
+		return SLUICE_REASON_WRONG_NODE;
 
 	slot = j->token.sale % SLUICE_MAX_SALES;
 	sale = bpf_map_lookup_elem(&sales, &slot);
@@ -437,17 +491,20 @@ __noinline int judge_decide(struct judge *j)
 		return reason;
 	reason = judge_check_admitted(j);
 	if (planted(take_before_duplicate) && reason == SLUICE_REASON_ADMITTED_AGAIN)
-		judge_take_units(j, units);
+		judge_take_units(j, sale, units);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
+	if (foreign) /* it was in the books a moment ago */
+		return SLUICE_REASON_WRONG_NODE;
 	reason = judge_check_window(j, sale, wall);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
 	reason = judge_check_right(j, sale, wall);
 	if (reason != SLUICE_REASON_NONE)
 		return reason;
-	if (*(volatile __u64 *)&units->free + planted(off_by_one) < j->token.quantity)
-		return SLUICE_REASON_SOLD_OUT;
+	reason = judge_check_units(j, sale, units);
+	if (reason != SLUICE_REASON_NONE)
+		return reason;
 	if (!(ctl->flags & SLUICE_CONTROL_ORDERS_OPEN))
 		return SLUICE_REASON_WRITER_AWAY;
 

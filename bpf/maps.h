@@ -173,6 +173,16 @@ struct {
 	__type(value, struct sluice_answer_bytes);
 } answers SEC(".maps");
 
+/* Where the tokens of other nodes belong: the answer wrong_node with a Location, by node. Written by the daemon like `answers`, and switched with its
+ * bank of that answer, so that nobody is sent half here and half there.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * SLUICE_HOMES);
+	__type(key, __u32);
+	__type(value, struct sluice_answer_bytes);
+} homes SEC(".maps");
+
 /* Packets and bytes by service and reason. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

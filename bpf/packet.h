@@ -48,6 +48,8 @@ struct packet {
 	__u32 retry_after_s;
 	__u32 control; /* control.flags when the packet came: one packet is not judged by two settings */
 	__u32 sale;    /* of a token whose MAC was good */
+	__u32 home;    /* the node that such a token names */
+	__u32 pad;
 	__u8 is_ip;
 	__u8 is_ip6;
 	__u8 protocol; /* of the IP payload */
@@ -57,6 +59,6 @@ struct packet {
 	__u8 kind;     /* enum sluice_service_kind */
 	__u8 allowed;  /* on the allow list */
 };
-_Static_assert(sizeof(struct packet) == 112, "no gaps: a stack that is handed on must be initialised to the last byte");
+_Static_assert(sizeof(struct packet) == 120, "no gaps: a stack that is handed on must be initialised to the last byte");
 
 #endif

@@ -15,7 +15,7 @@
 
 #include "reasons.h"
 
-#define SLUICE_ABI_VERSION 3
+#define SLUICE_ABI_VERSION 4
 #define SLUICE_ABI_MAGIC 0x534c5543 /* "SLUC" */
 
 #define SLUICE_MAX_SERVICES 16
@@ -29,6 +29,8 @@
 #define SLUICE_ANSWER_MAX 1000
 #define SLUICE_ANSWER_SHORT_MAX 96
 #define SLUICE_RETRY_MAX_S 9999
+/* The highest number that a node of a fleet can have. */
+#define SLUICE_NODES_MAX 255
 
 /* An address as a number in host byte order; an IPv4 address is mapped (::ffff:a.b.c.d), so one key serves both. */
 struct sluice_addr {
@@ -113,7 +115,12 @@ struct sluice_control {
 	__u64 in_flight;      /* admissions not yet durable */
 	__u64 syn_global_tat; /* GCRA of the global SYN budget (mono) */
 	__u64 kept;           /* SLUICE_KEPT_*; the daemon's alone, no program reads it */
-	__u64 pad[5];
+	/* daemon: the number of this node. A token that names another one is answered wrong_node, with the address of its home (map "homes").
+	 * 0 = this gate belongs to no fleet: tokens of every node are judged.
+	 */
+	__u32 node;
+	__u32 pad0;
+	__u64 pad[4];
 };
 
 /* --- map "sales": mmapable array[SLUICE_MAX_SALES]; slot = id % SLUICE_MAX_SALES; written by the daemon ------------------
@@ -122,6 +129,10 @@ struct sluice_control {
 #define SLUICE_SALE_PAUSED 1u
 #define SLUICE_SALE_ENDED 2u  /* ended by hand, before `ends_wall` */
 #define SLUICE_SALE_CLOSED 4u /* being changed at this moment: judged as paused */
+/* Of a fleet's leases. Where no unit is free, more may still come to this node: units_elsewhere, not sold_out. */
+#define SLUICE_SALE_MORE 8u
+/* This node may not sell now, whatever is free: units_elsewhere. Who was admitted before is still told so. */
+#define SLUICE_SALE_WITHHELD 16u
 
 struct sluice_sale {
 	__u32 id;    /* 0 = slot is free */
@@ -142,7 +153,8 @@ struct sluice_stock {
 	/* second line */
 	__u64 pace_tat; /* GCRA of the sale's pace (mono) */
 	__u64 taken;    /* units admitted by the judge since the slot was filled; only grows */
-	__u64 pad1[6];
+	__u64 wanted;   /* units that were refused with units_elsewhere since the slot was filled; only grows */
+	__u64 pad1[5];
 };
 
 /* --- map "keys": mmapable array[2]; slot = key id & 1; written by the daemon ----------------------------------------------- */
@@ -355,11 +367,17 @@ struct sluice_answer_bytes {
 	__u16 retry_at; /* offset of the four digits of Retry-After, even; 0 = none */
 	__u32 sum; /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
 	__u16 short_len; /* the form for frames that cannot grow: status line and empty body */
-	__u16 pad;
+	__u16 token_at;  /* map "homes": offset of the token in Location, even; 0 = none. The characters there count as zeros in `sum` */
 	__u32 short_sum;
 	__u8 bytes[SLUICE_ANSWER_MAX];
 	__u8 short_bytes[SLUICE_ANSWER_SHORT_MAX];
 };
+
+/* --- map "homes": array[2 * SLUICE_HOMES] of struct sluice_answer_bytes; entry = bank * SLUICE_HOMES + node, bank as of answer wrong_node ---------------
+ * The answer to a token of that node: as in map "answers", with a Location into which the gate copies the token. `len` 0 = no such node is known:
+ * the answer is that of map "answers", which has no Location. Written by the daemon.
+ */
+#define SLUICE_HOMES (SLUICE_NODES_MAX + 1)
 
 /* --- map "counters": per-CPU array[(SLUICE_MAX_SERVICES + 1) * SLUICE_REASON_ROWS]; row = service * SLUICE_REASON_ROWS + reason ------------------------
  * Service SLUICE_MAX_SERVICES is what is not protected. Map "calls": per-CPU array[SLUICE_REASON_ROWS] of __u64, verdicts of the call door.

@@ -78,7 +78,9 @@
 	X(BUYERS_FULL, "buyers_full", ANSWER, UNAVAILABLE, "the map of buyers is full; no unit was taken") \
 	X(BUYER_LIMIT, "buyer_limit", ANSWER, ALREADY_ORDERED, "the buyer has as many units as a buyer may have") \
 	X(CONTENDED, "contended", ANSWER, UNAVAILABLE, "too many CPUs wanted the same word at once; no unit was taken") \
-	X(TOKEN_REVOKED, "token_revoked", ANSWER, TOKEN_INVALID, "revoked: this token, or all that were issued before a time")
+	X(TOKEN_REVOKED, "token_revoked", ANSWER, TOKEN_INVALID, "revoked: this token, or all that were issued before a time") \
+	X(WRONG_NODE, "wrong_node", ANSWER, WRONG_NODE, "a token of another node of the fleet: the answer says where") \
+	X(UNITS_ELSEWHERE, "units_elsewhere", ANSWER, UNAVAILABLE, "too few units are here, but the fleet may have more for this node, or this node may not sell at the moment")
 
 /* X(NAME, code, status, title, retry, detail): the answers that a buyer can get. `retry` tells if it has a Retry-After.
  * Default bodies are rendered from this by userspace/common/answers.c; docs/reasons.md lists them.
@@ -93,6 +95,7 @@
 	X(SOLD_OUT, "sold_out", 409, "Conflict", 0, "All units are taken.") \
 	X(ALREADY_ORDERED, "already_ordered", 409, "Conflict", 0, "You have already ordered.") \
 	X(SALE_ENDED, "sale_ended", 410, "Gone", 0, "The sale is over.") \
+	X(WRONG_NODE, "wrong_node", 421, "Misdirected Request", 0, "This order link belongs to another node.") \
 	X(RATE_LIMITED, "rate_limited", 429, "Too Many Requests", 1, "Too many requests.") \
 	X(PAUSED, "paused", 503, "Service Unavailable", 1, "The sale is paused.") \
 	X(UNAVAILABLE, "unavailable", 503, "Service Unavailable", 1, "Orders are closed for a moment. Nothing was taken.")

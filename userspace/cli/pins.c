@@ -28,7 +28,7 @@
 
 const char *const pins_map_names[] = {"services", "ports", "limits", "control", "sales", "stock", "keys", "admissions",
 	"ring", "buyers", "issued", "rates", "recent", "syn_budget", "lists", "list_index", "denials", "answers",
-	"counters", "calls", "shadow", "watch", "events", NULL};
+	"homes", "counters", "calls", "shadow", "watch", "events", NULL};
 
 int pins_init(struct pins *pins, const char *dir)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Renders the gate's HTTP answers. Called by the loader at attach and by the daemon when an operator replaces one.
  *
- * Promises for each answer: a valid HTTP/1.1 response, even length, digits of Retry-After on an even offset (so that patching
- * them changes whole 16-bit words of the checksum), and the ones' complement sum of the bytes. Evenness comes from an optional
+ * Promises for each answer: a valid HTTP/1.1 response, even length, digits of Retry-After and the token in Location on even offsets (so that
+ * patching them changes whole 16-bit words of the checksum), and the ones' complement sum of the bytes. Evenness comes from an optional
  * space where HTTP allows white space (RFC 9110 section 5.6.3) and JSON does (RFC 8259 section 2).
  * The problem documents carry no "type": absent means "about:blank" (RFC 9457 section 3.1.1), and on a frame that cannot
  * grow each byte counts.
@@ -78,11 +78,31 @@ static bool is_header_token(const char *text)
 	return true;
 }
 
+/* What an answer consists of. */
+struct content {
+	enum sluice_answer code;
+	const char *cors_origin;            /* "" = none */
+	const char *home;                   /* URL of the node to go to; NULL = none */
+	const struct answer_custom *custom; /* NULL = the default */
+};
+
+/* Evenness here, too, comes from a second blank. The token's place is counted as zeros. */
+static void render_location(const char *home, struct text *head, struct sluice_answer_bytes *out)
+{
+	static const char name[] = "Location:", path[] = "/v1/orders/";
+	bool odd = (head->used + strlen(name) + strlen(" ") + strlen(home) + strlen(path)) % 2;
+
+	text_add(head, "%s%s%s%s", name, odd ? "  " : " ", home, path);
+	out->token_at = (__u16)head->used;
+	text_add(head, "%*s\r\n", SLUICE_TOKEN_TEXT, "");
+}
+
 /* Status line and the headers that are the gate's in every answer. */
-static void render_head(enum sluice_answer code, const char *content_type, const char *cors_origin, struct text *head,
-	struct sluice_answer_bytes *out)
+static void render_head(
+	const struct content *content, const char *content_type, struct text *head, struct sluice_answer_bytes *out)
 {
 	static const char retry_name[] = "Retry-After:";
+	enum sluice_answer code = content->code;
 
 	text_add(head, "HTTP/1.1 %d %s\r\n", texts[code].status, texts[code].title);
 	if (texts[code].retry) {
@@ -93,10 +113,14 @@ static void render_head(enum sluice_answer code, const char *content_type, const
 		out->retry_at = (__u16)head->used;
 		text_add(head, "%0*d\r\n", RETRY_DIGITS, 0);
 	}
+	if (content->home)
+		render_location(content->home, head, out);
 	text_add(head, "Content-Type: %s\r\n", content_type);
 	text_add(head, "Connection: close\r\nCache-Control: no-store\r\n");
-	if (*cors_origin)
-		text_add(head, "Access-Control-Allow-Origin: %s\r\n", cors_origin);
+	if (*content->cors_origin)
+		text_add(head, "Access-Control-Allow-Origin: %s\r\n", content->cors_origin);
+	if (*content->cors_origin && content->home)
+		text_add(head, "Access-Control-Expose-Headers: Location\r\n");
 }
 
 /* Returns the length of both, however long. */
@@ -108,39 +132,42 @@ static size_t put_together(const struct text *head, const struct text *body, str
 		return size;
 	memcpy(out->bytes, head->at, head->used);
 	memcpy(out->bytes + head->used, body->at, body->used);
+	if (out->token_at)
+		memset(out->bytes + out->token_at, 0, SLUICE_TOKEN_TEXT);
 	out->len = (__u16)size;
 	out->sum = ones_sum(out->bytes, out->len);
 	return size;
 }
 
-static bool render_full(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+/* Returns the length, however long; 0 if not even the parts fit. */
+static size_t render_default(const struct content *content, struct sluice_answer_bytes *out)
 {
+	enum sluice_answer code = content->code;
 	char body[SLUICE_ANSWER_MAX + 1] = "", head[SLUICE_ANSWER_MAX + 1] = "";
 	struct text head_text = {.at = head, .size = sizeof(head)};
 	struct text body_text = {.at = body, .size = sizeof(body)};
 
 	text_add(&body_text, "{\"title\":\"%s\",\"status\":%d,\"code\":\"%s\",\"detail\":\"%s\"}", texts[code].title,
 		texts[code].status, texts[code].code, texts[code].detail);
-	render_head(code, ANSWER_TYPE_DEFAULT, cors_origin, &head_text, out);
+	render_head(content, ANSWER_TYPE_DEFAULT, &head_text, out);
 	/* One blank makes it even; two where the first one takes Content-Length from 99 to 100. */
 	while ((head_text.used + (size_t)snprintf(NULL, 0, LENGTH_FORMAT, body_text.used) + body_text.used) % 2)
 		text_add(&body_text, " ");
 	text_add(&head_text, LENGTH_FORMAT, body_text.used);
-	put_together(&head_text, &body_text, out);
-	return out->len > 0;
+	return put_together(&head_text, &body_text, out);
 }
 
 /* Nothing of an operator's body is ours to change, so the blank that makes it even stands in the header. */
-static size_t render_operators(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
-	struct sluice_answer_bytes *out)
+static size_t render_operators(const struct content *content, struct sluice_answer_bytes *out)
 {
+	const struct answer_custom *custom = content->custom;
 	char head[ROOM_FOR_COUNTING] = "";
 	struct text head_text = {.at = head, .size = sizeof(head)};
 	size_t length = strlen(custom->body);
 	struct text body_text = {.at = (char *)(uintptr_t)custom->body, .used = length, .size = length + 1};
 	bool odd;
 
-	render_head(code, custom->content_type, cors_origin, &head_text, out);
+	render_head(content, custom->content_type, &head_text, out);
 	for (unsigned i = 0; i < custom->headers; i++)
 		text_add(&head_text, "%s: %s\r\n", custom->header[i].name, custom->header[i].value);
 	odd = (head_text.used + (size_t)snprintf(NULL, 0, LENGTH_FORMAT, length) + length) % 2;
@@ -163,35 +190,44 @@ static bool render_short(enum sluice_answer code, struct sluice_answer_bytes *ou
 	return true;
 }
 
-int answer_render(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+static int render(const struct content *content, struct sluice_answer_bytes *out, size_t *size)
 {
-	if ((unsigned)code >= SLUICE_ANSWER_COUNT || code == SLUICE_ANSWER_NONE || !is_header_token(cors_origin))
+	enum sluice_answer code = content->code;
+	const char *field;
+	char error[256];
+
+	*size = 0;
+	if ((unsigned)code >= SLUICE_ANSWER_COUNT || code == SLUICE_ANSWER_NONE ||
+		!is_header_token(content->cors_origin) ||
+		(content->home && (!*content->home || !is_header_token(content->home))) ||
+		(content->custom && answer_check(code, content->custom, &field, error, sizeof(error))))
 		return -EINVAL;
 	memset(out, 0, sizeof(*out));
-	if (!render_full(code, cors_origin, out) || !render_short(code, out))
-		return -EMSGSIZE;
-	return 0;
+	*size = content->custom ? render_operators(content, out) : render_default(content, out);
+	return out->len && render_short(code, out) ? 0 : -EMSGSIZE;
+}
+
+int answer_render(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
+{
+	size_t size;
+
+	return render(&(struct content){.code = code, .cors_origin = cors_origin}, out, &size);
 }
 
 int answer_render_custom(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
 	struct sluice_answer_bytes *out, size_t *size)
 {
-	const char *field;
-	char error[256];
-	int err;
+	return render(
+		&(struct content){.code = code, .cors_origin = cors_origin, .custom = custom}, out, size);
+}
 
-	*size = 0;
-	if (!custom) {
-		err = answer_render(code, cors_origin, out);
-		*size = err ? 0 : out->len;
-		return err;
-	}
-	if ((unsigned)code >= SLUICE_ANSWER_COUNT || code == SLUICE_ANSWER_NONE || !is_header_token(cors_origin) ||
-		answer_check(code, custom, &field, error, sizeof(error)))
-		return -EINVAL;
-	memset(out, 0, sizeof(*out));
-	*size = render_operators(code, cors_origin, custom, out);
-	return out->len && render_short(code, out) ? 0 : -EMSGSIZE;
+int answer_render_home(const char *url, const char *cors_origin, const struct answer_custom *custom,
+	struct sluice_answer_bytes *out, size_t *size)
+{
+	struct content content = {
+		.code = SLUICE_ANSWER_WRONG_NODE, .cors_origin = cors_origin, .home = url, .custom = custom};
+
+	return render(&content, out, size);
 }
 
 enum sluice_answer answer_of_code(const char *code)
@@ -234,4 +270,13 @@ size_t answer_fill(const struct sluice_answer_bytes *answer, unsigned retry_afte
 		memcpy(out + answer->retry_at, digits, RETRY_DIGITS);
 	}
 	return answer->len;
+}
+
+size_t answer_fill_home(const struct sluice_answer_bytes *answer, const char *token, char *out)
+{
+	size_t length = answer_fill(answer, 0, out);
+
+	if (answer->token_at)
+		memcpy(out + answer->token_at, token, SLUICE_TOKEN_TEXT);
+	return length;
 }

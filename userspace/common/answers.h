@@ -34,6 +34,12 @@ int answer_render(enum sluice_answer code, const char *cors_origin, struct sluic
  */
 int answer_render_custom(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
 	struct sluice_answer_bytes *out, size_t *size);
+/* The answer wrong_node to a token whose home has this URL ("https://shop1.example"): as answer_render_custom makes it, with
+ * "Location: URL/v1/orders/" and room for the token (out->token_at), which is zeros until it is filled in. Where a page of another origin may read the answer, it may
+ * read Location too. Returns 0, -EINVAL, -EMSGSIZE.
+ */
+int answer_render_home(const char *url, const char *cors_origin, const struct answer_custom *custom,
+	struct sluice_answer_bytes *out, size_t *size);
 /* Whether these may be an answer of `code`: a type and headers that cannot break out of their lines or contradict the gate's own, a body
  * that is what its type says (JSON parses; a member `code` or `status` of a problem document is this answer's). Returns NULL, or
  * what is wrong, in `error`, and in *field which part of it: "body", "content_type", "headers".
@@ -49,5 +55,7 @@ bool answer_has_retry(enum sluice_answer code);
 int answers_write_defaults(int answers_fd, const char *cors_origin);
 /* Copies the answer in use with its Retry-After filled in. Returns its length. `out` holds SLUICE_ANSWER_MAX. */
 size_t answer_fill(const struct sluice_answer_bytes *answer, unsigned retry_after_s, char *out);
+/* The same for an answer wrong_node: `token` (SLUICE_TOKEN_TEXT characters) goes into its Location, if it has one. */
+size_t answer_fill_home(const struct sluice_answer_bytes *answer, const char *token, char *out);
 
 #endif

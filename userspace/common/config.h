@@ -19,7 +19,7 @@
 #define CONFIG_SERVERS_MAX 512
 #define CONFIG_NODE_URL_MAX 128
 /* Nodes of a fleet, and the highest number a node can have. */
-#define CONFIG_NODES_MAX 255
+#define CONFIG_NODES_MAX SLUICE_NODES_MAX
 
 /* requests per second and burst, as people write them; rate 0 = off */
 struct config_limit {
@@ -108,6 +108,18 @@ static inline bool config_is_fleet(const struct config *config)
 }
 /* NULL if the fleet has no such node. */
 const struct config_node *config_node(const struct config *config, uint32_t id);
+/* The number of this node among those that `nodes` lists, with a coordinator or without; 0 = it is none of them. */
+static inline uint32_t config_own_node(const struct config *config)
+{
+	return config_node(config, config->fleet.node) ? config->fleet.node : 0;
+}
+/* What tokens of this node name as their home. */
+static inline uint32_t config_home(const struct config *config)
+{
+	uint32_t own = config_own_node(config);
+
+	return own ? own : 1;
+}
 /* Turns a rate as people write it into the gate's form, and back. */
 void config_limit_to_gate(const struct config_limit *from, struct sluice_limit *to);
 void config_limit_from_gate(const struct sluice_limit *from, struct config_limit *to);

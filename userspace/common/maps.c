@@ -43,6 +43,7 @@ static const struct {
 	{"list_index", offsetof(struct gate_maps, list_index)},
 	{"denials", offsetof(struct gate_maps, denials)},
 	{"answers", offsetof(struct gate_maps, answers)},
+	{"homes", offsetof(struct gate_maps, homes)},
 	{"counters", offsetof(struct gate_maps, counters)},
 	{"calls", offsetof(struct gate_maps, calls)},
 	{"shadow", offsetof(struct gate_maps, shadow)},

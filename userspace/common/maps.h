@@ -10,7 +10,7 @@
 
 struct gate_maps {
 	int services, ports, limits, control_fd, sales_fd, stock_fd, keys_fd, admissions, ring, buyers, issued, rates,
-		recent, syn_budget, lists, list_index, denials, answers, counters, calls, shadow, watch, events;
+		recent, syn_budget, lists, list_index, denials, answers, homes, counters, calls, shadow, watch, events;
 	int door; /* fd of the call door program; see gate_maps_call */
 	/* mapped shared, for the whole array */
 	struct sluice_control *control;

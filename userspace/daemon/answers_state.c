@@ -5,6 +5,9 @@
  * The ledger's document is what counts. The copy is for the time in which the writer is away, at a start above all: the right origin for the
  * sale page and the answers of the shop are wanted then more than ever. A change that the ledger has not is marked in it ("unsaved"), and then it counts.
  *
+ * The answer wrong_node has besides its place in "answers" one for each node of the fleet, in map "homes": the same with the node's address. They
+ * follow the bank of that answer.
+ *
  * The promise is that no reader ever sends a mixture of two answers. A change goes into the bank that is not in use, and one store of
  * control.answer_banks makes it the one in use, for all answers at once. That leaves readers who looked at the word just before the last
  * store and still read the bank it took out of use; before that bank is written again,
@@ -152,19 +155,35 @@ const char *answers_read_custom(enum sluice_answer code, const json_t *json, str
 }
 
 /* --- the gate ------------------------------------------------------------------------------------------------------------------- */
-int answers_read(const struct gate_maps *maps, enum sluice_answer code, struct sluice_answer_bytes *out)
+/* Entry `place` of a map with two banks of `count`, in the bank in use of `code`. */
+static int read_bank(const struct gate_maps *maps, int fd, enum sluice_answer code, __u32 count, __u32 place,
+	struct sluice_answer_bytes *out)
 {
 	for (;;) {
 		unsigned before = atomic_load(&state.rewrites);
 		__u32 bank = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE) >> code & 1;
-		__u32 index = bank * SLUICE_ANSWER_COUNT + (__u32)code;
-		int err = bpf_map_lookup_elem(maps->answers, &index, out);
+		__u32 index = bank * count + place;
+		int err = bpf_map_lookup_elem(fd, &index, out);
 
 		atomic_thread_fence(memory_order_seq_cst);
 		/* What was begun before we looked is in the bank that was not in use. What has begun since may be in ours. */
 		if (err || atomic_load(&state.rewrites) == before)
 			return err;
 	}
+}
+
+int answers_read(const struct gate_maps *maps, enum sluice_answer code, struct sluice_answer_bytes *out)
+{
+	return read_bank(maps, maps->answers, code, SLUICE_ANSWER_COUNT, (__u32)code, out);
+}
+
+int answers_read_home(const struct gate_maps *maps, uint32_t node, struct sluice_answer_bytes *out)
+{
+	int err = -ENOENT;
+
+	if (node < SLUICE_HOMES)
+		err = read_bank(maps, maps->homes, SLUICE_ANSWER_WRONG_NODE, SLUICE_HOMES, node, out);
+	return !err && out->len ? 0 : answers_read(maps, SLUICE_ANSWER_WRONG_NODE, out);
 }
 
 static void wait_for_readers(void)
@@ -177,52 +196,105 @@ static void wait_for_readers(void)
 		;
 }
 
-static int render(const struct wanted *wanted, struct sluice_answer_bytes *all, struct answers_fault *fault)
-{
-	for (unsigned code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
-		struct answer_custom custom;
-		const char *field;
-		unsigned status;
-		char error[256];
-		int err;
+/* What is to be in the maps. */
+struct rendered {
+	struct sluice_answer_bytes answers[SLUICE_ANSWER_COUNT];
+	struct sluice_answer_bytes homes[SLUICE_HOMES]; /* all zero: no such node */
+};
 
-		if (wanted->custom[code] &&
-			answers_read_custom((enum sluice_answer)code, wanted->custom[code], &custom, &field, &status,
-				error, sizeof(error)))
-			return -EINVAL;
-		fault->code = (enum sluice_answer)code;
-		err = answer_render_custom((enum sluice_answer)code, wanted->origin,
-			wanted->custom[code] ? &custom : NULL, &all[code], &fault->size);
+/* The longest URL makes the longest answer; all are tried all the same. */
+static int render_homes(const struct daemon *d, const struct wanted *wanted, const struct answer_custom *custom,
+	struct sluice_answer_bytes *homes, struct answers_fault *fault)
+{
+	for (unsigned i = 0; i < d->config.node_count; i++) {
+		const struct config_node *node = &d->config.nodes[i];
+		int err = answer_render_home(node->url, wanted->origin, custom, &homes[node->id], &fault->size);
+
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-/* Makes these the answers in use. On an error those before stay. */
-static int publish(const struct gate_maps *maps, const struct sluice_answer_bytes *all)
+static int render(
+	const struct daemon *d, const struct wanted *wanted, struct rendered *all, struct answers_fault *fault)
 {
-	__u32 banks = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE), changed = 0;
+	for (unsigned code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
+		struct answer_custom custom, *ours = wanted->custom[code] ? &custom : NULL;
+		const char *field;
+		unsigned status;
+		char error[256];
+		int err;
 
-	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
-		__u32 index = (banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
-		struct sluice_answer_bytes present;
-		int err = bpf_map_lookup_elem(maps->answers, &index, &present);
-
+		if (ours &&
+			answers_read_custom((enum sluice_answer)code, wanted->custom[code], &custom, &field, &status,
+				error, sizeof(error)))
+			return -EINVAL;
+		fault->code = (enum sluice_answer)code;
+		err = answer_render_custom(
+			(enum sluice_answer)code, wanted->origin, ours, &all->answers[code], &fault->size);
+		if (!err && code == SLUICE_ANSWER_WRONG_NODE)
+			err = render_homes(d, wanted, ours, all->homes, fault);
 		if (err)
 			return err;
-		if (memcmp(&present, &all[code], sizeof(present)) != 0)
-			changed |= 1u << code;
 	}
-	if (!changed)
-		return 0;
+	return 0;
+}
+
+/* Sets bits in `changed` for those that are not in use as they should be. */
+static int find_changed(const struct gate_maps *maps, __u32 banks, const struct rendered *all, __u32 *changed)
+{
+	struct sluice_answer_bytes present;
+	int err = 0;
+
+	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT && !err; code++) {
+		__u32 index = (banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
+
+		err = bpf_map_lookup_elem(maps->answers, &index, &present);
+		if (!err && memcmp(&present, &all->answers[code], sizeof(present)) != 0)
+			*changed |= 1u << code;
+	}
+	for (__u32 node = 0; node < SLUICE_HOMES && !err; node++) {
+		__u32 index = (banks >> SLUICE_ANSWER_WRONG_NODE & 1) * SLUICE_HOMES + node;
+
+		err = bpf_map_lookup_elem(maps->homes, &index, &present);
+		if (!err && memcmp(&present, &all->homes[node], sizeof(present)) != 0)
+			*changed |= 1u << SLUICE_ANSWER_WRONG_NODE;
+	}
+	return err;
+}
+
+static int write_homes(const struct gate_maps *maps, __u32 bank, const struct rendered *all)
+{
+	int err = 0;
+
+	for (__u32 node = 0; node < SLUICE_HOMES && !err; node++) {
+		__u32 index = bank * SLUICE_HOMES + node;
+
+		err = bpf_map_update_elem(maps->homes, &index, &all->homes[node], BPF_ANY);
+	}
+	return err;
+}
+
+/* Makes these the answers in use. On an error those before stay. */
+static int publish(const struct gate_maps *maps, const struct rendered *all)
+{
+	__u32 banks = __atomic_load_n(&maps->control->answer_banks, __ATOMIC_ACQUIRE), changed = 0;
+	int failed = find_changed(maps, banks, all, &changed);
+
+	if (failed || !changed)
+		return failed;
 	wait_for_readers();
 	atomic_fetch_add(&state.rewrites, 1);
 	atomic_thread_fence(memory_order_seq_cst);
 	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
 		__u32 index = (~banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
-		int err = changed >> code & 1 ? bpf_map_update_elem(maps->answers, &index, &all[code], BPF_ANY) : 0;
+		int err = changed >> code & 1
+			? bpf_map_update_elem(maps->answers, &index, &all->answers[code], BPF_ANY)
+			: 0;
 
+		if (!err && code == SLUICE_ANSWER_WRONG_NODE && changed >> code & 1)
+			err = write_homes(maps, ~banks >> code & 1, all);
 		if (err)
 			return err;
 	}
@@ -387,9 +459,9 @@ void answers_write_again(struct daemon *d)
  */
 static int change(struct daemon *d, const struct wanted *wanted, struct answers_fault *fault)
 {
-	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
+	struct rendered *all = calloc(1, sizeof(*all));
 	struct wanted before = {0};
-	int err = all ? render(wanted, all, fault) : -ENOMEM;
+	int err = all ? render(d, wanted, all, fault) : -ENOMEM;
 
 	copy_state(&before);
 	before.is_unsaved = state.is_unsaved;
@@ -438,8 +510,8 @@ int answers_set_origin(struct daemon *d, const char *origin, struct answers_faul
 /* --- start ---------------------------------------------------------------------------------------------------------------------- */
 static int adopt(struct daemon *d, const struct wanted *wanted, struct answers_fault *fault)
 {
-	struct sluice_answer_bytes *all = calloc(SLUICE_ANSWER_COUNT, sizeof(*all));
-	int err = all ? render(wanted, all, fault) : -ENOMEM;
+	struct rendered *all = calloc(1, sizeof(*all));
+	int err = all ? render(d, wanted, all, fault) : -ENOMEM;
 
 	if (!err)
 		err = publish(&d->maps, all);

@@ -27,6 +27,8 @@ void answers_stop(void);
 
 /* The answer in use, whole. Never waits. Returns 0 or negative errno. */
 int answers_read(const struct gate_maps *maps, enum sluice_answer code, struct sluice_answer_bytes *out);
+/* The answer to a token of that node: with a Location, if the config lists the node. */
+int answers_read_home(const struct gate_maps *maps, uint32_t node, struct sluice_answer_bytes *out);
 /* The CORS origin in force; `origin` holds ANSWER_ORIGIN_SIZE. */
 void answers_origin(char *origin);
 

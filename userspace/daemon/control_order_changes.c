@@ -81,6 +81,10 @@ static enum MHD_Result change(struct http_request *request, enum order_action ac
 		result = http_problem_retry(request, 503, "unavailable", RETRY_PENDING_S,
 			"The order is on its way to the ledger. Nothing was changed.");
 		break;
+	case -EBUSY:
+		result = http_problem_retry(request, 503, "unavailable", RETRY_PENDING_S,
+			"The order's hold has expired, and its units may still come from another node. Nothing was changed.");
+		break;
 	case -ENOSPC:
 		result = refuse_late(request, id);
 		break;

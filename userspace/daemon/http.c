@@ -57,7 +57,7 @@ static void add_api_headers(struct http_request *request, struct MHD_Response *r
 	add_header(response, "X-Content-Type-Options", "nosniff");
 	if (*origin && request->listener->kind == METRICS_PUBLIC) {
 		add_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-		add_header(response, "Access-Control-Expose-Headers", "Retry-After");
+		add_header(response, "Access-Control-Expose-Headers", "Retry-After, Location");
 	}
 }
 
@@ -99,6 +99,8 @@ static enum MHD_Result send_document(
 	add_api_headers(request, response, type);
 	if (*request->etag)
 		add_header(response, MHD_HTTP_HEADER_ETAG, request->etag);
+	if (*request->location)
+		add_header(response, MHD_HTTP_HEADER_LOCATION, request->location);
 	if (status == 401) /* RFC 9110 section 15.5.2 */
 		add_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"sluice\"");
 	if (retry_after_s) {
@@ -218,15 +220,14 @@ enum MHD_Result http_problem_retry(struct http_request *request, unsigned status
 	return result;
 }
 
-enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s)
+/* Sends an answer of the gate. `bytes` is taken apart; a length of 0 stands for an answer that could not be read. */
+static enum MHD_Result send_answer(
+	struct http_request *request, enum sluice_answer answer, char bytes[SLUICE_ANSWER_MAX], size_t length)
 {
-	struct sluice_answer_bytes template;
-	struct http_parsed parsed;
 	struct MHD_Response *response;
-	char bytes[SLUICE_ANSWER_MAX];
+	struct http_parsed parsed;
 
-	if (answers_read(&request->d->maps, answer, &template) || template.len > sizeof(bytes) ||
-		http_parse_answer(bytes, answer_fill(&template, retry_after_s, bytes), &parsed))
+	if (!length || http_parse_answer(bytes, length, &parsed))
 		return http_problem(
 			request, (unsigned)answer_status(answer), answer_code(answer), "The order was refused.");
 	response = buffer_response(parsed.body, parsed.body_length);
@@ -234,6 +235,28 @@ enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answ
 		if (strcasecmp(parsed.headers[i].name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
 			add_header(response, parsed.headers[i].name, parsed.headers[i].value);
 	return http_send(request, parsed.status, response);
+}
+
+enum MHD_Result http_send_refusal(struct http_request *request, enum sluice_answer answer, unsigned retry_after_s)
+{
+	struct sluice_answer_bytes template;
+	char bytes[SLUICE_ANSWER_MAX];
+	size_t length = 0;
+
+	if (!answers_read(&request->d->maps, answer, &template) && template.len <= sizeof(bytes))
+		length = answer_fill(&template, retry_after_s, bytes);
+	return send_answer(request, answer, bytes, length);
+}
+
+enum MHD_Result http_send_home(struct http_request *request, uint32_t node, const char *token)
+{
+	struct sluice_answer_bytes template;
+	char bytes[SLUICE_ANSWER_MAX];
+	size_t length = 0;
+
+	if (!answers_read_home(&request->d->maps, node, &template) && template.len <= sizeof(bytes))
+		length = answer_fill_home(&template, token, bytes);
+	return send_answer(request, SLUICE_ANSWER_WRONG_NODE, bytes, length);
 }
 
 json_t *http_read_json(struct http_request *request, enum MHD_Result *result)

@@ -76,6 +76,14 @@ static enum MHD_Result send_order(struct http_request *request, const struct ord
 	return http_send_json(request, order->first_answer ? 201 : 200, order_json(request->d, order));
 }
 
+/* Of another node of the fleet, which has its sale, its buyer's count and, perhaps, its order. */
+static bool is_foreign(const struct http_request *request, const struct sluice_token *token)
+{
+	uint32_t own = config_own_node(&request->d->config);
+
+	return own && token->node != own;
+}
+
 /* --- what only the ledger knows ------------------------------------------------------------------------------------------------------------- */
 static enum MHD_Result send_no_order(struct http_request *request)
 {
@@ -197,6 +205,7 @@ bool http_order_ignores_body(const struct http_request *request)
 enum MHD_Result http_order_post(struct http_request *request)
 {
 	struct sluice_call call;
+	struct sluice_token token;
 	enum sluice_answer answer;
 
 	if (request->has_asked)
@@ -208,6 +217,8 @@ enum MHD_Result http_order_post(struct http_request *request)
 	if (call.reason == SLUICE_REASON_ADMITTED || call.reason == SLUICE_REASON_ADMITTED_AGAIN)
 		return answer_admitted(request, call.serial, &call.admission);
 	answer = reason_answer(call.reason);
+	if (answer == SLUICE_ANSWER_WRONG_NODE && !sluice_token_decode(call.token, &token))
+		return http_send_home(request, token.node, call.token);
 	/* Drops have no answer: over the rate and out of answers on the wire is a 429 here, a busy token is told to come again. */
 	if (answer == SLUICE_ANSWER_NONE)
 		answer =
@@ -252,6 +263,8 @@ enum MHD_Result http_order_get(struct http_request *request)
 			return http_send_json(request, 200, order_json(request->d, &order));
 		return send_order(request, &order);
 	}
+	if (is_foreign(request, &token))
+		return http_send_home(request, token.node, request->captures[0]);
 	if (!atomic_load(&request->d->sales_known))
 		return send_writer_away(request);
 	return may_be_in_ledger(&token) ? ask_ledger(request, token.serial) : send_no_order(request);
@@ -309,6 +322,8 @@ enum MHD_Result http_order_delete(struct http_request *request)
 	if (!open_token(request, &token, &result))
 		return result;
 	if (orders_find(request->d->orders, token.serial, &order)) {
+		if (is_foreign(request, &token))
+			return http_send_home(request, token.node, request->captures[0]);
 		if (!atomic_load(&request->d->sales_known))
 			return send_writer_away(request);
 		if (!may_be_in_ledger(&token))

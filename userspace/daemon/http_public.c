@@ -60,7 +60,7 @@ static enum MHD_Result get_sale(struct http_request *request)
 		return result;
 	free_units = sales_free_units(request->d->sales, &sale);
 	put_in = atomic_load(&sale.counts->put_in);
-	if (!free_units)
+	if (!free_units && !sales_may_get_units(&sale))
 		availability = "sold_out";
 	else if (free_units <= put_in / FEW_DIVISOR)
 		availability = "few";

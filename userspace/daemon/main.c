@@ -227,10 +227,23 @@ static int make_parts(struct daemon *d, char *error, size_t size)
 	d->orders = orders_new();
 	d->issuer = issuer_new(&d->config);
 	d->metrics = metrics_new();
-	if (d->sales && d->orders && d->issuer && d->metrics)
-		return 0;
-	snprintf(error, size, "no memory");
-	return -ENOMEM;
+	if (!d->sales || !d->orders || !d->issuer || !d->metrics) {
+		snprintf(error, size, "no memory");
+		return -ENOMEM;
+	}
+	if (config_is_fleet(&d->config))
+		sales_start_withheld(d->sales);
+	return 0;
+}
+
+/* The gate learns which node it is of, after the addresses of the others, so that nobody is sent away without one. Orders are not open yet. */
+static void name_node(struct daemon *d)
+{
+	uint32_t node = config_own_node(&d->config);
+
+	__atomic_store_n(&d->maps.control->node, node, __ATOMIC_SEQ_CST);
+	if (node)
+		log_info("node %u of a fleet of %u", node, d->config.node_count);
 }
 
 /* The socket's directory is made if only it is missing (/run is empty after a boot). Who may use the socket, its own mode says. */
@@ -376,6 +389,7 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (err)
 		return err;
 	answers_start(d);
+	name_node(d);
 	err = heartbeat_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the heartbeat: %s", strerror(-err));

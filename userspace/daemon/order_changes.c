@@ -68,6 +68,8 @@ static int call_gate(struct daemon *d, const struct order_view *order, enum slui
 		return 0;
 	case SLUICE_REASON_UNKNOWN_SALE:
 		return -ENOENT;
+	case SLUICE_REASON_UNITS_ELSEWHERE:
+		return -EBUSY;
 	case SLUICE_REASON_REQUEST: /* a door of before these operations */
 		return -ENOSYS;
 	default:

@@ -23,8 +23,8 @@ struct order_once {
 };
 
 /* Changes an order for the shop, and waits as pipeline_ask does. answer->json is the writer's {"results":[…]} of one result. Besides
- * pipeline_ask's errors: -EAGAIN the order is not durable yet, -ENOSPC a late confirmation that can have no unit. After both nothing was
- * asked. `once` may be NULL.
+ * pipeline_ask's errors: -EAGAIN the order is not durable yet, -ENOSPC a late confirmation that can have no unit, -EBUSY one
+ * whose units may still come from another node of the fleet. After each of them nothing was asked. `once` may be NULL.
  */
 int order_change_ask(struct daemon *d, const struct order_change *change, const struct order_once *once,
 	struct pipeline_answer *answer);

@@ -25,13 +25,12 @@
 #include "daemon/revocation.h"
 #include "sluice/plant.h"
 
-#define NODE 1
 #define PAGE_LIMIT 1000
 #define NS_PER_S 1000000000ULL
 
 static int hello(struct pipeline *p)
 {
-	json_t *greeting = json_pack("{s:i, s:i}", "version", WIRE_VERSION, "node", NODE), *answer;
+	json_t *greeting = json_pack("{s:i, s:i}", "version", WIRE_VERSION, "node", (int)config_home(&p->d->config)), *answer;
 	char *text = greeting ? json_dumps(greeting, JSON_COMPACT) : NULL;
 	struct wire_header header;
 	const void *body;

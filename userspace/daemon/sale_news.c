@@ -55,6 +55,9 @@ enum sale_news sale_news_next(const struct sale *sale, const struct sale_sight *
 	/* The last units may come back from a judge or a writer that says no. */
 	if (sold_out && sight->unsettled)
 		return SALE_NEWS_COUNT;
+	/* Nor is it, where other nodes of the fleet may have some for this one. */
+	if (sold_out && sales_may_get_units(sale))
+		return SALE_NEWS_COUNT;
 	if (told->stock_known && told->sold_out == sold_out)
 		return SALE_NEWS_COUNT;
 	return sold_out ? SALE_NEWS_SOLD_OUT : SALE_NEWS_RESTOCKED;

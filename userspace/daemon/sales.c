@@ -3,7 +3,8 @@
  * pipeline's thread when the ledger has said yes, read by everybody.
  *
  * Promises: a sale that was learned is never forgotten while the daemon runs, so its counts may be pointed to; each word of the gate
- * is one atomic store, and SLUICE_SALE_CLOSED stands around a change of more than one; a slot's stock is there before its id.
+ * is one atomic store, and SLUICE_SALE_CLOSED stands around a change of more than one; a slot's stock is there before its id. The flags of a fleet's
+ * leases are the registry's: they are set by another thread than all else, and who writes a slot's flags holds the lock.
  */
 #include "daemon/sales.h"
 
@@ -27,6 +28,7 @@ struct entry {
 struct sales {
 	struct gate_maps *maps;
 	pthread_rwlock_t lock;
+	bool start_withheld;
 	struct entry **all;
 	unsigned count, capacity;
 	struct entry *by_slug[BUCKETS], *by_id[BUCKETS];
@@ -41,6 +43,11 @@ struct sales *sales_new(struct gate_maps *maps)
 	sales->maps = maps;
 	pthread_rwlock_init(&sales->lock, NULL);
 	return sales;
+}
+
+void sales_start_withheld(struct sales *sales)
+{
+	sales->start_withheld = true;
 }
 
 void sales_free(struct sales *sales)
@@ -201,6 +208,11 @@ uint64_t sales_free_units(struct sales *sales, const struct sale *sale)
 	return sales_in_gate(sales, sale) ? __atomic_load_n(&stock_of(sales, sale->id)->free, __ATOMIC_ACQUIRE) : 0;
 }
 
+uint64_t sales_wanted_units(struct sales *sales, const struct sale *sale)
+{
+	return sales_in_gate(sales, sale) ? __atomic_load_n(&stock_of(sales, sale->id)->wanted, __ATOMIC_ACQUIRE) : 0;
+}
+
 enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64_t wall_ns)
 {
 	if (sale->ended || wall_ns >= sale->ends_ns)
@@ -209,7 +221,7 @@ enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64
 		return SALE_PAUSED;
 	if (wall_ns < sale->opens_ns)
 		return SALE_SCHEDULED;
-	return free_units ? SALE_OPEN : SALE_SOLD_OUT;
+	return free_units || sales_may_get_units(sale) ? SALE_OPEN : SALE_SOLD_OUT;
 }
 
 const char *sales_state_name(enum sale_state state)
@@ -244,6 +256,7 @@ static struct entry *add_entry(struct sales *sales, const char *slug, uint32_t i
 	snprintf(entry->sale.slug, sizeof(entry->sale.slug), "%s", slug);
 	entry->sale.id = id;
 	entry->sale.counts = &entry->counts;
+	entry->sale.withheld = sales->start_withheld;
 	entry->next_slug = sales->by_slug[slug_bucket(slug)];
 	sales->by_slug[slug_bucket(slug)] = entry;
 	entry->next_id = sales->by_id[id % BUCKETS];
@@ -292,15 +305,21 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	return 0;
 }
 
-static uint32_t gate_flags(const struct sale *sale)
+/* `sale` is what is to be, and may be older than the leases of its entry. */
+static uint32_t gate_flags(struct sales *sales, const struct sale *sale)
 {
-	return (sale->paused ? SLUICE_SALE_PAUSED : 0) | (sale->ended ? SLUICE_SALE_ENDED : 0);
+	const struct entry *entry = find_id(sales, sale->id);
+	const struct sale *leased = entry ? &entry->sale : sale;
+
+	return (sale->paused ? SLUICE_SALE_PAUSED : 0) | (sale->ended ? SLUICE_SALE_ENDED : 0) |
+		(leased->more ? SLUICE_SALE_MORE : 0) | (leased->withheld ? SLUICE_SALE_WITHHELD : 0);
 }
 
-void sales_write_words(struct sales *sales, const struct sale *sale)
+/* The lock is held for writing. */
+static void write_words(struct sales *sales, const struct sale *sale)
 {
 	struct sluice_sale *slot = slot_of(sales, sale->id);
-	uint32_t flags = gate_flags(sale);
+	uint32_t flags = gate_flags(sales, sale);
 	struct sluice_limit pace = {0};
 	bool same;
 
@@ -324,6 +343,37 @@ void sales_write_words(struct sales *sales, const struct sale *sale)
 	__atomic_store_n(&slot->flags, flags, __ATOMIC_SEQ_CST);
 }
 
+void sales_write_words(struct sales *sales, const struct sale *sale)
+{
+	pthread_rwlock_wrlock(&sales->lock);
+	write_words(sales, sale);
+	pthread_rwlock_unlock(&sales->lock);
+}
+
+void sales_set_lease_flags(struct sales *sales, uint32_t id, bool more, bool withheld)
+{
+	struct sluice_sale *slot = slot_of(sales, id);
+	struct entry *entry;
+	uint32_t flags;
+
+	pthread_rwlock_wrlock(&sales->lock);
+	entry = find_id(sales, id);
+	if (entry) {
+		entry->sale.more = more;
+		entry->sale.withheld = withheld;
+	}
+	if (entry && slot_id(slot) == id) {
+		/* What maintenance marks as ended meanwhile must not be lost. */
+		flags = __atomic_load_n(&slot->flags, __ATOMIC_ACQUIRE);
+		while (!__atomic_compare_exchange_n(&slot->flags, &flags,
+			(flags & ~(SLUICE_SALE_MORE | SLUICE_SALE_WITHHELD)) | (more ? SLUICE_SALE_MORE : 0) |
+				(withheld ? SLUICE_SALE_WITHHELD : 0),
+			false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
+			;
+	}
+	pthread_rwlock_unlock(&sales->lock);
+}
+
 void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_s)
 {
 	struct entry *entry;
@@ -343,13 +393,16 @@ void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free
 	struct sluice_sale *slot = slot_of(sales, sale->id);
 	struct sluice_stock *stock = stock_of(sales, sale->id);
 
+	pthread_rwlock_wrlock(&sales->lock);
 	__atomic_store_n(&slot->id, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&slot->flags, SLUICE_SALE_CLOSED, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&stock->pace_tat, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&stock->taken, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&stock->wanted, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&stock->free, free_units, __ATOMIC_SEQ_CST);
-	sales_write_words(sales, sale);
+	write_words(sales, sale);
 	__atomic_store_n(&slot->id, sale->id, __ATOMIC_SEQ_CST);
+	pthread_rwlock_unlock(&sales->lock);
 }
 
 void sales_leave_gate(struct sales *sales, const struct sale *sale)

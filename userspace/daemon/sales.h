@@ -53,6 +53,7 @@ struct sale {
 	uint32_t per_buyer, hold_seconds, pace_per_second, token_multiplier;
 	uint32_t not_before_s; /* tokens issued before this second are revoked; not in the ledger, see revocation.h */
 	bool paused, ended;
+	bool more, withheld; /* of the fleet's leases, see sales_set_lease_flags; not in the ledger */
 	struct sale_counts *counts;
 };
 
@@ -61,6 +62,8 @@ enum sale_state { SALE_SCHEDULED, SALE_OPEN, SALE_PAUSED, SALE_SOLD_OUT, SALE_EN
 struct sales;
 
 struct sales *sales_new(struct gate_maps *maps);
+/* This node is one of a fleet: sales that are learned from now on sell nothing here until sales_set_lease_flags says that they may. */
+void sales_start_withheld(struct sales *sales);
 void sales_free(struct sales *sales);
 
 /* 1 to 63 characters of a-z 0-9 and hyphen, the first and the last no hyphen. */
@@ -79,11 +82,23 @@ uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns);
 /* Does the sale have its slot in the gate? */
 bool sales_in_gate(struct sales *sales, const struct sale *sale);
 uint64_t sales_free_units(struct sales *sales, const struct sale *sale); /* 0 without a slot */
+/* May there be units for this node although none is free? Then the sale is not sold out. */
+static inline bool sales_may_get_units(const struct sale *sale)
+{
+	return sale->more || sale->withheld;
+}
 enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64_t wall_ns);
 const char *sales_state_name(enum sale_state state);
 
 /* Sets the second in the registry and, by one store, in the gate. */
 void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_s);
+/* What the fleet's leases say of a sale: `more` units may come to this node, and it may not sell at the moment (`withheld`). In the registry and, by
+ * one store, in the gate, if the sale has its slot there; a slot that it gets later starts with them. The judge reads the flags before the units, so
+ * units that come must be given (sales_give_units) before `more` is taken away. Nothing for an unknown id. Any thread.
+ */
+void sales_set_lease_flags(struct sales *sales, uint32_t id, bool more, bool withheld);
+/* Units that this node's judge has refused because they may be elsewhere, since the sale got its slot; only grows. 0 without a slot. */
+uint64_t sales_wanted_units(struct sales *sales, const struct sale *sale);
 
 /* The rest is for the pipeline's thread. */
 
@@ -95,7 +110,7 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
 /* The sale loses its slot: the gate does not know it any more. */
 void sales_leave_gate(struct sales *sales, const struct sale *sale);
-/* Writes window, limits and flags into the slot that the sale has. */
+/* Writes window, limits and flags into the slot that the sale has; those of its leases are the registry's. */
 void sales_write_words(struct sales *sales, const struct sale *sale);
 /* The JSON object for the writer's sale_put. New reference. */
 json_t *sales_to_ledger(const struct sale *sale);
