@@ -20,6 +20,7 @@
 #include "common/timefmt.h"
 #include "daemon/fleet_homes.h"
 #include "daemon/fleet_keys.h"
+#include "daemon/fleet_stream.h"
 #include "fleet/redis_connection.h"
 
 #define MS 1000000ULL
@@ -66,6 +67,7 @@ struct fleet {
 static const struct fleet_part *const fleet_parts[] = {
 	&fleet_keys_part,
 	&fleet_homes_part,
+	&fleet_stream_part,
 	NULL,
 };
 

@@ -24,6 +24,7 @@
 #include "daemon/fleet.h"
 #include "daemon/fleet_homes.h"
 #include "daemon/fleet_keys.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -461,6 +462,7 @@ static void stop(struct daemon *d, struct servers *s)
 	fleet_free(d);
 	fleet_homes_close(d);
 	fleet_keys_close(d);
+	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])
