@@ -22,6 +22,7 @@ STRAY = 0.05            # who brings the token to another node first
 DOUBLE = 0.03           # who clicks twice
 SECOND_TOKEN = 0.03     # who asks another node for a second token after the first
 ORDERS = "/v1/orders/"
+HEADERS = [("User-Agent", "buyer/1.0 (of the tests)"), ("Accept", "application/json"), ("Connection", "close")]
 
 Step = collections.namedtuple("Step", "at number buyer what node token")
 
@@ -93,8 +94,8 @@ class FleetCrowd(Callers):
     def _request(step):
         if step.what == "token":
             body = json.dumps({"buyer": step.buyer.name, "quantity": step.buyer.quantity}).encode()
-            return talk.request("POST", f"{step.buyer.sale.path}/tokens", [("Content-Type", "application/json"), ("Connection", "close")], body)
-        return talk.request("POST", ORDERS + step.token, [("Connection", "close")])
+            return talk.request("POST", f"{step.buyer.sale.path}/tokens", [*HEADERS, ("Content-Type", "application/json")], body)
+        return talk.request("POST", ORDERS + step.token, HEADERS)
 
     # --- answers ----------------------------------------------------------------------------------------------------------------
     def ended(self, conversation, answer, error):
