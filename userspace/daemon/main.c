@@ -24,6 +24,9 @@
 #include "daemon/fleet.h"
 #include "daemon/fleet_leases.h"
 #include "daemon/fleet_settings.h"
+#include "daemon/fleet_homes.h"
+#include "daemon/fleet_keys.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -152,7 +155,8 @@ static int read_state(struct daemon *d, char *error, size_t size)
 	if (err < 0)
 		return err;
 	snprintf(d->keys_path, sizeof(d->keys_path), "%s/keys", dir);
-	err = token_keys_load(&d->keys, d->keys_path, error, size);
+	err = config_is_fleet(&d->config) ? fleet_keys_open(d, error, size)
+					   : token_keys_load(&d->keys, d->keys_path, error, size);
 	return err ? err : state_load_secret(dir, d->secret, error, size);
 }
 
@@ -387,6 +391,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		err = as_user(d, fleet_settings_open, error, size);
 	if (!err)
 		err = as_user(d, fleet_open, error, size);
+	if (!err && d->fleet)
+		err = fleet_homes_open(d, error, size);
 	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)
@@ -452,6 +458,8 @@ static void stop(struct daemon *d, struct servers *s)
 		orders_wake_all_and_close(d->orders);
 	sale_news_stop();
 	webhooks_stop(d);
+	fleet_keys_stop(d);
+	fleet_homes_stop(d);
 	fleet_stop(d); /* what is left of this node's units goes back by way of the writer */
 	pipeline_stop(d);
 	watch_stop(d); /* whose watchers are connections of the control listeners */
@@ -465,6 +473,9 @@ static void stop(struct daemon *d, struct servers *s)
 	fleet_free(d);
 	fleet_leases_free(d);
 	fleet_settings_free(d);
+	fleet_homes_close(d);
+	fleet_keys_close(d);
+	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])
