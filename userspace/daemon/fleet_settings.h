@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "daemon/answers_state.h"
 #include "daemon/daemon.h"
@@ -61,5 +62,10 @@ struct fleet_settings_status {
 	uint64_t losses;            /* times that Redis had lost its memory, or may have */
 };
 void fleet_settings_status(struct daemon *d, struct fleet_settings_status *status);
+/* The member `settings` of what is told of the fleet; with d->settings. New reference. */
+json_t *fleet_settings_json(struct daemon *d);
+/* Lines of /metrics, and the line of GET /readyz?verbose with its newline; nothing where this node is alone. */
+void fleet_settings_render(struct daemon *d, FILE *out);
+void fleet_settings_ready(struct daemon *d, char *text, size_t size);
 
 #endif
