@@ -91,6 +91,7 @@ const struct http_route control_routes[] = {
 	{"POST", "/v1/tokens/inspect", control_inspect_token, "token_inspect"},
 	{"POST", "/v1/tokens/revoke", control_revoke_token, "token_revoke"},
 	{"POST", "/v1/sales/{}/tokens/revoke", control_revoke_before, "tokens_revoke"},
+	{"GET", "/v1/keys", control_get_keys, "keys"},
 	{"POST", "/v1/keys/rotate", control_rotate_keys, "keys_rotate"},
 	{"GET", "/v1/orders", control_get_orders, "orders"},
 	{"GET", "/v1/orders/export", control_export_orders, "orders_export"},

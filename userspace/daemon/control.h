@@ -106,6 +106,8 @@ enum MHD_Result control_delete_answer(struct http_request *request);
 enum MHD_Result control_inspect_token(struct http_request *request);
 enum MHD_Result control_revoke_token(struct http_request *request);
 enum MHD_Result control_revoke_before(struct http_request *request);
+/* control_keys.c */
+enum MHD_Result control_get_keys(struct http_request *request);
 enum MHD_Result control_rotate_keys(struct http_request *request);
 
 /* control_orders.c */

@@ -28,6 +28,7 @@ struct problem_text {
 	X("sold_out", "409", "Fewer units are free than the request asks for.", "Units may return when held orders are not confirmed. Nothing was taken.") \
 	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or has ordered 256 times, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
 	X("sale_ended", "409, 410", "The sale is over; that is final.", "An operator creates another sale.") \
+	X("wrong_node", "421", "The token belongs to another node of the shop.", "Send the same request to the address in Location. Without one, this node does not know where that is: its config does not list the node.") \
 	X("rate_limited", "429", "More requests came from this source, its network, this buyer or this token than the limits allow, or the sale sells at a set pace.", "Try again after the seconds of Retry-After.") \
 	X("paused", "503", "The operator has paused the sale.", "Try again after the seconds of Retry-After.") \
 	X("unavailable", "503", "Orders are closed for a moment. Nothing was taken.", "Try again after the seconds of Retry-After.") \
@@ -62,7 +63,8 @@ struct problem_text {
 	X("no_fleet", "409", "This node is alone: there are no other nodes to tell of.", "Set fleet.redis in the config and start the daemon again.") \
 	X("stock_is_moved", "409", "The stock of a sale that exists is not set but moved.", "POST /v1/sales/{slug}/stock with a delta.") \
 	X("not_enough_free", "409", "More units were to be taken away than are free.", "The field `free` says how many are.") \
-	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}.") \
+	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}; a node that is down can be left out.") \
+	X("other_secret", "409", "This node's fleet has another secret than this node, so neither would accept the other's tokens; the node sells nothing.", "Copy the secret file of a node that sells, and start the daemon again.") \
 	X("no_token", "404", "The buyer has no live token of this sale.", "") \
 	X("no_entry", "404", "There is no such entry on the list.", "Name the prefix as the list shows it.") \
 	X("list_full", "507", "The gate's map of list entries has no room for all that was sent. Nothing was added.", "Remove entries, or raise gate.max_prefixes and attach the gate again.") \
