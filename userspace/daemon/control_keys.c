@@ -211,8 +211,8 @@ static enum MHD_Result rotate_fleet(struct http_request *request, const struct r
 			refusal.node, time_format_rfc3339(refusal.until_s * NS_PER_S, text));
 	case -ENODATA:
 		return http_problem(request, 409, "key_in_use",
-			"Node %u has not told whether its tokens of the key before the current one are over. Start it, or leave it "
-			"out: {\"without\":[%u]}.",
+			"Node %u has not told yet until when tokens of the key before the current one are valid there. Ask again in a moment; "
+			"if that node is down, start it, or leave it out: {\"without\":[%u]}.",
 			refusal.node, refusal.node);
 	case -EACCES:
 		return send_other_secret(request);
