@@ -107,6 +107,7 @@ const struct http_route control_routes[] = {
 	{"GET", "/v1/events", control_get_events, "events"},
 	{"GET", "/v1/events/ledger", control_get_ledger_events, "events_ledger"},
 	{"GET", "/v1/top", control_get_top, "top"},
+	{"GET", "/v1/nodes", control_get_nodes, "nodes"},
 	{"GET", "/v1/webhooks", control_get_webhooks, "webhooks"},
 	{"POST", "/v1/webhooks/test", control_test_webhooks, "webhooks_test"},
 	{"POST", "/v1/webhooks/resume", control_resume_webhooks, "webhooks_resume"},

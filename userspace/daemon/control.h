@@ -66,6 +66,11 @@ enum MHD_Result control_get_ledger_events(struct http_request *request);
 /* control_top.c */
 enum MHD_Result control_get_top(struct http_request *request);
 
+/* control_nodes.c */
+/* Is this node one of a fleet? False after having answered that it is not. */
+bool control_needs_fleet(struct http_request *request, enum MHD_Result *result);
+enum MHD_Result control_get_nodes(struct http_request *request);
+
 /* control_webhooks.c */
 enum MHD_Result control_get_webhooks(struct http_request *request);
 enum MHD_Result control_test_webhooks(struct http_request *request);

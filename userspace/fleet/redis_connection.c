@@ -20,6 +20,8 @@
 #define MS 1000000ULL
 #define REST_MIN_NS (50 * MS)
 #define REST_MAX_NS (2000 * MS)
+/* Who answers that it cannot serve now costs little to be asked again, and can often soon. */
+#define REST_UNFIT_MAX_NS (200 * MS)
 /* A peer that has gone without a word is noticed by a connection that only listens within 10 + 3 * 5 seconds. */
 #define KEEPALIVE_IDLE_S 10
 #define KEEPALIVE_INTERVAL_S 5
@@ -74,14 +76,14 @@ static uint64_t next_random(struct redis_connection *connection)
 	return connection->random;
 }
 
-static void rest(struct redis_connection *connection, uint64_t now)
+static void rest(struct redis_connection *connection, uint64_t now, uint64_t most)
 {
 	uint64_t pause = REST_MIN_NS;
 
-	for (unsigned i = 0; i < connection->failures && pause < REST_MAX_NS; i++)
+	for (unsigned i = 0; i < connection->failures && pause < most; i++)
 		pause *= 2;
-	if (pause > REST_MAX_NS)
-		pause = REST_MAX_NS;
+	if (pause > most)
+		pause = most;
 	connection->failures++;
 	/* Between the half of it and all. */
 	connection->resting_until_ns = now + pause / 2 + next_random(connection) % (pause / 2);
@@ -98,7 +100,7 @@ void redis_connection_fail(struct redis_connection *connection, uint64_t now, co
 	snprintf(connection->failure, sizeof(connection->failure), "%.60s: %s", redis_connection_name(connection, name),
 		why);
 	redis_connection_close(connection);
-	rest(connection, now);
+	rest(connection, now, REST_MAX_NS);
 }
 
 void redis_connection_rest(struct redis_connection *connection, uint64_t now, const char *why)
@@ -107,7 +109,7 @@ void redis_connection_rest(struct redis_connection *connection, uint64_t now, co
 
 	snprintf(connection->failure, sizeof(connection->failure), "%.60s: %.180s",
 		redis_connection_name(connection, name), why);
-	rest(connection, now);
+	rest(connection, now, REST_UNFIT_MAX_NS);
 }
 
 /* --- replies, within bounds --------------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Proves: a call to Redis says exactly what is known of it; what is late is never taken for something else; a link comes back by itself from whatever
+ * happens to the server; and a server that is hostile costs a bounded wait and bounded memory.
+ *
+ * Against real redis-servers, and fakes where a real one would not misbehave so.
+ */
+#include <pthread.h>
+
+#include "common/timefmt.h"
+#include "fleet/redis.h"
+#include "fleet/redis_connection.h"
+#include "fleet/redis_script.h"
+#include "fleet/redis_slots.h"
+#include "redis_server.h"
+
+#define MS 1000000ULL
+#define PATIENCE_NS (10000 * MS)
+#define WORDS_MAX 8
+
+static struct redis_script counter, broken;
+
+static struct redis_link *link_to(const char *servers, unsigned timeout_ms)
+{
+	struct redis_link *link = redis_link_new(
+		&(struct redis_options){.servers = servers, .user = "", .password_file = "", .timeout_ms = timeout_ms});
+
+	assert_non_null(link);
+	return link;
+}
+
+/* A command of words with blanks between; its memory lives until the next but 1023. */
+static struct redis_call command(const char *key, const char *text)
+{
+	static struct {
+		char text[128];
+		const char *argv[WORDS_MAX];
+	} pool[1024];
+	static unsigned turn;
+	char *rest, **words;
+	int argc = 0;
+	unsigned slot = turn++ % 1024;
+
+	snprintf(pool[slot].text, sizeof(pool[slot].text), "%s", text);
+	words = (char **)(uintptr_t)pool[slot].argv;
+	for (char *word = strtok_r(pool[slot].text, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+		words[argc++] = word;
+	return (struct redis_call){.key = key, .argc = argc, .argv = pool[slot].argv};
+}
+
+/* Adds to a number under the key, by a script. */
+static struct redis_call count_call(const char *key)
+{
+	struct redis_call call = {.key = key, .script = &counter, .argc = 2};
+	struct redis_call words = command(key, "1");
+	static const char *argv[1024][2];
+	static unsigned turn;
+	const char **own = argv[turn++ % 1024];
+
+	own[0] = words.argv[0];
+	own[1] = key;
+	call.argv = own;
+	return call;
+}
+
+static int ask(struct redis_link *link, struct redis_call *call)
+{
+	redis_link_round(link, call, 1);
+	return call->error;
+}
+
+/* Asks until it succeeds, as the daemon does round after round. */
+static void ask_until_done(struct redis_link *link, const char *key, const char *text, struct redis_call *call)
+{
+	uint64_t end = time_mono_ns() + PATIENCE_NS;
+	struct redis_figures figures;
+
+	do {
+		*call = command(key, text);
+		if (!ask(link, call))
+			return;
+		usleep(2000);
+	} while (time_mono_ns() < end);
+	redis_link_figures(link, &figures);
+	fail_msg("%s: still %d: %s", text, call->error, figures.failure);
+}
+
+static struct redis_figures figures_of(const struct redis_link *link)
+{
+	struct redis_figures figures;
+
+	redis_link_figures(link, &figures);
+	return figures;
+}
+
+/* --- one server ------------------------------------------------------------------------------------------------------------------- */
+static struct redis_server server;
+
+static int start_server(void **state)
+{
+	(void)state;
+	if (!server.pid)
+		redis_server_start(&server);
+	redis_server_do(&server, "FLUSHALL");
+	redis_server_do(&server, "SCRIPT FLUSH");
+	return 0;
+}
+
+static void a_round_sends_all_its_calls_and_gives_each_its_own_answer(void **state)
+{
+	struct redis_link *link = link_to(server.address, 2000);
+	struct redis_call calls[500];
+	char text[64];
+
+	(void)state;
+	for (int i = 0; i < 250; i++) {
+		snprintf(text, sizeof(text), "SET k%d v%d", i, i);
+		calls[2 * i] = command("k", text);
+		snprintf(text, sizeof(text), "ECHO e%d", i);
+		calls[2 * i + 1] = command(NULL, text);
+	}
+	redis_link_round(link, calls, 500);
+	for (int i = 0; i < 250; i++) {
+		assert_int_equal(calls[2 * i].error, 0);
+		assert_string_equal(calls[2 * i].reply->str, "OK");
+		snprintf(text, sizeof(text), "e%d", i);
+		assert_int_equal(calls[2 * i + 1].error, 0);
+		assert_string_equal(calls[2 * i + 1].reply->str, text);
+	}
+	assert_string_equal(redis_server_do(&server, "GET k249"), "v249");
+	assert_int_equal(figures_of(link).rounds, 1);
+	assert_int_equal(figures_of(link).calls, 500);
+	assert_true(figures_of(link).connected);
+	redis_link_free(link);
+}
+
+static void a_script_is_sent_by_its_digest_and_as_text_where_it_is_unknown(void **state)
+{
+	struct redis_link *link = link_to(server.address, 2000);
+	struct redis_call calls[20];
+
+	(void)state;
+	for (int round = 1; round <= 3; round++) {
+		for (int i = 0; i < 20; i++)
+			calls[i] = count_call("number");
+		redis_link_round(link, calls, 20);
+		for (int i = 0; i < 20; i++)
+			assert_int_equal(calls[i].error, 0);
+		redis_server_do(&server, "SCRIPT FLUSH");
+	}
+	assert_string_equal(redis_server_do(&server, "GET number"), "60");
+	assert_int_equal(figures_of(link).errors, 0);
+	assert_int_equal(figures_of(link).calls, 60);
+	redis_link_free(link);
+}
+
+static void an_error_of_a_script_is_the_error_of_its_call_alone(void **state)
+{
+	struct redis_link *link = link_to(server.address, 2000);
+	static const char *const argv[] = {"1", "number"};
+	struct redis_call calls[3];
+
+	(void)state;
+	calls[0] = count_call("number");
+	calls[1] = (struct redis_call){.key = "number", .script = &broken, .argc = 2, .argv = argv};
+	calls[2] = count_call("number");
+	redis_link_round(link, calls, 3);
+	assert_int_equal(calls[0].error, 0);
+	assert_int_equal(calls[1].error, -EREMOTEIO);
+	assert_non_null(strstr(calls[1].reply->str, "on purpose"));
+	assert_int_equal(calls[2].error, 0);
+	assert_int_equal(figures_of(link).errors, 1);
+	assert_true(figures_of(link).connected);
+	redis_link_free(link);
+}
+
+static void a_server_that_sleeps_costs_one_timeout_and_its_late_answer_is_never_taken(void **state)
+{
+	struct redis_link *link = link_to(server.address, 60);
+	struct redis_call calls[3], call;
+	uint64_t began;
+
+	(void)state;
+	ask_until_done(link, NULL, "PING", &call);
+	calls[0] = command("k", "DEBUG SLEEP 0.2");
+	calls[1] = command("k", "ECHO late");
+	calls[2] = command("k", "INCR number");
+	began = time_mono_ns();
+	redis_link_round(link, calls, 3);
+	assert_true(time_mono_ns() - began < 2000 * MS); /* not one after the other, and not for ever */
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(calls[i].error, -ETIMEDOUT);
+	assert_int_equal(figures_of(link).timeouts, 1);
+	assert_false(figures_of(link).connected);
+	/* While it rests, at once and without doubt. */
+	call = command("k", "INCR number");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	ask_until_done(link, "k", "ECHO fresh", &call);
+	assert_string_equal(call.reply->str, "fresh");
+	/* It was done, though nobody knew: hence not -ENOTCONN. */
+	assert_string_equal(redis_server_do(&server, "GET number"), "1");
+	assert_int_equal(figures_of(link).reconnects, 1);
+	redis_link_free(link);
+}
+
+static void a_server_that_is_stopped_is_left_alone_and_found_again(void **state)
+{
+	struct redis_link *link = link_to(server.address, 60);
+	struct redis_call call;
+	unsigned unknown = 0, surely_not = 0;
+
+	(void)state;
+	ask_until_done(link, "k", "INCR number", &call);
+	kill(server.pid, SIGSTOP);
+	for (int i = 0; i < 10; i++) {
+		call = command("k", "INCR number");
+		unknown += ask(link, &call) == -ETIMEDOUT;
+		surely_not += call.error == -ENOTCONN;
+		usleep(10000);
+	}
+	kill(server.pid, SIGCONT);
+	/* Only the call that found the connection in order was sent at all. */
+	assert_int_equal(unknown, 1);
+	assert_int_equal(surely_not, 9);
+	ask_until_done(link, "k", "GET number", &call);
+	assert_string_equal(call.reply->str, "2");
+	redis_link_free(link);
+}
+
+static void what_was_not_sent_to_a_killed_server_is_surely_not_done(void **state)
+{
+	struct redis_link *link = link_to(server.address, 500);
+	struct redis_call call;
+
+	(void)state;
+	ask_until_done(link, "k", "INCR number", &call);
+	redis_server_stop(&server, SIGKILL);
+	for (int i = 0; i < 5; i++) {
+		call = command("k", "INCR number");
+		assert_int_equal(ask(link, &call), -ENOTCONN);
+	}
+	assert_non_null(strstr(figures_of(link).failure, "refused"));
+	assert_true(redis_link_resting_until(link) > time_mono_ns());
+	redis_server_start(&server);
+	ask_until_done(link, "k", "INCR number", &call);
+	assert_int_equal(call.reply->integer, 1);
+	assert_true(figures_of(link).connected);
+	assert_string_equal(figures_of(link).failure, "");
+	redis_link_free(link);
+}
+
+static void a_big_reply_and_a_big_call_come_through_whole(void **state)
+{
+	struct redis_link *link = link_to(server.address, 10000);
+	size_t size = 8u << 20;
+	char *value = malloc(size);
+	const char *argv[] = {"SET", "big", value};
+	const size_t lengths[] = {3, 3, size};
+	struct redis_call call = {.key = "big", .argc = 3, .argv = argv, .lengths = lengths};
+
+	(void)state;
+	assert_non_null(value);
+	for (size_t i = 0; i < size; i++)
+		value[i] = (char)(i * 2654435761u >> 24);
+	assert_int_equal(ask(link, &call), 0);
+	call = command("big", "GET big");
+	assert_int_equal(ask(link, &call), 0);
+	assert_int_equal(call.reply->len, size);
+	assert_memory_equal(call.reply->str, value, size);
+	free(value);
+	redis_link_free(link);
+}
+
+/* --- a cluster ------------------------------------------------------------------------------------------------------------------------- */
+static struct redis_cluster cluster;
+
+static int start_cluster(void **state)
+{
+	(void)state;
+	if (!cluster.count)
+		redis_cluster_start(&cluster, 3, true);
+	for (unsigned i = 0; i < cluster.masters; i++)
+		redis_server_do(&cluster.nodes[i], "FLUSHALL");
+	return 0;
+}
+
+/* Slots of one round on each of three masters: {a} 15495, {b} 3300, {c} 7365. */
+static const char *const tagged[] = {"{a}:n", "{b}:n", "{c}:n"};
+#define OWNER_OF_B 0
+#define OWNER_OF_C 1
+#define OWNER_OF_A 2
+
+static void ask_counts(struct redis_link *link, struct redis_call calls[3])
+{
+	for (int i = 0; i < 3; i++)
+		calls[i] = count_call(tagged[i]);
+	redis_link_round(link, calls, 3);
+}
+
+static void slots_are_those_of_the_specification(void **state)
+{
+	static const struct {
+		const char *key;
+		unsigned slot;
+	} known[] = {{"123456789", 0x31c3}, {"{user1000}.following", 3443}, {"foo{}{bar}", 8363}, {"foo{{bar}}zap", 4015},
+		{"foo{bar}{zap}", 5061}, {"", 0}, {"{a}:n", 15495}, {"a", 15495}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		assert_int_equal(redis_slot_of(known[i].key, strlen(known[i].key)), known[i].slot);
+}
+
+static void addresses_are_read_and_others_refused(void **state)
+{
+	static const char *const wrong[] = {"", ":1", "a", "a:", "a:0", "a:65536", "a:1x", "[]:1", "[::1:1"};
+	struct redis_address address;
+	unsigned slot;
+
+	(void)state;
+	assert_int_equal(redis_address_read("[2001:db8::1]:6379", 18, &address), 0);
+	assert_string_equal(address.host, "2001:db8::1");
+	assert_int_equal(address.port, 6379);
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_int_equal(redis_address_read(wrong[i], strlen(wrong[i]), &address), -EINVAL);
+	assert_int_equal(redis_redirect_read("MOVED 3999 ::1:6381", &slot, &address), 0);
+	assert_string_equal(address.host, "::1");
+	assert_int_equal(slot, 3999);
+	assert_int_equal(redis_redirect_read("ASK 1 :6381", &slot, &address), 0);
+	assert_string_equal(address.host, "");
+	assert_int_equal(redis_redirect_read("MOVED 16384 a:1", &slot, &address), -EPROTO);
+	assert_int_equal(redis_redirect_read("MOVED a:1", &slot, &address), -EPROTO);
+}
+
+static void each_call_goes_to_the_master_of_its_key(void **state)
+{
+	struct redis_link *link = link_to(cluster.nodes[1].address, 2000);
+	struct redis_call calls[3];
+
+	(void)state;
+	ask_counts(link, calls);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_int_equal(figures_of(link).redirects, 0);
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_A], "GET {a}:n"), "1");
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_B], "GET {b}:n"), "1");
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_C], "GET {c}:n"), "1");
+	redis_link_free(link);
+}
+
+static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	struct redis_call calls[3];
+	char id[48];
+
+	(void)state;
+	ask_counts(link, calls);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL"); /* an empty slot moves at once */
+	redis_cluster_id(&cluster.nodes[OWNER_OF_B], id);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	ask_counts(link, calls);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_int_equal(calls[0].reply->integer, 1);
+	assert_int_equal(figures_of(link).redirects, 1);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].reply->integer, 2);
+	assert_int_equal(figures_of(link).redirects, 1); /* it is known now */
+	/* And back. */
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	redis_cluster_id(&cluster.nodes[OWNER_OF_A], id);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	redis_link_free(link);
+}
+
+static void a_slot_that_is_being_moved_is_asked_for_where_its_key_is(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	struct redis_call calls[2];
+	char from[48], to[48];
+
+	(void)state;
+	redis_cluster_id(&cluster.nodes[OWNER_OF_A], from);
+	redis_cluster_id(&cluster.nodes[OWNER_OF_B], to);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 IMPORTING %s", from);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 MIGRATING %s", to);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "SCRIPT FLUSH"); /* so that ASKING has to be said twice */
+	for (int i = 0; i < 2; i++)
+		calls[i] = count_call("{a}:gone");
+	redis_link_round(link, calls, 2);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(calls[i].error, 0);
+	assert_true(figures_of(link).redirects >= 2);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 STABLE");
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 STABLE");
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	redis_link_free(link);
+}
+
+static void a_master_that_hangs_does_not_hold_up_the_calls_to_others(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_call calls[3];
+
+	(void)state;
+	ask_counts(link, calls);
+	kill(cluster.nodes[OWNER_OF_B].pid, SIGSTOP);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	assert_int_equal(calls[1].error, -ETIMEDOUT);
+	assert_int_equal(calls[2].error, 0);
+	kill(cluster.nodes[OWNER_OF_B].pid, SIGCONT);
+	for (int tries = 0; tries < 1000 && calls[1].error; tries++) {
+		ask_counts(link, calls);
+		assert_int_equal(calls[0].error, 0);
+		assert_int_equal(calls[2].error, 0);
+		usleep(2000);
+	}
+	assert_int_equal(calls[1].error, 0);
+	redis_link_free(link);
+}
+
+static void a_master_that_dies_is_replaced_by_its_replica(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_call calls[3];
+	unsigned others = 0, tries = 0;
+	bool is_over;
+
+	(void)state;
+	ask_counts(link, calls);
+	assert_int_equal(calls[1].error, 0);
+	assert_string_equal(redis_server_do(&cluster.nodes[OWNER_OF_B], "WAIT 1 1000"), "1");
+	redis_server_stop(&cluster.nodes[OWNER_OF_B], SIGKILL);
+	do {
+		ask_counts(link, calls);
+		others += calls[0].error || calls[2].error;
+		usleep(5000);
+		is_over = !calls[0].error && !calls[1].error && !calls[2].error;
+	} while (!is_over && ++tries < 2000);
+	assert_true(is_over);
+	/* The others go on until the cluster itself says that it is down. */
+	assert_true(others < tries);
+	assert_true(calls[1].reply->integer >= 2);
+	assert_true(figures_of(link).connected);
+	redis_server_start(&cluster.nodes[OWNER_OF_B]);
+	redis_link_free(link);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(a_round_sends_all_its_calls_and_gives_each_its_own_answer, start_server),
+		cmocka_unit_test_setup(a_script_is_sent_by_its_digest_and_as_text_where_it_is_unknown, start_server),
+		cmocka_unit_test_setup(an_error_of_a_script_is_the_error_of_its_call_alone, start_server),
+		cmocka_unit_test_setup(
+			a_server_that_sleeps_costs_one_timeout_and_its_late_answer_is_never_taken, start_server),
+		cmocka_unit_test_setup(a_server_that_is_stopped_is_left_alone_and_found_again, start_server),
+		cmocka_unit_test_setup(what_was_not_sent_to_a_killed_server_is_surely_not_done, start_server),
+		cmocka_unit_test_setup(a_big_reply_and_a_big_call_come_through_whole, start_server),
+		cmocka_unit_test(slots_are_those_of_the_specification),
+		cmocka_unit_test(addresses_are_read_and_others_refused),
+		cmocka_unit_test_setup(each_call_goes_to_the_master_of_its_key, start_cluster),
+		cmocka_unit_test_setup(a_slot_that_has_moved_is_followed_in_the_same_round, start_cluster),
+		cmocka_unit_test_setup(a_slot_that_is_being_moved_is_asked_for_where_its_key_is, start_cluster),
+		cmocka_unit_test_setup(a_master_that_hangs_does_not_hold_up_the_calls_to_others, start_cluster),
+		cmocka_unit_test_setup(a_master_that_dies_is_replaced_by_its_replica, start_cluster),
+	};
+	int failed;
+
+	signal(SIGPIPE, SIG_IGN); /* as both programs do */
+	redis_script_make(&counter, "counter", "return redis.call('INCR', KEYS[1])");
+	redis_script_make(&broken, "broken", "return redis.error_reply('ERR on purpose')");
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	redis_server_stop(&server, SIGKILL);
+	redis_cluster_stop(&cluster);
+	redis_script_unmake(&counter);
+	redis_script_unmake(&broken);
+	return failed;
+}
