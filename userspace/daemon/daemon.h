@@ -23,6 +23,7 @@
 struct fleet;
 struct fleet_homes;
 struct fleet_keys;
+struct fleet_leases;
 struct fleet_nodes;
 struct issuer;
 struct metrics;
@@ -54,6 +55,7 @@ struct daemon {
 	struct fleet *fleet;       /* NULL: this node is alone */
 	struct fleet_keys *fleet_keys;   /* likewise */
 	struct fleet_homes *fleet_homes; /* likewise */
+	struct fleet_leases *leases; /* likewise */
 	struct fleet_nodes *fleet_nodes;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;

@@ -20,6 +20,8 @@
 #include "common/timefmt.h"
 #include "daemon/fleet_homes.h"
 #include "daemon/fleet_keys.h"
+#include "daemon/fleet_audit.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_nodes.h"
 #include "fleet/redis_connection.h"
 
@@ -67,6 +69,8 @@ struct fleet {
 static const struct fleet_part *const fleet_parts[] = {
 	&fleet_keys_part,
 	&fleet_homes_part,
+	&fleet_leases_part,
+	&fleet_audit_part,
 	&fleet_nodes_part,
 	NULL,
 };

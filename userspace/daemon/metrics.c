@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_report.h"
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
@@ -354,6 +355,7 @@ char *metrics_render(struct daemon *d, size_t *length)
 	render_connections(out, d->metrics);
 	webhooks_render(d, out);
 	fleet_report_render(d, out);
+	fleet_leases_render(d, out);
 	if (fclose(out) || err) {
 		free(text);
 		return NULL;
