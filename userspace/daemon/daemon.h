@@ -23,6 +23,8 @@
 struct fleet;
 struct fleet_homes;
 struct fleet_keys;
+struct fleet_leases;
+struct fleet_nodes;
 struct issuer;
 struct metrics;
 struct orders;
@@ -53,6 +55,8 @@ struct daemon {
 	struct fleet *fleet;       /* NULL: this node is alone */
 	struct fleet_keys *fleet_keys;   /* likewise */
 	struct fleet_homes *fleet_homes; /* likewise */
+	struct fleet_leases *leases; /* likewise */
+	struct fleet_nodes *fleet_nodes;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

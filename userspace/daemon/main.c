@@ -25,6 +25,7 @@
 #include "daemon/fleet_homes.h"
 #include "daemon/fleet_keys.h"
 #include "daemon/fleet_stream.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -236,6 +237,10 @@ static int make_parts(struct daemon *d, char *error, size_t size)
 	}
 	if (config_is_fleet(&d->config))
 		sales_start_withheld(d->sales);
+	if (fleet_leases_open(d)) {
+		snprintf(error, size, "no memory for the leases");
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -463,6 +468,7 @@ static void stop(struct daemon *d, struct servers *s)
 	fleet_homes_close(d);
 	fleet_keys_close(d);
 	fleet_stream_free();
+	fleet_leases_free(d);
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])
