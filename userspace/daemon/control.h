@@ -38,6 +38,14 @@ enum MHD_Result control_pause_sale(struct http_request *request);
 enum MHD_Result control_resume_sale(struct http_request *request);
 enum MHD_Result control_end_sale(struct http_request *request);
 
+/* control_cluster.c */
+/* Redis could not, or would not: an error of fleet_leases.h. */
+enum MHD_Result control_send_fleet_error(struct http_request *request, int error, const char *failure);
+enum MHD_Result control_fence_node(struct http_request *request);
+enum MHD_Result control_rebuild_cluster(struct http_request *request);
+enum MHD_Result control_get_cluster_sales(struct http_request *request);
+enum MHD_Result control_get_audit(struct http_request *request);
+
 /* control_stock.c */
 enum MHD_Result control_get_stock(struct http_request *request);
 enum MHD_Result control_post_stock(struct http_request *request);
@@ -65,6 +73,11 @@ enum MHD_Result control_get_ledger_events(struct http_request *request);
 
 /* control_top.c */
 enum MHD_Result control_get_top(struct http_request *request);
+
+/* control_nodes.c */
+/* Is this node one of a fleet? False after having answered that it is not. */
+bool control_needs_fleet(struct http_request *request, enum MHD_Result *result);
+enum MHD_Result control_get_nodes(struct http_request *request);
 
 /* control_webhooks.c */
 enum MHD_Result control_get_webhooks(struct http_request *request);

@@ -8,6 +8,7 @@
 #include "common/addr.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/fleet_report.h"
 #include "daemon/heartbeat.h"
 #include "daemon/issue.h"
 #include "daemon/sales.h"
@@ -53,10 +54,10 @@ enum MHD_Result control_get_status(struct http_request *request)
 		status.drain_per_second ? json_integer((json_int_t)status.drain_per_second) : json_null(), "commit_us",
 		status.commit_s ? json_integer((json_int_t)(status.commit_s * 1e6)) : json_null());
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i, s:s}", "version", SLUICE_VERSION, "uptime_seconds",
+		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i, s:s, s:o}", "version", SLUICE_VERSION, "uptime_seconds",
 			(json_int_t)((time_mono_ns() - d->started_mono_ns) / NS_PER_S), "gate", gate_json(d), "writer",
 			writer, "orders_open", status.open, "sales", (int)sales_count(d->sales), "shadow",
-			shadow_mode(shadow_flags(d))));
+			shadow_mode(shadow_flags(d)), "fleet", fleet_report_json(d)));
 }
 
 static json_t *packets_json(struct daemon *d, const struct sluice_counter *counters)
@@ -162,7 +163,7 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct pipeline_status status;
-	char text[512];
+	char text[512], redis[320];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
 	bool attached = !atomic_load(&d->gate_is_gone);
 
@@ -171,9 +172,10 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 	if (ready && !MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "verbose") &&
 		MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, NULL, NULL) == 0)
 		return send_health(request, true, "ok\n");
+	fleet_report_ready(d, redis, sizeof(redis));
 	snprintf(text, sizeof(text),
-		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s\n",
+		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s\n",
 		attached ? '+' : '-', alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-',
-		status.open ? '+' : '-', ready ? "ready" : "not ready");
+		status.open ? '+' : '-', redis, ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

@@ -21,6 +21,8 @@
 #define DAEMON_SECRET_HEX 64 /* 32 random bytes as hex digits */
 
 struct fleet;
+struct fleet_leases;
+struct fleet_nodes;
 struct fleet_homes;
 struct fleet_keys;
 struct issuer;
@@ -51,6 +53,8 @@ struct daemon {
 	struct watch *watch;
 	struct webhooks *webhooks; /* NULL: none */
 	struct fleet *fleet;       /* NULL: this node is alone */
+	struct fleet_leases *leases; /* likewise */
+	struct fleet_nodes *fleet_nodes;
 	struct fleet_keys *fleet_keys;   /* likewise */
 	struct fleet_homes *fleet_homes; /* likewise */
 	uint64_t started_mono_ns;

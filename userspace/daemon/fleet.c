@@ -18,6 +18,9 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_audit.h"
+#include "daemon/fleet_leases.h"
+#include "daemon/fleet_nodes.h"
 #include "daemon/fleet_stream.h"
 #include "fleet/redis_connection.h"
 
@@ -63,6 +66,9 @@ struct fleet {
 };
 
 static const struct fleet_part *const fleet_parts[] = {
+	&fleet_leases_part,
+	&fleet_audit_part,
+	&fleet_nodes_part,
 	&fleet_stream_part,
 	NULL,
 };
@@ -377,13 +383,32 @@ int fleet_open_with(
 	return err;
 }
 
+/* What a part keeps beside its calls. */
+static int open_parts(struct daemon *d, char *error, size_t error_size)
+{
+	int err = fleet_nodes_open(d);
+
+	if (err)
+		snprintf(error, error_size, "no memory for the fleet");
+	return err;
+}
+
+static void free_parts(struct daemon *d)
+{
+	fleet_nodes_free(d);
+}
+
 int fleet_open(struct daemon *d, char *error, size_t error_size)
 {
 	unsigned count = 0;
+	int err;
 
 	while (fleet_parts[count])
 		count++;
-	return fleet_open_with(d, fleet_parts, count, error, error_size);
+	err = fleet_open_with(d, fleet_parts, count, error, error_size);
+	if (!err && d->fleet)
+		err = open_parts(d, error, error_size);
+	return err;
 }
 
 int fleet_start(struct daemon *d)
@@ -415,6 +440,7 @@ void fleet_free(struct daemon *d)
 
 	if (!fleet)
 		return;
+	free_parts(d);
 	redis_link_free(fleet->link);
 	if (fleet->wake_fd >= 0)
 		close(fleet->wake_fd);

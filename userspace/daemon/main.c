@@ -22,6 +22,7 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
@@ -233,6 +234,10 @@ static int make_parts(struct daemon *d, char *error, size_t size)
 	}
 	if (config_is_fleet(&d->config))
 		sales_start_withheld(d->sales);
+	if (fleet_leases_open(d)) {
+		snprintf(error, size, "no memory for the leases");
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -453,6 +458,7 @@ static void stop(struct daemon *d, struct servers *s)
 	watch_free(d);
 	webhooks_free(d);
 	fleet_free(d);
+	fleet_leases_free(d);
 	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();

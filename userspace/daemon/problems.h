@@ -55,6 +55,11 @@ struct problem_text {
 	X("too_many_sales", "409", "The gate's table of sales is full, and none of them is over for good.", "End sales, and wait until their tokens have expired.") \
 	X("too_many_watchers", "503", "As many watch as can at a time: verdicts (/v1/events, /v1/top and the commands that use them) or the ledger's events (/v1/events/ledger).", "Try again after the seconds of Retry-After, or end one of the others.") \
 	X("webhooks_off", "409", "The daemon posts events nowhere.", "Set daemon.webhook_url in the config and start the daemon again.") \
+	X("fleet_away", "503", "Redis cannot be asked now, or has not answered in time, and this is not done without it.", "The detail says whether anything was changed. What this node holds it goes on selling.") \
+	X("fleet_settling", "503", "Redis has lost its memory and waits until every node has told it what it holds. Nothing was changed.", "Try again after the seconds of Retry-After; fence a node that does not come back.") \
+	X("node_is_alive", "409", "The node was heard of just now, and may be selling. Nothing was changed.", "Stop it, and ask again; or send \"force\":true.") \
+	X("no_node", "404", "The config of this node knows no such node.", "GET /v1/nodes lists them.") \
+	X("no_fleet", "409", "This node is alone: there are no other nodes to tell of.", "Set fleet.redis in the config and start the daemon again.") \
 	X("stock_is_moved", "409", "The stock of a sale that exists is not set but moved.", "POST /v1/sales/{slug}/stock with a delta.") \
 	X("not_enough_free", "409", "More units were to be taken away than are free.", "The field `free` says how many are.") \
 	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}.") \

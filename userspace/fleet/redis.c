@@ -734,6 +734,8 @@ static void count_round(struct redis_link *link, uint64_t ns)
 	if (!figures->connected)
 		return;
 	figures->round_ns = ns;
+	figures->whole++;
+	figures->whole_ns += ns;
 	figures->failure[0] = '\0';
 }
 

@@ -50,7 +50,9 @@ struct redis_figures {
 	uint64_t timeouts;   /* rounds in which an answer was late */
 	uint64_t reconnects; /* connections made after the first */
 	uint64_t redirects;  /* MOVED and ASK */
-	uint64_t round_ns;   /* of the last round that succeeded */
+	uint64_t round_ns;   /* of the last round in which every call was answered */
+	uint64_t whole;      /* such rounds, */
+	uint64_t whole_ns;   /* and how long they took together */
 	bool connected;      /* the last round reached every server that it needed */
 	char failure[256];   /* why not, if not */
 };

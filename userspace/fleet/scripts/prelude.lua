@@ -1,2 +1,357 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Stands before every script of this directory.
+-- Stands before every script of this directory, and does nothing by itself. Here is what the scripts of the lease protocol share (settle, grant,
+-- return, fence, total, rebuild, show); what the protocol promises and why it holds is in docs/fleet.md.
+--
+-- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock: server (run_id of the process that wrote it), gen, state (settling|open),
+-- total, version, operation (that made the version), ops (the last operations), free, members ("1,2,3"), cut and cut_at (units that a cut of
+-- the total waits for), said (ms of the last message), and nN, the row of node N. free = total - the sum of all balances, whenever the state is open.
+--
+-- A script reads all that it needs, decides, and writes at its end (lease_answer): one that fails has done nothing.
+
+local LEASE_OPS_KEPT = 32           -- operation ids that are remembered
+local LEASE_WISH_MS = 3000          -- so long a wish counts that is not repeated
+local LEASE_SAY_MS = 50             -- messages of one sale are no closer than that
+local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
+local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
+local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
+-- A row, as it stands in the hash. settled and fenced are the number of the generation in which the node was so; seen and wanted_at are ms.
+local LEASE_ROW = {'epoch', 'seq', 'op', 'units', 'balance', 'sold', 'settled', 'fenced', 'seen', 'want', 'wanted_at', 'rate'}
+
+local function lease_text(number)
+	return string.format('%.0f', number)
+end
+
+local function lease_whole(index)
+	local number = tonumber(ARGV[index])
+	if not number or number ~= math.floor(number) or math.abs(number) > 2 ^ 53 then
+		error('argument ' .. index .. ' is not a whole number')
+	end
+	return number
+end
+
+local function lease_set(list)
+	local set = {}
+	for member in string.gmatch(list, '%d+') do
+		set[tonumber(member)] = true
+	end
+	return set
+end
+
+local function lease_list(set)
+	local list = {}
+	for member in pairs(set) do
+		list[#list + 1] = member
+	end
+	table.sort(list)
+	return table.concat(list, ',')
+end
+
+local function lease_generation_number(generation)
+	return tonumber(string.match(generation, '^(%d+)-')) or 0
+end
+
+local function lease_row_read(words)
+	local row = {}
+	local index = 1
+	for word in string.gmatch(words or '', '%S+') do
+		row[LEASE_ROW[index]] = index == 3 and word or tonumber(word)
+		index = index + 1
+	end
+	if index == 1 then
+		for _, name in ipairs(LEASE_ROW) do
+			row[name] = 0
+		end
+		row.op = 'none'
+	end
+	return row
+end
+
+local function lease_row_write(row)
+	local words = {}
+	for index, name in ipairs(LEASE_ROW) do
+		words[index] = index == 3 and row.op or lease_text(row[name])
+	end
+	return table.concat(words, ' ')
+end
+
+-- What the caller says of itself, the first 13 arguments of every call, and what the hash says. s.gen is nil if there is no such hash.
+local function lease_open()
+	local clock = redis.call('TIME')
+	local me = {
+		generation = ARGV[1],
+		node = lease_whole(2),
+		epoch = lease_whole(3),
+		seq = lease_whole(4), -- settle: of the last operation that the node knows of; grant, return: of this one
+		balance = lease_whole(5),
+		unsold = lease_whole(6),
+		total = lease_whole(7),
+		version = lease_whole(8),
+		operation = ARGV[9],
+		rate = lease_whole(10), -- units in 1000 s
+		members = lease_set(ARGV[11]),
+		fence_after = lease_whole(12), -- ms; 0 = never
+		channel = ARGV[13],
+	}
+	local s = {
+		run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)'),
+		now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000),
+		clock = clock[1] .. string.format('%06d', tonumber(clock[2])),
+		rows = {},
+		changed = {},
+		me = me,
+	}
+	local hash = {}
+	local fields = redis.call('HGETALL', KEYS[1])
+	for index = 1, #fields, 2 do
+		hash[fields[index]] = fields[index + 1]
+	end
+	s.gen = hash.gen
+	s.server = hash.server
+	s.number = lease_generation_number(hash.gen or '')
+	s.open = hash.state == 'open'
+	for _, name in ipairs({'total', 'version', 'free', 'cut', 'cut_at', 'said'}) do
+		s[name] = tonumber(hash[name] or 0)
+	end
+	s.operation = hash.operation or ''
+	s.ops = hash.ops or ''
+	s.members = lease_set(hash.members or '')
+	for member in pairs(s.members) do
+		s.rows[member] = lease_row_read(hash['n' .. member])
+	end
+	s.shown = s.rows[me.node]
+	return s
+end
+
+-- The row is written at the end.
+local function lease_touch(s, member)
+	s.changed[member] = true
+	return s.rows[member]
+end
+
+local function lease_unmet(s, member)
+	local row = s.rows[member]
+	return row.settled ~= s.number and row.fenced ~= s.number
+end
+
+-- "Look": at once if `loud`, else not more often than LEASE_SAY_MS.
+local function lease_say(s, loud)
+	if loud or s.now - s.said >= LEASE_SAY_MS or s.now < s.said then
+		s.said = s.now
+		s.loud = true
+	end
+end
+
+-- A new generation: nobody has settled, nobody is fenced, and what was asked for in another generation does nothing any more. Its number is higher
+-- than any that the caller or the hash has. `keep`: nothing is lost, so who is fenced stays so.
+local function lease_begin(s, keep)
+	local number = math.max(s.number, lease_generation_number(s.me.generation)) + 1
+	for member in pairs(s.me.members) do
+		if not s.members[member] then
+			s.members[member] = true
+			s.rows[member] = lease_row_read()
+			lease_touch(s, member)
+		end
+	end
+	for member, row in pairs(s.rows) do
+		if keep and row.fenced == s.number and s.number > 0 then
+			lease_touch(s, member).fenced = number
+		end
+	end
+	s.number = number
+	s.gen = lease_text(number) .. '-' .. string.sub(s.run, 1, 8) .. s.clock
+	s.server = s.run
+	s.open = false
+	s.free = 0
+	s.cut = 0
+	s.shown = s.rows[s.me.node]
+	s.begun = true
+	lease_say(s, true)
+end
+
+local function lease_sum(s)
+	local sum = 0
+	for _, row in pairs(s.rows) do
+		sum = sum + math.max(row.balance, 0)
+	end
+	return sum
+end
+
+-- All members have settled or are fenced, so all units are accounted for.
+local function lease_open_if_settled(s)
+	if s.open then
+		return
+	end
+	for member in pairs(s.members) do
+		if lease_unmet(s, member) then
+			return
+		end
+	end
+	for member, row in pairs(s.rows) do
+		if row.balance == LEASE_REST then
+			lease_touch(s, member).balance = math.max(s.total - lease_sum(s), 0)
+		end
+	end
+	s.free = s.total - lease_sum(s)
+	s.open = true
+	lease_say(s, true)
+end
+
+local function lease_fence(s, member, sold)
+	local row = lease_touch(s, member)
+	if s.open then
+		s.free = s.free + row.balance - sold
+	end
+	row.epoch = math.max(row.epoch + 1, s.now)
+	row.balance = sold
+	row.fenced = s.number
+	row.want = 0
+end
+
+local function lease_remember(s, operation)
+	local kept = {}
+	for known in string.gmatch(s.ops, '%S+') do
+		kept[#kept + 1] = known
+	end
+	kept[#kept + 1] = operation
+	s.ops = table.concat(kept, ' ', math.max(1, #kept - LEASE_OPS_KEPT + 1))
+end
+
+local function lease_knows(s, operation)
+	return string.find(' ' .. s.ops .. ' ', ' ' .. operation .. ' ', 1, true) ~= nil
+end
+
+local function lease_wishes(s, member)
+	local row = s.rows[member]
+	local age = s.now - row.wanted_at
+	if row.fenced == s.number or age > LEASE_WISH_MS or age < -LEASE_WISH_MS then
+		return 0
+	end
+	return row.want
+end
+
+-- Writes what has changed and makes the answer: LEASE_REPLY_TEXTS texts, in the order of struct lease_reply (fleet/lease.c reads them).
+local function lease_answer(s, answer)
+	local me = s.me
+	local outside, demand, missing = 0, 0, {}
+	for member, row in pairs(s.rows) do
+		if member ~= me.node and row.fenced ~= s.number then
+			outside = outside + math.max(row.balance - row.sold, 0)
+			demand = demand + lease_wishes(s, member)
+		end
+		if not s.open and lease_unmet(s, member) then
+			missing[member] = true
+		end
+	end
+	if s.cut > 0 and s.now - s.cut_at <= LEASE_WISH_MS then
+		demand = demand + s.cut
+	end
+	if s.gen and (s.begun or s.loud or next(s.changed) or s.dirty) then
+		local fields = {
+			'server', s.server, 'gen', s.gen, 'state', s.open and 'open' or 'settling', 'total', lease_text(s.total),
+			'version', lease_text(s.version), 'operation', s.operation, 'ops', s.ops, 'free', lease_text(s.free),
+			'members', lease_list(s.members), 'cut', lease_text(s.cut), 'cut_at', lease_text(s.cut_at), 'said', lease_text(s.said),
+		}
+		for member in pairs(s.changed) do
+			fields[#fields + 1] = 'n' .. member
+			fields[#fields + 1] = lease_row_write(s.rows[member])
+		end
+		redis.call('HSET', KEYS[1], unpack(fields))
+		if s.loud then
+			redis.call('PUBLISH', me.channel, 'look')
+		end
+	end
+	local row = s.shown or lease_row_read()
+	return {
+		answer, s.gen or '', s.open and 'open' or 'settling', lease_text(s.total), lease_text(s.version), s.operation, lease_text(s.free),
+		lease_text(outside), lease_text(math.max(demand - math.max(s.free, 0), 0)), lease_list(missing), lease_list(s.members),
+		lease_text(row.epoch), lease_text(row.seq), row.op, lease_text(row.units), lease_text(row.balance), lease_text(row.sold),
+		row.fenced == s.number and s.gen and '1' or '0', s.run, lease_text(s.now),
+	}
+end
+
+local function lease_regen(s, keep)
+	lease_begin(s, keep)
+	return lease_answer(s, 'regen')
+end
+
+-- What stands before every operation. Returns an answer if the call can go no further.
+local function lease_enter(s)
+	local me = s.me
+	if not s.gen then
+		-- Nobody knows of this sale, or Redis has lost it.
+		if me.version == 0 and me.balance == 0 then
+			return lease_answer(s, 'absent')
+		end
+		return lease_regen(s)
+	end
+	-- Another process: a restart, a replica that was made master, a slot that moved. What it has may be older than what was answered.
+	if s.server ~= s.run then
+		return lease_regen(s)
+	end
+	if me.generation ~= s.gen then
+		-- A node that has promised itself to a later generation (or to another of the same number) has been told things that this server does
+		-- not know.
+		if lease_generation_number(me.generation) >= s.number then
+			return lease_regen(s)
+		end
+		return lease_answer(s, 'regen')
+	end
+	-- A new member: all must know of it in their ledgers before it can hold anything.
+	for member in pairs(me.members) do
+		if not s.members[member] then
+			return lease_regen(s, true)
+		end
+	end
+	if not s.shown then
+		error('node ' .. me.node .. ' is no member of its own list')
+	end
+end
+
+-- And before every operation of a node for itself: was it fenced?
+local function lease_enter_self(s)
+	local refusal = lease_enter(s)
+	if refusal then
+		return refusal
+	end
+	local me, row = s.me, s.shown
+	if me.epoch < row.epoch then
+		return lease_answer(s, 'fenced')
+	end
+	if row.fenced == s.number and me.epoch > row.epoch then
+		-- Redis had forgotten a fence, and the node was fenced again with a number that is not new to it.
+		lease_touch(s, me.node).epoch = me.epoch + 1
+		return lease_answer(s, 'fenced')
+	end
+end
+
+-- An operation of a node that moves units has the number me.seq. Returns an answer if it was done before or cannot be done. `before` is the
+-- balance that the node had before it.
+local function lease_enter_operation(s, op, before)
+	local refusal = lease_enter_self(s)
+	if refusal then
+		return refusal
+	end
+	local me, row = s.me, s.shown
+	if row.settled ~= s.number then
+		return lease_answer(s, 'unmet')
+	end
+	if not s.open then
+		return lease_answer(s, 'settling')
+	end
+	if me.seq < row.seq or (me.seq == row.seq and (row.op == op or (op == 'grant' and row.op == 'none'))) then
+		return lease_answer(s, 'ok')
+	end
+	-- A number that was used for something else, or one too high, or a balance that is not the row's: something was lost after all.
+	if me.seq ~= row.seq + 1 or before ~= row.balance then
+		return lease_regen(s)
+	end
+end
+
+local function lease_report(s)
+	local me = s.me
+	local row = lease_touch(s, me.node)
+	row.sold = math.max(me.balance - me.unsold, 0)
+	row.rate = me.rate
+	row.seen = s.now
+	return row
+end

@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The node's side of the lease protocol. What is next is decided in lease_next from top to bottom: what an answer demanded, what is not
+ * finished, and then what the sale wants. The scripts are the other side; docs/fleet.md has the protocol.
+ */
+#include "fleet/lease.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sluice/plant.h"
+
+#define MS 1000000ull
+#define RETRY_NS (100 * MS)      /* after a call that failed */
+#define ABSENT_NS (500 * MS)     /* between looks for a sale that Redis does not have */
+#define GATHER_NS (200 * MS)     /* between looks while other members have not settled */
+#define BUSY_NS (500 * MS)       /* between reports of a node that has or wants units */
+#define QUIET_NS (1000 * MS)     /* of one that does not */
+#define OVER_NS (5000 * MS)      /* of one whose sale is over */
+#define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
+#define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
+#define IDLE_NS (1000 * MS)      /* who has sold nothing for so long gives everything to who wants it */
+#define KEEP_MS 500              /* who sells keeps so much of its own sales when others want units */
+#define FRESH_NS (700 * MS)      /* what an answer said of the others is true for so long */
+#define MISSED_NS (2000 * MS)    /* buyers who were refused longer ago do not come back */
+#define ASK_NS (50 * MS)         /* between grants asked in vain; doubles, up to */
+#define ASK_DOUBLINGS 3
+#define COUNT_NS (50 * MS)       /* the rate is made of spans of at least that length, */
+#define RISE_NS (250 * MS)       /* and follows within about this time upwards */
+#define FALL_NS (1000 * MS)      /* and this downwards */
+#define WANT_MAX LEASE_UNITS_MAX
+
+static const char *const op_names[] = {
+	[LEASE_OP_NONE] = "none",
+	[LEASE_OP_GRANT] = "grant",
+	[LEASE_OP_RETURN] = "return",
+};
+
+static const char *const answer_names[] = {
+	[LEASE_OK] = "ok",
+	[LEASE_NOTHING] = "nothing",
+	[LEASE_REGEN] = "regen",
+	[LEASE_FENCED] = "fenced",
+	[LEASE_SETTLING] = "settling",
+	[LEASE_UNMET] = "unmet",
+	[LEASE_ABSENT] = "absent",
+	[LEASE_SHORT] = "short",
+	[LEASE_REFUSED] = "refused",
+	[LEASE_STALE] = "stale",
+};
+
+/* --- calls and replies as texts */
+
+static void call_add(struct lease_call *call, const char *text)
+{
+	size_t size = strlen(text) + 1;
+
+	call->at[call->count++] = call->used;
+	memcpy(call->text + call->used, text, size);
+	call->used += (uint16_t)size;
+}
+
+static void call_add_number(struct lease_call *call, int64_t number)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%lld", (long long)number);
+	call_add(call, text);
+}
+
+/* What every call begins with. The texts fit: the longest list of members has 1,020 bytes, and the others 64 at the most. */
+static void call_begin(const struct lease *l, struct lease_call *call, const char *script, int64_t seq)
+{
+	struct lease_members members = l->book.members;
+	char text[LEASE_MEMBERS_TEXT_MAX];
+
+	lease_members_join(&members, &l->options.members);
+	lease_members_add(&members, l->options.node);
+	lease_members_encode(&members, text);
+	call->script = script;
+	call->count = 0;
+	call->used = 0;
+	call_add(call, l->book.generation);
+	call_add_number(call, l->options.node);
+	call_add_number(call, l->book.epoch);
+	call_add_number(call, seq);
+	call_add_number(call, l->book.balance);
+	call_add_number(call, l->unsold);
+	call_add_number(call, l->book.total);
+	call_add_number(call, l->book.version);
+	call_add(call, l->book.operation);
+	call_add_number(call, (int64_t)(l->rate * 1000));
+	call_add(call, text);
+	call_add_number(call, l->options.fence_after_ms);
+	call_add(call, l->options.channel);
+}
+
+void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call)
+{
+	call_begin(l, call, "total", l->seq);
+	call_add(call, operation);
+	call_add_number(call, delta);
+	call_add(call, "");
+	call_add(call, "");
+}
+
+void lease_create_call(
+	const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent, struct lease_call *call)
+{
+	call_begin(l, call, "total", l->seq);
+	call_add(call, operation);
+	call_add_number(call, total);
+	call_add(call, absent->run);
+	call_add_number(call, absent->time_ms);
+}
+
+void lease_fence_call(
+	const struct lease *l, unsigned target, int64_t epoch, int64_t sold, bool exact, struct lease_call *call)
+{
+	call_begin(l, call, "fence", l->seq);
+	call_add_number(call, target);
+	call_add_number(call, epoch);
+	call_add_number(call, sold);
+	call_add(call, exact ? "1" : "0");
+}
+
+void lease_rebuild_call(const struct lease *l, struct lease_call *call)
+{
+	call_begin(l, call, "rebuild", l->seq);
+}
+
+void lease_show_call(const struct lease *l, unsigned node, struct lease_call *call)
+{
+	call_begin(l, call, "show", l->seq);
+	call_add_number(call, node);
+}
+
+static int text_number(const char *text, int64_t min, int64_t max, int64_t *number)
+{
+	bool negative = *text == '-';
+	int64_t value = 0;
+
+	text += negative;
+	if (!*text)
+		return -EPROTO;
+	for (; *text; text++) {
+		if (*text < '0' || *text > '9' || value > LEASE_COUNT_MAX)
+			return -EPROTO;
+		value = value * 10 + (*text - '0');
+	}
+	value = negative ? -value : value;
+	if (value < min || value > max)
+		return -EPROTO;
+	*number = value;
+	return 0;
+}
+
+static int text_copy(const char *text, char *to, size_t size)
+{
+	size_t length = strlen(text);
+
+	if (length >= size)
+		return -EPROTO;
+	memcpy(to, text, length + 1);
+	return 0;
+}
+
+static int text_name(const char *text, const char *const *names, unsigned count, unsigned *index)
+{
+	for (*index = 0; *index < count; (*index)++)
+		if (strcmp(text, names[*index]) == 0)
+			return 0;
+	return -EPROTO;
+}
+
+int lease_reply_decode(struct lease_reply *reply, const char *const *texts, const size_t *lengths, size_t count)
+{
+	struct lease_reply r = {0};
+	int64_t fenced;
+	unsigned answer, op;
+
+	if (count != LEASE_REPLY_TEXTS)
+		return -EPROTO;
+	for (size_t i = 0; i < count; i++)
+		if (!texts[i] || strlen(texts[i]) != lengths[i])
+			return -EPROTO;
+	if (text_name(texts[0], answer_names, sizeof(answer_names) / sizeof(answer_names[0]), &answer) ||
+		text_copy(texts[1], r.generation, sizeof(r.generation)) || lease_generation_number(r.generation) < 0 ||
+		(strcmp(texts[2], "open") != 0 && strcmp(texts[2], "settling") != 0) ||
+		text_number(texts[3], 0, LEASE_UNITS_MAX, &r.total) || text_number(texts[4], 0, LEASE_COUNT_MAX, &r.version) ||
+		text_copy(texts[5], r.operation, sizeof(r.operation)) || !lease_operation_is_valid(r.operation) ||
+		text_number(texts[6], -LEASE_UNITS_MAX, LEASE_UNITS_MAX, &r.free) ||
+		text_number(texts[7], 0, LEASE_COUNT_MAX, &r.outside) || text_number(texts[8], 0, LEASE_COUNT_MAX, &r.demand) ||
+		lease_members_decode(&r.missing, texts[9]) || lease_members_decode(&r.members, texts[10]) ||
+		text_number(texts[11], 0, LEASE_COUNT_MAX, &r.row.epoch) || text_number(texts[12], 0, LEASE_COUNT_MAX, &r.row.seq) ||
+		text_name(texts[13], op_names, sizeof(op_names) / sizeof(op_names[0]), &op) ||
+		text_number(texts[14], 0, LEASE_UNITS_MAX, &r.row.units) ||
+		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||
+		text_number(texts[16], 0, LEASE_UNITS_MAX, &r.row.sold) || text_number(texts[17], 0, 1, &fenced) ||
+		text_copy(texts[18], r.run, sizeof(r.run)) || text_number(texts[19], 0, LEASE_COUNT_MAX, &r.time_ms))
+		return -EPROTO;
+	r.answer = (enum lease_answer)answer;
+	r.open = strcmp(texts[2], "open") == 0;
+	r.row.op = (enum lease_op)op;
+	r.row.fenced = fenced;
+	*reply = r;
+	return 0;
+}
+
+/* --- what the node sees of itself */
+
+void lease_init(struct lease *l, const struct lease_options *options, const struct lease_book *book)
+{
+	*l = (struct lease){
+		.options = *options,
+		.book = book ? *book : (struct lease_book){.epoch = 0},
+		.strange = true,
+		/* The daemon before this one may have asked for units, and nobody knows what became of it. */
+		.asked = true,
+	};
+	l->seq = l->book.seq;
+}
+
+void lease_set_options(struct lease *l, const struct lease_options *options)
+{
+	l->options = *options;
+	l->look = true;
+}
+
+static int64_t grown(uint64_t *last, uint64_t now)
+{
+	int64_t by = now >= *last ? (int64_t)(now - *last) : 0; /* it began anew: with what, nobody knows */
+
+	*last = now;
+	return by;
+}
+
+static void count_sales(struct lease *l, const struct lease_view *view)
+{
+	uint64_t span = view->now_ns - l->counted_ns;
+	int64_t sold, wanted;
+
+	if (!l->counting) {
+		l->counting = true;
+		l->counted_ns = l->sold_ns = view->now_ns;
+		l->admitted = view->admitted;
+		l->wanted = view->wanted;
+		return;
+	}
+	sold = grown(&l->admitted, view->admitted);
+	wanted = grown(&l->wanted, view->wanted);
+	if (sold > 0)
+		l->sold_ns = view->now_ns;
+	if (wanted > 0) {
+		l->missed += wanted;
+		l->missed_ns = view->now_ns;
+	} else if (view->now_ns - l->missed_ns > MISSED_NS) {
+		l->missed = 0;
+	}
+	l->counted += sold;
+	if (span >= COUNT_NS) {
+		double now = (double)l->counted * 1e9 / (double)span;
+		double over = (double)(now > l->rate ? RISE_NS : FALL_NS);
+
+		l->rate += (now - l->rate) * (double)span / (over + (double)span);
+		l->counted = 0;
+		l->counted_ns = view->now_ns;
+	}
+}
+
+static bool is_idle(const struct lease *l, uint64_t now_ns)
+{
+	return now_ns - l->sold_ns > IDLE_NS;
+}
+
+static int64_t units_of_ms(const struct lease *l, uint32_t ms)
+{
+	double units = l->rate * ms / 1000;
+
+	return units < (double)WANT_MAX ? (int64_t)(units + 0.999) : WANT_MAX;
+}
+
+static int64_t at_least_0(int64_t units)
+{
+	return units > 0 ? units : 0;
+}
+
+/* Units to give back now. */
+static int64_t surplus(const struct lease *l, const struct lease_view *view)
+{
+	int64_t spare;
+
+	if (!l->last.open)
+		return 0;
+	if (view->over || view->leaving)
+		return view->unsold;
+	spare = view->unsold - (is_idle(l, view->now_ns) ? 0 : units_of_ms(l, KEEP_MS));
+	return at_least_0(spare < l->last.demand ? spare : l->last.demand);
+}
+
+/* Units to ask for now; `least`: fewer may be of no use. */
+static int64_t wish(const struct lease *l, const struct lease_view *view, int64_t *least)
+{
+	unsigned members = 0;
+	int64_t target, first;
+
+	*least = 0;
+	if (view->over || view->leaving || !l->last.open)
+		return 0;
+	if (l->missed > 0) {
+		target = units_of_ms(l, l->options.lease_ms);
+		target = at_least_0((target > l->missed ? target : l->missed) - view->unsold);
+		*least = at_least_0((l->missed < view->order_max ? l->missed : view->order_max) - view->unsold);
+		/* Units are there, and somebody was refused all the same: the gate had them a moment later. */
+		return target > *least ? target : *least;
+	}
+	if (!is_idle(l, view->now_ns)) {
+		target = units_of_ms(l, l->last.demand > 0 ? KEEP_MS : l->options.lease_ms);
+		if (target > 0 && view->unsold < (target + 1) / 2)
+			return target - view->unsold;
+	}
+	/* Something for the first buyers, while there is plenty. */
+	for (unsigned node = 1; node <= LEASE_NODE_MAX; node++)
+		members += lease_members_has(&l->last.members, node);
+	first = members && !l->last.demand ? at_least_0(l->last.free) / (4 * members) : 0;
+	return first > 0 && view->unsold < first / 2 ? first - view->unsold : 0;
+}
+
+static uint64_t report_due(const struct lease *l, const struct lease_view *view)
+{
+	bool busy = view->unsold > 0 || l->missed > 0 || l->last.demand > 0;
+	uint64_t every = !l->last.open ? GATHER_NS : view->over || l->lost ? OVER_NS : busy ? BUSY_NS : QUIET_NS;
+	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
+
+	if (fence_ns && every > fence_ns)
+		every = fence_ns;
+	if (l->look)
+		every = busy || !l->last.open ? LOOK_NS : LOOK_QUIET_NS;
+	return l->answered_ns + every;
+}
+
+/* --- what is next */
+
+static void move(struct lease *l, struct lease_action *action, int under_way, int64_t units)
+{
+	l->under_way = under_way;
+	l->next.balance += units;
+	if (units && l->next.seq <= l->book.seq)
+		l->next.seq = l->seq + 1;
+	action->kind = LEASE_MOVE;
+	action->units = units;
+	action->book = l->next;
+}
+
+/* The total, if another version of it is told than the book has. */
+static bool take_news(struct lease_book *book, const struct lease_reply *told)
+{
+	if (told->version < book->version ||
+		(told->version == book->version && (!told->open || strcmp(told->operation, book->operation) == 0)))
+		return false;
+	book->total = told->total;
+	book->version = told->version;
+	memcpy(book->operation, told->operation, sizeof(book->operation));
+	return true;
+}
+
+static void call(struct lease *l, const struct lease_view *view, struct lease_action *action, int under_way)
+{
+	static const char *const scripts[] = {
+		[LEASE_SETTLING_CALL] = "settle", [LEASE_GRANT_CALL] = "grant", [LEASE_RETURN_CALL] = "return"};
+	bool next = under_way == LEASE_GRANT_CALL;
+
+	l->under_way = under_way;
+	l->sent_ns = view->now_ns;
+	action->kind = LEASE_CALL;
+	call_begin(l, &action->call, scripts[under_way], under_way == LEASE_RETURN_CALL ? l->book.seq : l->seq + next);
+}
+
+void lease_next(struct lease *l, const struct lease_view *view, struct lease_action *action)
+{
+	bool returning = l->book.op == LEASE_OP_RETURN && !l->confirmed;
+	int64_t units, least;
+	uint64_t due;
+
+	count_sales(l, view);
+	l->unsold = view->unsold;
+	/* Others may fence it soon: it must not sell any more, and must hear what became of it before it does. */
+	if (l->options.fence_after_ms && l->settled &&
+		view->now_ns - l->acknowledged_ns > l->options.fence_after_ms * MS) {
+		l->strange = true;
+		l->settled = false;
+	}
+	action->kind = LEASE_WAIT;
+	action->until_ns = UINT64_MAX;
+	if (l->under_way != LEASE_IDLE)
+		return;
+	l->next = l->book;
+
+	/* Another generation. The promise is durable before the first word in it: never again is anything taken of an earlier one, not even after
+	 * a crash. What was under way there is no more: the balance of the book is what counts. Who is strange may have been fenced, and Redis may have
+	 * forgotten it: it keeps only what it has sold.
+	 */
+	if (*l->told) {
+		memcpy(l->next.generation, l->told, sizeof(l->next.generation));
+		lease_members_join(&l->next.members, &l->told_members);
+		l->next.op = LEASE_OP_NONE;
+		l->next.units = 0;
+		move(l, action, LEASE_PROMISE_MOVE, l->strange ? -view->unsold : 0);
+		return;
+	}
+	if (l->told_epoch) {
+		l->next.epoch = l->told_epoch;
+		l->next.op = LEASE_OP_NONE;
+		l->next.units = 0;
+		move(l, action, LEASE_BOW_MOVE, -view->unsold);
+		return;
+	}
+	if (l->granted) {
+		l->next.seq = l->seq;
+		l->next.op = LEASE_OP_GRANT;
+		l->next.units = l->granted;
+		take_news(&l->next, &l->last);
+		move(l, action, LEASE_GRANT_MOVE, l->granted);
+		return;
+	}
+	if (view->now_ns < l->quiet_until_ns) {
+		action->until_ns = l->quiet_until_ns;
+		return;
+	}
+	if (returning) {
+		call(l, view, action, LEASE_RETURN_CALL);
+		call_add_number(&action->call, l->book.units);
+		return;
+	}
+	if (!l->settled) {
+		call(l, view, action, LEASE_SETTLING_CALL);
+		return;
+	}
+	units = wish(l, view, &least);
+	/* What was asked for and not answered must be known before its number is used for anything else: it is asked again, be it for nothing. */
+	if (l->asked && l->last.open) {
+		call(l, view, action, LEASE_GRANT_CALL);
+		call_add_number(&action->call, units);
+		call_add_number(&action->call, least);
+		return;
+	}
+	if (take_news(&l->next, &l->last)) {
+		move(l, action, LEASE_NEWS_MOVE, 0);
+		return;
+	}
+	due = report_due(l, view);
+	if (!l->lost && l->connected && view->now_ns - l->answered_ns <= FRESH_NS) {
+		int64_t spare = surplus(l, view);
+
+		if (spare > 0) {
+			l->next.op = LEASE_OP_RETURN;
+			l->next.units = spare;
+			move(l, action, LEASE_RETURN_MOVE, -spare);
+			return;
+		}
+	}
+	if (units > 0 && !l->lost && view->now_ns >= l->ask_after_ns) {
+		call(l, view, action, LEASE_GRANT_CALL);
+		call_add_number(&action->call, units);
+		call_add_number(&action->call, least);
+		return;
+	}
+	if (view->now_ns >= due) {
+		l->look = false;
+		call(l, view, action, LEASE_SETTLING_CALL);
+		return;
+	}
+	action->until_ns = due;
+	if (units > 0 && l->ask_after_ns < due)
+		action->until_ns = l->ask_after_ns;
+	/* Who has sold nothing for a while gives its units to who wants them. */
+	if (l->last.demand > 0 && view->unsold > 0 && l->sold_ns + IDLE_NS >= view->now_ns &&
+		l->sold_ns + IDLE_NS + 1 < action->until_ns)
+		action->until_ns = l->sold_ns + IDLE_NS + 1;
+}
+
+/* --- what came of it */
+
+/* What Redis knows of this node's operations. Redis gives a number to what it did; the ledger has all that came before, because one thing is done
+ * at a time, and returns before they are told.
+ */
+static void take_row(struct lease *l, const struct lease_row *row)
+{
+	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
+
+	if (row->seq > l->seq) {
+		l->asked = false;
+		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
+		l->seq = row->seq;
+		if (grant && !l->lost)
+			l->granted = row->units;
+	}
+	if (l->book.op == LEASE_OP_RETURN && row->seq >= l->book.seq)
+		l->confirmed = true;
+}
+
+static void take_grant(struct lease *l, const struct lease_reply *reply, uint64_t now_ns)
+{
+	if (l->granted) {
+		l->missed = at_least_0(l->missed - l->granted);
+		l->empty_asks = 0;
+		l->ask_after_ns = 0;
+	} else if (reply->answer == LEASE_NOTHING) {
+		l->ask_after_ns = now_ns + (ASK_NS << l->empty_asks);
+		l->empty_asks += l->empty_asks < ASK_DOUBLINGS;
+	}
+}
+
+void lease_called(struct lease *l, enum lease_outcome outcome, const struct lease_reply *reply, uint64_t now_ns)
+{
+	int script = l->under_way;
+	bool same;
+
+	l->under_way = LEASE_IDLE;
+	l->connected = outcome == LEASE_ANSWERED;
+	if (outcome != LEASE_ANSWERED) {
+		if (outcome == LEASE_UNKNOWN && script == LEASE_GRANT_CALL)
+			l->asked = true;
+		l->quiet_until_ns = now_ns + RETRY_NS;
+		return;
+	}
+	l->answered_ns = now_ns;
+	same = strcmp(reply->generation, l->book.generation) == 0;
+	switch (reply->answer) {
+	case LEASE_REGEN:
+		l->settled = false;
+		if (lease_generation_number(reply->generation) > lease_generation_number(l->book.generation)) {
+			memcpy(l->told, reply->generation, sizeof(l->told));
+			l->told_members = reply->members;
+		} else {
+			/* It will have one with a higher number next time: this node has quoted its own. */
+			l->quiet_until_ns = now_ns + RETRY_NS;
+		}
+		return;
+	case LEASE_FENCED:
+		l->settled = false;
+		l->strange = true;
+		if (same && reply->row.epoch > l->book.epoch)
+			l->told_epoch = reply->row.epoch;
+		return;
+	case LEASE_ABSENT:
+		l->last = *reply;
+		l->settled = false;
+		l->quiet_until_ns = now_ns + ABSENT_NS;
+		return;
+	case LEASE_UNMET:
+		l->settled = false;
+		return;
+	case LEASE_OK:
+	case LEASE_NOTHING:
+	case LEASE_SETTLING:
+		break;
+	default:
+		l->quiet_until_ns = now_ns + RETRY_NS;
+		return;
+	}
+	if (!same) {
+		l->settled = false;
+		return;
+	}
+	l->known = true;
+	l->last = *reply;
+	if (reply->answer == LEASE_SETTLING) {
+		if (script == LEASE_RETURN_CALL)
+			l->quiet_until_ns = now_ns + GATHER_NS;
+		return;
+	}
+	take_row(l, &reply->row);
+	l->acknowledged_ns = l->sent_ns;
+	if (script == LEASE_SETTLING_CALL) {
+		l->settled = true;
+		l->strange = false;
+	}
+	if (script == LEASE_GRANT_CALL)
+		take_grant(l, reply, now_ns);
+}
+
+void lease_moved(struct lease *l, int error, uint64_t now_ns)
+{
+	int what = l->under_way;
+
+	l->under_way = LEASE_IDLE;
+	if (error) {
+		/* A buyer was faster than a return: look again at once. The ledger's other refusals want a moment. */
+		if (error != -EAGAIN)
+			l->quiet_until_ns = now_ns + RETRY_NS;
+		return;
+	}
+	l->book = l->next;
+	if (l->seq < l->book.seq)
+		l->seq = l->book.seq;
+	switch (what) {
+	case LEASE_PROMISE_MOVE:
+	case LEASE_BOW_MOVE:
+		/* Calls that were sent before quote another generation or epoch, and do nothing any more. */
+		*l->told = '\0';
+		l->told_epoch = 0;
+		l->granted = 0;
+		l->asked = false;
+		l->settled = false;
+		l->confirmed = true;
+		break;
+	case LEASE_GRANT_MOVE:
+		l->granted = 0;
+		break;
+	case LEASE_RETURN_MOVE:
+		l->confirmed = false;
+		break;
+	default:
+		break;
+	}
+}
+
+void lease_look(struct lease *l)
+{
+	l->look = true;
+	l->ask_after_ns = 0;
+}
+
+void lease_flags(const struct lease *l, struct lease_flags *flags)
+{
+	bool on_its_way = l->granted > 0 || (l->book.op == LEASE_OP_RETURN && !l->confirmed);
+
+	flags->withheld = l->strange || l->lost;
+	flags->more = !l->known || !l->settled || !l->last.open || l->last.free > 0 || l->last.outside > 0 || on_its_way;
+}
+
+bool lease_is_lost(const struct lease *l)
+{
+	return l->lost;
+}
+
+bool lease_is_left(const struct lease *l, const struct lease_view *view)
+{
+	return l->under_way == LEASE_IDLE && view->unsold == 0 && l->granted == 0 &&
+	       (!l->asked || !l->known) && (l->book.op != LEASE_OP_RETURN || l->confirmed);
+}

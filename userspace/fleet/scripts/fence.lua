@@ -1,0 +1,30 @@
+-- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+-- Takes the lease of a node away, by the operator's word: it sells nothing any more, and has sold so many. Arguments: the 13 of all calls (of the
+-- node that asks), then the node, its epoch as it was seen, how many it has sold (-1 = not known: all that it may hold), and 1 if that was read
+-- from its ledger.
+local s = lease_open()
+local target, epoch, sold, exact = lease_whole(14), lease_whole(15), lease_whole(16), ARGV[17] == '1'
+local refusal = lease_enter(s)
+if refusal then
+	return refusal
+end
+
+local row = s.rows[target]
+s.shown = row
+if not row then
+	return lease_answer(s, 'refused')
+end
+if row.epoch ~= epoch then
+	return lease_answer(s, 'stale')
+end
+-- In state settling the balance of one that has not settled is what it was before something was lost: no bound.
+local known = s.open or not lease_unmet(s, target)
+if sold < 0 then
+	sold = known and row.balance or LEASE_REST
+elseif (known and row.balance >= 0 and sold > row.balance) or sold > s.total or (sold < row.sold and not exact) then
+	return lease_answer(s, 'refused')
+end
+lease_fence(s, target, sold)
+lease_say(s, true)
+lease_open_if_settled(s)
+return lease_answer(s, 'ok')

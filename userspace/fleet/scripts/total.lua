@@ -1,0 +1,44 @@
+-- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+-- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create run_id and time
+-- (ms) of a server's answer.
+local s = lease_open()
+local me = s.me
+local operation, delta, run, at = ARGV[14], lease_whole(15), ARGV[16], ARGV[17]
+
+if s.gen and s.server == s.run and lease_knows(s, operation) then
+	return lease_answer(s, 'ok')
+end
+if run ~= '' and not s.gen then
+	-- Open at once, because nobody can hold anything of a sale that was not there. A late copy of this call must not bring back one that was
+	-- lost, so it is good for moments only.
+	local age = s.now - lease_whole(17)
+	if run ~= s.run or age < 0 or age > LEASE_CREATE_MS then
+		return lease_answer(s, 'refused')
+	end
+	lease_begin(s)
+	s.open = true
+else
+	local refusal = lease_enter(s)
+	if refusal then
+		return refusal
+	end
+	if run ~= '' and s.version > 0 then
+		return lease_answer(s, 'refused')
+	end
+	if not s.open then
+		return lease_answer(s, 'settling')
+	end
+end
+if s.free + delta < 0 and delta < 0 then
+	s.cut, s.cut_at, s.dirty = -delta, s.now, true
+	lease_say(s, true)
+	return lease_answer(s, 'short')
+end
+s.total = s.total + delta
+s.free = s.free + delta
+s.version = s.version + 1
+s.operation = operation
+s.cut = 0
+lease_remember(s, operation)
+lease_say(s, true)
+return lease_answer(s, 'ok')
