@@ -11,8 +11,8 @@
 
 #include "fleet/lease.h"
 
-#define STORE_FIELDS 32
-#define STORE_VALUE_MAX 512
+#define STORE_FIELDS 24
+#define STORE_VALUE_MAX 256
 
 struct store {
 	unsigned count; /* 0: there is no such key */

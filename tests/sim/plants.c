@@ -25,8 +25,9 @@ const struct script_plant script_plants[] = {
 	{"fence_outlives_a_loss", "who was fenced before something was lost is not waited for",
 		{{"prelude", "if keep and row.fenced == s.number", "if row.fenced == s.number"}}},
 	{"new_member_unannounced", "a node takes part that the ledgers of the others do not know of",
-		{{"prelude", "			return lease_regen(s, true)",
-			"			s.members[member] = true\n			s.rows[member] = lease_row_read()\n			lease_touch(s, member).settled = s.number\n			s.shown = s.rows[me.node]"}}},
+		{{"prelude", "				return lease_regen(s, true)",
+			"				s.members[member] = true\n				s.members_text = lease_list(s.members)\n				s.begun = true\n				s.rows[member] = lease_row_read()\n"
+			"				lease_touch(s, member).settled = s.number\n				s.shown = s.rows[me.node]"}}},
 	{"more_than_free", "more is granted than is free", {{"grant", "math.min(want, s.free, share)", "math.min(want, share)"}}},
 	{"stale_word_counts", "a report that comes late is taken for the node's word",
 		{{"settle", "elseif row.settled ~= s.number then", "elseif row.settled ~= s.number or me.seq < row.seq then"}}},

@@ -19,10 +19,10 @@
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
-#define IDLE_NS (1000 * MS)      /* who has sold nothing for so long gives everything to who wants it */
+#define IDLE_NS (1100 * MS)      /* who has sold nothing for so long gives everything to who wants it: buyers who were refused come again after 1 s */
 #define KEEP_MS 500              /* who sells keeps so much of its own sales when others want units */
 #define FRESH_NS (700 * MS)      /* what an answer said of the others is true for so long */
-#define MISSED_NS (2000 * MS)    /* buyers who were refused longer ago do not come back */
+#define MISSED_NS (1000 * MS)    /* buyers who were refused are counted over so long: after that they come again */
 #define ASK_NS (50 * MS)         /* between grants asked in vain; doubles, up to */
 #define ASK_DOUBLINGS 3
 #define COUNT_NS (50 * MS)       /* the rate is made of spans of at least that length, */
@@ -110,8 +110,8 @@ void lease_create_call(
 	call_begin(l, call, "total", l->seq);
 	call_add(call, operation);
 	call_add_number(call, total);
-	call_add(call, absent->run);
-	call_add_number(call, absent->time_ms);
+	call_add(call, absent ? absent->run : "any");
+	call_add_number(call, absent ? absent->time_ms : 0);
 }
 
 void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,
@@ -244,7 +244,7 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 
 	if (!l->counting) {
 		l->counting = true;
-		l->counted_ns = l->sold_ns = view->now_ns;
+		l->counted_ns = l->active_ns = l->missed_ns = view->now_ns;
 		l->admitted = view->admitted;
 		l->wanted = view->wanted;
 		return;
@@ -252,13 +252,13 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 	sold = grown(&l->admitted, view->admitted);
 	wanted = grown(&l->wanted, view->wanted);
 	if (sold > 0)
-		l->sold_ns = view->now_ns;
-	if (wanted > 0) {
-		l->missed += wanted;
-		l->missed_ns = view->now_ns;
-	} else if (view->now_ns - l->missed_ns > MISSED_NS) {
+		l->active_ns = view->now_ns;
+	if (view->now_ns - l->missed_ns > MISSED_NS) {
+		l->missed_before = view->now_ns - l->missed_ns > 2 * MISSED_NS ? 0 : l->missed;
 		l->missed = 0;
+		l->missed_ns = view->now_ns;
 	}
+	l->missed += wanted;
 	l->counted += sold;
 	if (span >= COUNT_NS) {
 		double now = (double)l->counted * 1e9 / (double)span;
@@ -272,7 +272,13 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 
 static bool is_idle(const struct lease *l, uint64_t now_ns)
 {
-	return now_ns - l->sold_ns > IDLE_NS;
+	return now_ns - l->active_ns > IDLE_NS;
+}
+
+/* Units that buyers wanted in vain, about those of the last second. */
+static int64_t missed(const struct lease *l)
+{
+	return l->missed > l->missed_before ? l->missed : l->missed_before;
 }
 
 static int64_t units_of_ms(const struct lease *l, uint32_t ms)
@@ -296,6 +302,8 @@ static int64_t surplus(const struct lease *l, const struct lease_view *view)
 		return 0;
 	if (view->over || view->leaving)
 		return view->unsold;
+	if (view->now_ns - l->granted_ns < IDLE_NS)
+		return 0; /* those for whom they came may be on their way */
 	spare = view->unsold - (is_idle(l, view->now_ns) ? 0 : units_of_ms(l, KEEP_MS));
 	return at_least_0(spare < l->last.demand ? spare : l->last.demand);
 }
@@ -303,18 +311,17 @@ static int64_t surplus(const struct lease *l, const struct lease_view *view)
 /* Units to ask for now; `least`: fewer may be of no use. */
 static int64_t wish(const struct lease *l, const struct lease_view *view, int64_t *least)
 {
+	int64_t refused = missed(l), target, first;
 	unsigned members = 0;
-	int64_t target, first;
 
 	*least = 0;
 	if (view->over || view->leaving || !l->last.open)
 		return 0;
-	if (l->missed > 0) {
+	if (refused > 0) {
 		target = units_of_ms(l, l->options.lease_ms);
-		target = at_least_0((target > l->missed ? target : l->missed) - view->unsold);
-		*least = at_least_0((l->missed < view->order_max ? l->missed : view->order_max) - view->unsold);
-		/* Units are there, and somebody was refused all the same: the gate had them a moment later. */
-		return target > *least ? target : *least;
+		target = at_least_0((target > refused ? target : refused) - view->unsold);
+		*least = at_least_0((refused < view->order_max ? refused : view->order_max) - view->unsold);
+		return target;
 	}
 	if (!is_idle(l, view->now_ns)) {
 		target = units_of_ms(l, l->last.demand > 0 ? KEEP_MS : l->options.lease_ms);
@@ -330,7 +337,7 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
-	bool busy = view->unsold > 0 || l->missed > 0 || l->last.demand > 0;
+	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
 	uint64_t every = !l->last.open ? GATHER_NS : view->over || l->lost ? OVER_NS : busy ? BUSY_NS : QUIET_NS;
 	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
 
@@ -384,7 +391,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 {
 	bool returning = l->book.op == LEASE_OP_RETURN && !l->confirmed;
 	int64_t units, least;
-	uint64_t due;
+	uint64_t due, idle;
 
 	count_sales(l, view);
 	l->unsold = view->unsold;
@@ -457,6 +464,9 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		int64_t spare = surplus(l, view);
 
 		if (spare > 0) {
+			/* Units lay here and nobody took them: who was refused before does not come again. */
+			if (is_idle(l, view->now_ns))
+				l->missed = l->missed_before = 0;
 			l->next.op = LEASE_OP_RETURN;
 			l->next.units = spare;
 			move(l, action, LEASE_RETURN_MOVE, -spare);
@@ -478,9 +488,9 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	if (units > 0 && l->ask_after_ns < due)
 		action->until_ns = l->ask_after_ns;
 	/* Who has sold nothing for a while gives its units to who wants them. */
-	if (l->last.demand > 0 && view->unsold > 0 && l->sold_ns + IDLE_NS >= view->now_ns &&
-		l->sold_ns + IDLE_NS + 1 < action->until_ns)
-		action->until_ns = l->sold_ns + IDLE_NS + 1;
+	idle = (l->active_ns > l->granted_ns ? l->active_ns : l->granted_ns) + IDLE_NS + 1;
+	if (l->last.demand > 0 && view->unsold > 0 && idle > view->now_ns && idle < action->until_ns)
+		action->until_ns = idle;
 }
 
 /* --- what came of it */
@@ -507,6 +517,7 @@ static void take_grant(struct lease *l, const struct lease_reply *reply, uint64_
 {
 	if (l->granted) {
 		l->missed = at_least_0(l->missed - l->granted);
+		l->missed_before = at_least_0(l->missed_before - l->granted);
 		l->empty_asks = 0;
 		l->ask_after_ns = 0;
 	} else if (reply->answer == LEASE_NOTHING) {
@@ -612,6 +623,7 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 		break;
 	case LEASE_GRANT_MOVE:
 		l->granted = 0;
+		l->granted_ns = now_ns;
 		break;
 	case LEASE_RETURN_MOVE:
 		l->confirmed = lease_planted(return_not_repeated);
