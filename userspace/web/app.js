@@ -20,6 +20,7 @@ let offsetError = Infinity;
 let token = null;       // {text, expires, quantity}
 let tokenWait = null;   // a fetch of the token that is under way
 let tokenRetryAt = 0;
+let home = "";          // origin of the server that the order link is good at; "" = the one that this page is from
 let ordering = false;
 let done = false;       // nothing more to be had here
 
@@ -98,12 +99,28 @@ async function ask(method, path, body, timeout) {
 	return {status: response.status, json: json || {}, response};
 }
 
+// Where a shop has several servers, a buyer is at home at one of them. Another says which, and that one is asked then.
+async function askHome(method, path, body, timeout) {
+	try {
+		const answer = await ask(method, home + path, body, timeout);
+		const where = answer.status === 421 && answer.response.headers.get("Location");
+		if (!where)
+			return answer;
+		home = new URL(where).origin;
+		return await ask(method, where, body, timeout);
+	} catch (error) {
+		home = ""; // the server of this page will know whether that is still right
+		throw error;
+	}
+}
+
 // --- what is shown -------------------------------------------------------------------------------------------------------------------------
 const WORDS = {
 	token_invalid: "Your order link is not valid any more. The page is getting another one.",
 	token_expired: "Your order link has expired. The page is getting another one.",
 	wrong_network: "Your order link belongs to another network. Did you change from Wi-Fi to mobile? The page is getting another one.",
 	unknown_sale: "There is no such sale here.",
+	wrong_node: "Your order link is good at another server of this shop, and this one cannot say where that is.",
 	sale_not_open: "The sale has not opened yet. Nothing is lost: the button works at the opening.",
 	sold_out: "Sold out. Every unit has a buyer. If units come back, this page will say so.",
 	already_ordered: "You have already ordered as many as one buyer may have.",
@@ -265,7 +282,7 @@ function loadToken() {
 
 async function requestToken() {
 	const quantity = Number($("quantity").value) || 1;
-	const answer = await ask("POST", "/v1/sales/" + encodeURIComponent(slug) + "/tokens", {buyer, quantity}, 8000);
+	const answer = await askHome("POST", "/v1/sales/" + encodeURIComponent(slug) + "/tokens", {buyer, quantity}, 8000);
 	if (answer.status === 200 || answer.status === 201) {
 		keepToken(answer.json);
 		if (stateNow() === "scheduled")
@@ -333,7 +350,7 @@ async function order() {
 	for (;;) {
 		let wait;
 		try {
-			wait = judgeAnswer(await ask("POST", path, undefined, ORDER_TIMEOUT), backoff);
+			wait = judgeAnswer(await askHome("POST", path, undefined, ORDER_TIMEOUT), backoff);
 		} catch {
 			say("The answer got lost on the way. The page asks again with the same order link; you cannot order twice by that.");
 			wait = backoff;
@@ -353,7 +370,7 @@ async function resumeOrder() {
 		return;
 	for (let backoff = BACKOFF_MIN; !done && backoff < BACKOFF_MAX; backoff *= 2) {
 		try {
-			const answer = await ask("GET", "/v1/orders/" + token.text, undefined, 8000);
+			const answer = await askHome("GET", "/v1/orders/" + token.text, undefined, 8000);
 			if (answer.status === 200 && answer.json.state !== "pending")
 				showOrder(answer.json);
 			if (answer.status === 401)
