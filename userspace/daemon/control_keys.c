@@ -18,7 +18,6 @@
 #include "daemon/revocation.h"
 
 #define NS_PER_S 1000000000ULL
-#define MS_PER_S 1000
 #define ISSUE_SLACK_S 2 /* for a token that is sealed with the old key while it is being replaced */
 /* A rotation is over in two rounds if all nodes are there. */
 #define FLEET_WAIT_MS 3000
@@ -175,8 +174,8 @@ static json_t *view_json(struct daemon *d, const struct fleet_keys_view *view)
 
 		json_array_append_new(nodes,
 			json_pack("{s:i, s:I, s:I, s:o}", "node", (int)node->node, "accepts",
-				(json_int_t)node->accepted, "signs_with", (json_int_t)node->signs, "seen_seconds_ago",
-				node->seen_ms < 0 ? json_null() : json_real((double)node->seen_ms / MS_PER_S)));
+				(json_int_t)node->accepted, "signs_with", (json_int_t)node->signs, "seen_ms_ago",
+				node->seen_ms < 0 ? json_null() : json_integer((json_int_t)node->seen_ms)));
 	}
 	return json_pack("{s:i, s:s, s:I, s:o, s:o, s:o}", "key_id", (int)current_id(d), "phase",
 		view->next ? "accepting" : "signing", "key_number", (json_int_t)view->current, "next_key_number",
@@ -211,8 +210,8 @@ static enum MHD_Result rotate_fleet(struct http_request *request, const struct r
 			refusal.node, time_format_rfc3339(refusal.until_s * NS_PER_S, text));
 	case -ENODATA:
 		return http_problem(request, 409, "key_in_use",
-			"Node %u has not told whether its tokens of the key before the current one are over. Start it, or leave it "
-			"out: {\"without\":[%u]}.",
+			"Node %u has not told yet until when tokens of the key before the current one are valid there. Ask again in a moment; "
+			"if that node is down, start it, or leave it out: {\"without\":[%u]}.",
 			refusal.node, refusal.node);
 	case -EACCES:
 		return send_other_secret(request);

@@ -36,8 +36,8 @@
 #define BUYER_DIGITS 16
 #define NUMBER_MAX 24
 #define MEMBERS_MAX (4 * CONFIG_NODES_MAX + 1)
-#define COMMON_ARGUMENTS 5
-#define HOMES_AT 4 /* in the answer to "ask" */
+#define COMMON_ARGUMENTS 6
+#define HOMES_AT 3 /* in the answer to "ask" */
 
 struct home_question {
 	TAILQ_ENTRY(home_question) next;
@@ -68,6 +68,7 @@ struct known_sale {
 	bool telling;       /* it goes out, a piece in each round */
 	bool called;        /* a piece is on its way */
 	char gen[GEN_MAX];  /* to which */
+	char promised[GEN_MAX]; /* the gen that knows what this node knows; homes of another one are not taken. "" = none yet */
 	uint64_t *buyers;
 	size_t count, told;
 	uint64_t waits_since_ns; /* for other nodes; 0 = not */
@@ -418,12 +419,12 @@ static void take_state(struct daemon *d, uint32_t sale, const redisReply *reply)
 
 	if (!known || sales_find_id(d->sales, sale, &of))
 		return;
-	complain(known, text_at(reply, 3), of.slug);
+	complain(known, text_at(reply, 2), of.slug);
 	/* Others that are waited for tell soon, and a message says so; while one is away, look now and then. */
 	if (!known->telling && !known->must_tell)
 		known->look_ns = time_mono_ns() + (known->waits_since_ns ? NS_PER_S : LOOK_EVERY_NS);
-	if (strcmp(text_at(reply, 2), "1") != 0)
-		want_telling(known, text_at(reply, 1));
+	if (strcmp(text_at(reply, 0), known->promised) != 0)
+		want_telling(known, text_at(reply, 0));
 }
 
 static void on_homes(struct daemon *d, void *arg, int error, const redisReply *reply)
@@ -433,7 +434,7 @@ static void on_homes(struct daemon *d, void *arg, int error, const redisReply *r
 	struct home_question *question;
 	size_t at = HOMES_AT;
 
-	if (!error && !*text_at(reply, 1))
+	if (!error && !*text_at(reply, 0))
 		error = -EPROTO;
 	while ((question = TAILQ_FIRST(&batch->questions))) {
 		unsigned node = error ? 0 : (unsigned)strtoul(text_at(reply, at++), NULL, 10);
@@ -476,6 +477,7 @@ static void on_told(struct daemon *d, void *arg, int error, const redisReply *re
 		return;
 	if (known->count)
 		log_info("sale %u: Redis has been told %zu times which buyers are at home here", known->id, known->count);
+	memcpy(known->promised, known->gen, sizeof(known->promised));
 	end_telling(known);
 	known->look_ns = time_mono_ns() + TRY_AGAIN_NS;
 }
@@ -483,18 +485,19 @@ static void on_told(struct daemon *d, void *arg, int error, const redisReply *re
 /* --- the rounds -------------------------------------------------------------------------------------------------------------------------- */
 /* Adds a call with the common arguments and then those of `more`. */
 static bool add_call(struct daemon *d, struct fleet_round *round, const char *slug, uint64_t forget_s, const char *op,
-	const char *const *more, size_t more_count, fleet_done done, void *arg)
+	const char *gen, const char *const *more, size_t more_count, fleet_done done, void *arg)
 {
-	char key[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX], expires[NUMBER_MAX];
-	const char *keys[] = {fleet_sale_key(d, slug, "homes", key)};
-	const char *arguments[COMMON_ARGUMENTS + 2 + TELL_MAX] = {
-		op, node, d->fleet_homes->members, fleet_channel(d, channel), expires};
+	char homes[FLEET_KEY_MAX], stock[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX], expires[NUMBER_MAX];
+	const char *keys[] = {fleet_sale_key(d, slug, "homes", homes), fleet_sale_key(d, slug, "stock", stock)};
+	const char *arguments[COMMON_ARGUMENTS + 1 + TELL_MAX] = {
+		op, node, d->fleet_homes->members, fleet_channel(d, channel), expires, gen};
 
 	snprintf(node, sizeof(node), "%u", d->config.fleet.node);
 	snprintf(expires, sizeof(expires), "%" PRIu64, forget_s);
-	memcpy(arguments + COMMON_ARGUMENTS, more, more_count * sizeof(*more));
+	for (size_t i = 0; i < more_count; i++)
+		arguments[COMMON_ARGUMENTS + i] = more[i];
 	return fleet_script(
-		round, "home", keys, 1, arguments, COMMON_ARGUMENTS + (unsigned)more_count, done, arg);
+		round, "home", keys, 2, arguments, COMMON_ARGUMENTS + (unsigned)more_count, done, arg);
 }
 
 /* One call for the first waiting question and those behind it of the same sale. Returns false if the round is full. */
@@ -521,7 +524,7 @@ static bool ask_batch(struct daemon *d, struct fleet_round *round, struct questi
 		arguments[count] = buyers[count];
 		count++;
 	}
-	if (add_call(d, round, first->slug, first->forget_s, "ask", arguments, count, on_homes, batch)) {
+	if (add_call(d, round, first->slug, first->forget_s, "ask", known ? known->promised : "", arguments, count, on_homes, batch)) {
 		if (known)
 			known->asked = true;
 		return true;
@@ -555,22 +558,22 @@ static bool ask_waiting(struct daemon *d, struct fleet_round *round)
 static bool tell_piece(struct daemon *d, struct fleet_round *round, const struct sale *sale, struct known_sale *known)
 {
 	char buyers[TELL_MAX][BUYER_DIGITS + 1];
-	const char *arguments[2 + TELL_MAX] = {known->gen};
+	const char *arguments[1 + TELL_MAX];
 	size_t count = known->count - known->told;
 
 	if (count > TELL_MAX)
 		count = TELL_MAX;
-	arguments[1] = known->told + count == known->count ? "1" : "0";
+	arguments[0] = known->told + count == known->count ? "1" : "0";
 	for (size_t i = 0; i < count; i++) {
 		snprintf(buyers[i], sizeof(buyers[i]), "%016" PRIx64, known->buyers[known->told + i]);
-		arguments[2 + i] = buyers[i];
+		arguments[1 + i] = buyers[i];
 	}
-	known->called = add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", arguments, 2 + count, on_told,
+	known->called = add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", known->gen, arguments, 1 + count, on_told,
 		(void *)(uintptr_t)known->id);
 	return known->called;
 }
 
-static bool look(struct daemon *d, struct fleet_round *round, const struct sale *sale)
+static bool look(struct daemon *d, struct fleet_round *round, const struct sale *sale, const struct known_sale *known)
 {
 	struct batch *batch = calloc(1, sizeof(*batch));
 
@@ -578,7 +581,7 @@ static bool look(struct daemon *d, struct fleet_round *round, const struct sale 
 		return false;
 	batch->sale = sale->id;
 	TAILQ_INIT(&batch->questions);
-	if (add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", NULL, 0, on_homes, batch))
+	if (add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", known->promised, NULL, 0, on_homes, batch))
 		return true;
 	free(batch);
 	return false;
@@ -599,7 +602,7 @@ static bool tend_sale(struct daemon *d, struct fleet_round *round, const struct 
 		return tell_piece(d, round, sale, known);
 	if (known->asked)
 		return true;
-	if (!look(d, round, sale))
+	if (!look(d, round, sale, known))
 		return false;
 	known->look_ns = now_ns + LOOK_EVERY_NS;
 	return true;

@@ -9,6 +9,7 @@
 
 #include "common/timefmt.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_keys.h"
 #include "daemon/fleet_settings.h"
 
 #define NS_PER_S 1e9
@@ -77,17 +78,33 @@ void fleet_report_render(struct daemon *d, FILE *out)
 		(double)status.redis.round_ns / NS_PER_S);
 }
 
+/* Without them orders stay closed. */
+static const char *keys_line(const struct daemon *d)
+{
+	switch (fleet_keys_standing(d)) {
+	case FLEET_KEYS_AGREED:
+		return "[+] keys of the fleet";
+	case FLEET_KEYS_OTHER_SECRET:
+		return "[-] keys of the fleet: this node has another secret";
+	default:
+		return "[-] keys of the fleet: not known yet";
+	}
+}
+
 void fleet_report_ready(struct daemon *d, char *text, size_t size)
 {
 	struct fleet_status status;
+	int used;
 
 	*text = '\0';
 	if (!d->fleet)
 		return;
 	fleet_status(d, &status);
 	if (status.connected)
-		snprintf(text, size, "[+] redis\n");
+		used = snprintf(text, size, "[+] redis\n");
 	else
-		snprintf(text, size, "[~] redis: degraded: %s\n",
+		used = snprintf(text, size, "[~] redis: degraded: %.200s\n",
 			*status.redis.failure ? status.redis.failure : "not asked yet");
+	if (used >= 0 && (size_t)used < size)
+		snprintf(text + used, size - (size_t)used, "%s\n", keys_line(d));
 }

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sluice/plant.h"
+#include "fleet/lease_plant.h"
 
 #define MS 1000000ull
 #define RETRY_NS (100 * MS)      /* after a call that failed */
@@ -114,12 +114,13 @@ void lease_create_call(
 	call_add_number(call, absent->time_ms);
 }
 
-void lease_fence_call(
-	const struct lease *l, unsigned target, int64_t epoch, int64_t sold, bool exact, struct lease_call *call)
+void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,
+	struct lease_call *call)
 {
 	call_begin(l, call, "fence", l->seq);
 	call_add_number(call, target);
-	call_add_number(call, epoch);
+	call_add_number(call, shown->epoch);
+	call_add_number(call, shown->heard);
 	call_add_number(call, sold);
 	call_add(call, exact ? "1" : "0");
 }
@@ -197,7 +198,8 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 		text_number(texts[14], 0, LEASE_UNITS_MAX, &r.row.units) ||
 		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||
 		text_number(texts[16], 0, LEASE_UNITS_MAX, &r.row.sold) || text_number(texts[17], 0, 1, &fenced) ||
-		text_copy(texts[18], r.run, sizeof(r.run)) || text_number(texts[19], 0, LEASE_COUNT_MAX, &r.time_ms))
+		text_number(texts[18], 0, LEASE_COUNT_MAX, &r.row.heard) || text_copy(texts[19], r.run, sizeof(r.run)) ||
+		text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms))
 		return -EPROTO;
 	r.answer = (enum lease_answer)answer;
 	r.open = strcmp(texts[2], "open") == 0;
@@ -211,13 +213,13 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 
 void lease_init(struct lease *l, const struct lease_options *options, const struct lease_book *book)
 {
-	*l = (struct lease){
-		.options = *options,
-		.book = book ? *book : (struct lease_book){.epoch = 0},
-		.strange = true,
-		/* The daemon before this one may have asked for units, and nobody knows what became of it. */
-		.asked = true,
-	};
+	*l = (struct lease){0};
+	l->options = *options;
+	if (book)
+		l->book = *book;
+	l->strange = !lease_planted(sells_while_strange);
+	/* The daemon before this one may have asked for units, and nobody knows what became of it. */
+	l->asked = !lease_planted(number_used_twice);
 	l->seq = l->book.seq;
 }
 
@@ -350,6 +352,8 @@ static void move(struct lease *l, struct lease_action *action, int under_way, in
 	action->kind = LEASE_MOVE;
 	action->units = units;
 	action->book = l->next;
+	if (lease_planted(promise_not_kept))
+		memcpy(action->book.generation, l->book.generation, sizeof(action->book.generation));
 }
 
 /* The total, if another version of it is told than the book has. */
@@ -394,6 +398,10 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	action->until_ns = UINT64_MAX;
 	if (l->under_way != LEASE_IDLE)
 		return;
+	if (view->now_ns < l->quiet_until_ns) {
+		action->until_ns = l->quiet_until_ns;
+		return;
+	}
 	l->next = l->book;
 
 	/* Another generation. The promise is durable before the first word in it: never again is anything taken of an earlier one, not even after
@@ -405,14 +413,14 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		lease_members_join(&l->next.members, &l->told_members);
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
-		move(l, action, LEASE_PROMISE_MOVE, l->strange ? -view->unsold : 0);
+		move(l, action, LEASE_PROMISE_MOVE, l->strange && !lease_planted(strange_keeps_units) ? -view->unsold : 0);
 		return;
 	}
 	if (l->told_epoch) {
 		l->next.epoch = l->told_epoch;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
-		move(l, action, LEASE_BOW_MOVE, -view->unsold);
+		move(l, action, LEASE_BOW_MOVE, lease_planted(bows_and_keeps) ? 0 : -view->unsold);
 		return;
 	}
 	if (l->granted) {
@@ -421,10 +429,6 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		l->next.units = l->granted;
 		take_news(&l->next, &l->last);
 		move(l, action, LEASE_GRANT_MOVE, l->granted);
-		return;
-	}
-	if (view->now_ns < l->quiet_until_ns) {
-		action->until_ns = l->quiet_until_ns;
 		return;
 	}
 	if (returning) {
@@ -488,7 +492,7 @@ static void take_row(struct lease *l, const struct lease_row *row)
 {
 	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
 
-	if (row->seq > l->seq) {
+	if (row->seq > l->seq || (lease_planted(grant_taken_twice) && grant && row->seq == l->seq)) {
 		l->asked = false;
 		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
 		l->seq = row->seq;
@@ -519,7 +523,7 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 	l->under_way = LEASE_IDLE;
 	l->connected = outcome == LEASE_ANSWERED;
 	if (outcome != LEASE_ANSWERED) {
-		if (outcome == LEASE_UNKNOWN && script == LEASE_GRANT_CALL)
+		if (outcome == LEASE_UNKNOWN && script == LEASE_GRANT_CALL && !lease_planted(forgotten_grant))
 			l->asked = true;
 		l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
@@ -585,7 +589,7 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 	int what = l->under_way;
 
 	l->under_way = LEASE_IDLE;
-	if (error) {
+	if (error && !(lease_planted(return_before_gate) && what == LEASE_RETURN_MOVE)) {
 		/* A buyer was faster than a return: look again at once. The ledger's other refusals want a moment. */
 		if (error != -EAGAIN)
 			l->quiet_until_ns = now_ns + RETRY_NS;
@@ -600,7 +604,8 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 		/* Calls that were sent before quote another generation or epoch, and do nothing any more. */
 		*l->told = '\0';
 		l->told_epoch = 0;
-		l->granted = 0;
+		if (!lease_planted(grant_of_before))
+			l->granted = 0;
 		l->asked = false;
 		l->settled = false;
 		l->confirmed = true;
@@ -609,7 +614,7 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 		l->granted = 0;
 		break;
 	case LEASE_RETURN_MOVE:
-		l->confirmed = false;
+		l->confirmed = lease_planted(return_not_repeated);
 		break;
 	default:
 		break;

@@ -10,7 +10,7 @@
 --   rotate: force (1: whatever is still valid), nodes that need not accept (commas)
 --   show
 -- Answers: {"ok", cur, next or 0, waiting for (commas), node, accepted, signs, ms ago, node, …}, {"secret"}, and for rotate
--- {"in_use", node, until} or {"unknown", node}: that node has not told since when it needs the older keys no more.
+-- {"in_use", node, until} or {"unknown", node}: that node has not told until when it needs the older keys.
 --
 -- Nothing here is lost for good with Redis: each node tells what it uses, and the highest number wins.
 local key = KEYS[1]
@@ -80,7 +80,7 @@ elseif op == 'rotate' then
 	if next <= cur then
 		for _, n in ipairs(need) do
 			local over = tonumber(get('over:' .. n) or '-1')
-			if ARGV[7] ~= '1' and over < 0 then
+			if ARGV[7] ~= '1' and (over < 0 or number('signs:' .. n) < cur) then
 				return {'unknown', n}
 			end
 			if ARGV[7] ~= '1' and over < cur - 1 then

@@ -14,8 +14,9 @@ local LEASE_SAY_MS = 50             -- messages of one sale are no closer than t
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
--- A row, as it stands in the hash. settled and fenced are the number of the generation in which the node was so; seen and wanted_at are ms.
-local LEASE_ROW = {'epoch', 'seq', 'op', 'units', 'balance', 'sold', 'settled', 'fenced', 'seen', 'want', 'wanted_at', 'rate'}
+-- A row, as it stands in the hash. settled and fenced are the number of the generation in which the node was so; seen and wanted_at are ms; heard
+-- counts what the node has said.
+local LEASE_ROW = {'epoch', 'seq', 'op', 'units', 'balance', 'sold', 'settled', 'fenced', 'seen', 'heard', 'want', 'wanted_at', 'rate'}
 
 local function lease_text(number)
 	return string.format('%.0f', number)
@@ -265,7 +266,7 @@ local function lease_answer(s, answer)
 		answer, s.gen or '', s.open and 'open' or 'settling', lease_text(s.total), lease_text(s.version), s.operation, lease_text(s.free),
 		lease_text(outside), lease_text(math.max(demand - math.max(s.free, 0), 0)), lease_list(missing), lease_list(s.members),
 		lease_text(row.epoch), lease_text(row.seq), row.op, lease_text(row.units), lease_text(row.balance), lease_text(row.sold),
-		row.fenced == s.number and s.gen and '1' or '0', s.run, lease_text(s.now),
+		row.fenced == s.number and s.gen and '1' or '0', lease_text(row.heard), s.run, lease_text(s.now),
 	}
 end
 
@@ -353,5 +354,6 @@ local function lease_report(s)
 	row.sold = math.max(me.balance - me.unsold, 0)
 	row.rate = me.rate
 	row.seen = s.now
+	row.heard = row.heard + 1
 	return row
 end
