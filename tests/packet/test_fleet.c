@@ -372,7 +372,18 @@ static void the_same_segment_again_gets_the_same_answer_and_then_closes(void **s
 	}
 }
 
-static void a_frame_makes_room_for_the_address_or_carries_the_short_form(void **state)
+/* As expect_sent_to, for the form of a frame that could not grow by all of it. */
+static void expect_sent_to_shortly(struct gate *gate, const struct run *run, unsigned node, const char *token)
+{
+	struct sluice_answer_bytes answer;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.homes), &node, &answer), 0);
+	assert_int_equal(run->parsed.payload_len, answer.short_len);
+	memcpy(answer.short_bytes + answer.token_at, token, SLUICE_TOKEN_TEXT);
+	assert_memory_equal(run->parsed.payload, answer.short_bytes, answer.short_len);
+}
+
+static void a_frame_makes_room_for_the_address_or_goes_without_a_body(void **state)
 {
 	static const uint32_t rooms[] = {0, SLUICE_GROW_HEAD, SLUICE_GROW_TAIL, SLUICE_GROW_HEAD | SLUICE_GROW_TAIL};
 	struct gate *gate = *state;
@@ -388,10 +399,27 @@ static void a_frame_makes_room_for_the_address_or_carries_the_short_form(void **
 		expect_reason(&run, SLUICE_REASON_WRONG_NODE, "%u bytes, room %u", frame.payload_len, rooms[i / 6]);
 		expect_way_back(&run, &frame);
 		assert_memory_equal(run.parsed.payload, "HTTP/1.1 421 Misdirected Request\r\n", 34);
+		/* The smallest request is some 80 bytes long, the head room 216, the whole answer 400, the short one 190. */
 		if (length == LONG_REQUEST || rooms[i / 6] & SLUICE_GROW_TAIL)
 			expect_sent_to(gate, &run, OTHER, THERE, text_of(gate, &token));
 		else if (!rooms[i / 6])
 			expect_no_location(&run);
+		else if (length)
+			expect_sent_to_shortly(gate, &run, OTHER, text_of(gate, &token));
+	}
+	{ /* whatever the address: a frame as small as can be has the head room for the longest */
+		static char url[CONFIG_URL_BYTES + 1];
+		struct sluice_token token = token_of_node(999, OTHER);
+		struct frame frame = order_frame(gate, &token, true, 0, 16 + SLUICE_TOKEN_TEXT + 1);
+		struct run run;
+
+		memset(url, 'a', CONFIG_URL_BYTES);
+		gate_home(gate, OTHER, url);
+		gate->control->grow = SLUICE_GROW_HEAD;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_WRONG_NODE, "the longest address");
+		expect_sent_to_shortly(gate, &run, OTHER, text_of(gate, &token));
+		gate_home(gate, OTHER, THERE);
 	}
 	{ /* as on native veth, a plain request and a plain address */
 		struct sluice_token token = token_of_node(1000, OTHER);
@@ -716,7 +744,7 @@ int main(void)
 		node_test(a_token_of_this_node_is_judged_as_ever),
 		node_test(what_is_in_the_books_here_stays_here),
 		node_test(the_same_segment_again_gets_the_same_answer_and_then_closes),
-		node_test(a_frame_makes_room_for_the_address_or_carries_the_short_form),
+		node_test(a_frame_makes_room_for_the_address_or_goes_without_a_body),
 		node_test(the_token_is_found_wherever_the_headers_put_it),
 		node_test(addresses_switch_with_the_bank_of_their_answer),
 		node_test(in_shadow_a_token_of_another_node_goes_up_and_is_counted),
