@@ -126,13 +126,13 @@ def test_a_banned_source_is_dropped_on_every_node(fleet):
     fleet[1].ask("PUT", f"/v1/lists/deny/{source}/32", {})
     reaches(fleet, lambda node: entry(node, "deny", f"{source}/32") or entry(node, "deny", source), "a ban")
     for node in fleet.nodes:
-        before = node.packets("deny_list")
+        before = node.packets("denied")
         with pytest.raises(OSError):
             sock = node.socket(source=source)
             sock.settimeout(0.5)
             with sock:
                 sock.connect((node.network.address["ipv4"], 8080))
-        assert node.packets("deny_list") > before
+        assert node.packets("denied") > before
 
 
 def test_an_import_reaches_all_and_an_undo_takes_it_from_all(fleet):
