@@ -12,7 +12,7 @@ from world import DEVICE, World
 
 OK, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
 CODES = {"token_invalid": 401, "token_expired": 401, "wrong_network": 403, "unknown_sale": 404, "sale_not_open": 409, "sold_out": 409,
-         "already_ordered": 409, "sale_ended": 410, "rate_limited": 429, "paused": 503, "unavailable": 503}
+         "already_ordered": 409, "sale_ended": 410, "wrong_node": 421, "rate_limited": 429, "paused": 503, "unavailable": 503}
 FORGED = "A" * 64
 
 

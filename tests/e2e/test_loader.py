@@ -298,14 +298,15 @@ def set_abi_version(world, version):
     return int.from_bytes(value[8:16], "little")
 
 
-def test_reload_and_daemon_refuse_pins_of_another_abi(bare):
+@pytest.mark.parametrize("version", [3, 77], ids=["the_one_before", "a_later_one"])
+def test_reload_and_daemon_refuse_pins_of_another_abi(bare, version):
     assert attach(bare).returncode == OK
-    set_abi_version(bare, 77)
+    set_abi_version(bare, version)
     before = bare.map_dump("control")
-    assert_failed(bare.sluice("reload", "--config", bare.config, check=False), CONFLICT, "ABI", "77")
+    assert_failed(bare.sluice("reload", "--config", bare.config, check=False), CONFLICT, "ABI", str(version))
     assert bare.map_dump("control") == before and bare.shop.link_has_xdp(DEVICE), "the old one goes on"
     bare.start_daemon(ready=False)
     assert bare.daemon.popen.wait(20) != 0
-    assert "77" in bare.daemon.log()
+    assert f"ABI version {version} " in bare.daemon.log()
     assert detach(bare, DEVICE).returncode == OK
     assert_nothing_left(bare)

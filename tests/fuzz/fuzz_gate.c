@@ -29,6 +29,7 @@ enum event {
 	EVENT_KEY,
 	EVENT_ANSWER,
 	EVENT_WATCH,
+	EVENT_FLEET,
 	EVENT_COUNT
 };
 
@@ -53,6 +54,7 @@ static struct sluice_token read_token(struct input *input)
 {
 	uint8_t serial = input_u8(input), buyer = input_u8(input), quantity = input_u8(input), choice = input_u8(input);
 	uint8_t bound = input_u8(input), age = input_u8(input);
+	static const uint32_t nodes[] = {1, 2, 3, 300};
 	uint32_t now_s = (uint32_t)(world_wall_ns() / NS_PER_S);
 	struct sluice_addr network = source_of(bound >> 1);
 	struct sluice_token token = {
@@ -65,7 +67,7 @@ static struct sluice_token read_token(struct input *input)
 		.buyer = 1 + (buyer & 7),
 		.serial = 1 + (serial & 31),
 		.network = bound & 1 ? sluice_network_of(&network) : 0,
-		.node = 1,
+		.node = nodes[serial >> 6],
 	};
 
 	last_token = token;
@@ -217,7 +219,9 @@ static void event_sale(struct input *input)
 
 	switch (what & 7) {
 	case 0:
-		sale->flags = value & (SLUICE_SALE_PAUSED | SLUICE_SALE_ENDED | SLUICE_SALE_CLOSED);
+		sale->flags = value &
+			(SLUICE_SALE_PAUSED | SLUICE_SALE_ENDED | SLUICE_SALE_CLOSED | SLUICE_SALE_MORE |
+				SLUICE_SALE_WITHHELD);
 		break;
 	case 1:
 		sale->opens_wall = wall + (uint64_t)((int8_t)value * (int64_t)NS_PER_S);
@@ -373,6 +377,20 @@ static void event_watch(struct input *input)
 	shim_map_limit(shim_map_find("events"), choice & 128 ? 64 : 0); /* room for one, or for all */
 }
 
+/* Which node this is; or where another one is. */
+static void event_fleet(struct input *input)
+{
+	uint8_t choice = input_u8(input), fill = input_u8(input);
+	uint16_t sizes = input_u16(input);
+	unsigned length = 2 * (SLUICE_TOKEN_TEXT + (sizes & 0x1ff) % (SLUICE_ANSWER_MAX / 2 - SLUICE_TOKEN_TEXT + 1));
+
+	if (choice & 4)
+		world_control()->node = choice & 3;
+	else
+		world_home(choice & 3, fill, choice & 8 ? 0 : length,
+			sizes >> 9 & 1 ? 2 + 2 * (sizes >> 10) % (length - SLUICE_TOKEN_TEXT - 2) : 0);
+}
+
 static void run_event(enum event event, struct input *input)
 {
 	switch (event) {
@@ -408,6 +426,8 @@ static void run_event(enum event event, struct input *input)
 		return event_answer(input);
 	case EVENT_WATCH:
 		return event_watch(input);
+	case EVENT_FLEET:
+		return event_fleet(input);
 	case EVENT_COUNT:
 		break;
 	}

@@ -162,7 +162,7 @@ static void requests(void)
 }
 
 /* --- gate: the events of fuzz_gate.c ---------------------------------------------------------------------------------------------------- */
-enum { RAW, BUILT, CALL, TIME, SALE, LIMIT, CONTROL, STOCK, LIST, SETTLE, FAULT, CLAIM, KEY, ANSWER, WATCH };
+enum { RAW, BUILT, CALL, TIME, SALE, LIMIT, CONTROL, STOCK, LIST, SETTLE, FAULT, CLAIM, KEY, ANSWER, WATCH, FLEET };
 enum { SCENE_NONE = 0, SCENE_LISTEN = 1, SCENE_SOCKET = 3, SCENE_GOOD = 8, SCENE_BAD = 16 };
 enum { HOW_HANDSHAKE = 8, HOW_PAYLOAD = 32, HOW_AGAIN = 64 };
 enum { PAY_ORDER = 0, PAY_CUT = 1, PAY_OTHER = 2 };
@@ -291,7 +291,7 @@ static void gate_lists_and_answers(void)
 	add_order(&seed, 1, 0, 2, 1);
 	save(&seed, "gate", "lists");
 	seed.length = 0;
-	for (unsigned code = 0; code < 11; code++) {
+	for (unsigned code = 0; code < 12; code++) {
 		add_three(&seed, ANSWER, code, 'a' + code, 0);
 		add_u8(&seed, 2);
 	}
@@ -324,6 +324,42 @@ static void gate_rights(void)
 		add(&seed, tokens[i], sizeof(tokens[i]));
 	}
 	save(&seed, "gate", "rights");
+}
+
+/* The upper two bits of a serial choose the token's node: 1, 2, 3, or one that no fleet has. */
+static void gate_fleet(void)
+{
+	struct seed seed = {.length = 0};
+
+	add_three(&seed, FLEET, 2, 'h', 100); /* where node 2 is, with room for a token */
+	add_u8(&seed, 0x06);
+	add_call(&seed, 5, 1);
+	add_three(&seed, FLEET, 4 | 1, 0, 0); /* this is node 1 */
+	add_u8(&seed, 0);
+	for (unsigned node = 0; node < 4; node++) {
+		add_order(&seed, node & 1, 0, node << 6 | 1, 1);
+		add_call(&seed, node << 6 | 2, 1);
+	}
+	add_three(&seed, FLEET, 4 | 2, 0, 0); /* and now 2: what it has in its books stays */
+	add_u8(&seed, 0);
+	add_call(&seed, 1, 1);
+	add_call(&seed, 3, 1);
+	save(&seed, "gate", "fleet");
+	seed.length = 0;
+	for (unsigned flags = 8; flags <= 24; flags += 8) { /* more may come, nothing may be sold, both */
+		add_three(&seed, SALE, 0, 0, flags);
+		add_call(&seed, flags, 1);
+		add_order(&seed, 0, 0, flags + 1, 1);
+		add_u8(&seed, STOCK);
+		add_u8(&seed, 0);
+		add_u8(&seed, 0x80); /* all units go */
+		add_call(&seed, flags + 2, 2);
+		add_order(&seed, 1, 0, flags + 3, 1);
+		add_u8(&seed, STOCK);
+		add_u8(&seed, 0);
+		add_u8(&seed, 5);
+	}
+	save(&seed, "gate", "leases");
 }
 
 static void gate_watched(void)
@@ -609,6 +645,7 @@ int main(int argc, char **argv)
 	gate_refusals();
 	gate_lists_and_answers();
 	gate_rights();
+	gate_fleet();
 	gate_watched();
 	gate_segments();
 	list_steps();

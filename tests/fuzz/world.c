@@ -19,7 +19,7 @@
 /* clang-format off */
 #define WORLD_MAPS(M) \
 	M(services) M(ports) M(limits) M(control) M(sales) M(stock) M(keys) M(admissions) M(buyers) M(issued) M(rates) M(recent) \
-	M(syn_budget) M(lists) M(list_index) M(denials) M(answers) M(counters) M(calls) M(shadow) M(watch)
+	M(syn_budget) M(lists) M(list_index) M(denials) M(answers) M(homes) M(counters) M(calls) M(shadow) M(watch)
 #define WORLD_RINGS(M) M(ring) M(events)
 /* clang-format on */
 
@@ -244,6 +244,26 @@ void world_answer(unsigned code, uint8_t fill, unsigned length, unsigned retry_a
 	answer->short_sum = sum_words(answer->short_bytes, answer->short_len);
 }
 
+static struct sluice_answer_bytes *home_of(__u32 node)
+{
+	__u32 index = (control_get()->answer_banks >> SLUICE_ANSWER_WRONG_NODE & 1) * SLUICE_HOMES + node;
+
+	return bpf_map_lookup_elem(&homes, &index);
+}
+
+void world_home(unsigned node, uint8_t fill, unsigned length, unsigned token_at)
+{
+	struct sluice_answer_bytes *answer = home_of(node);
+
+	*answer = (struct sluice_answer_bytes){.len = length, .token_at = token_at, .short_len = 32};
+	memset(answer->bytes, fill, length);
+	memset(answer->short_bytes, fill, answer->short_len);
+	if (token_at)
+		memset(answer->bytes + token_at, 0, SLUICE_TOKEN_TEXT);
+	answer->sum = sum_words(answer->bytes, length);
+	answer->short_sum = sum_words(answer->short_bytes, answer->short_len);
+}
+
 void world_know(const struct sluice_token *token)
 {
 	if (books.sealed_count < SEALED_MAX)
@@ -349,7 +369,9 @@ static void check_yes(const struct sluice_admission *admission, uint64_t units_b
 			books.sealed[i].expires_at_s == admission->expires_at_s)
 			token = &books.sealed[i];
 	CHECK(token, "a token that nobody sealed was admitted");
-	CHECK(sale->id == admission->sale && !sale->flags, "sale %u, flags %x", admission->sale, sale->flags);
+	CHECK(sale->id == admission->sale && !(sale->flags & ~SLUICE_SALE_MORE), "sale %u, flags %x", admission->sale,
+		sale->flags);
+	CHECK(!ctl->node || token->node == ctl->node, "a token of node %u", token->node);
 	CHECK(wall >= sale->opens_wall && wall < sale->ends_wall, "outside of the window");
 	CHECK(token->expires_at_s > wall / 1000000000ULL, "expired");
 	CHECK(!token->network || token->network == sluice_network_of(&admission->source), "from another network");
@@ -365,9 +387,18 @@ static void check_yes(const struct sluice_admission *admission, uint64_t units_b
 
 /* --- runs ---------------------------------------------------------------------------------------------------------------------------- */
 struct before {
-	uint64_t free_units[SALES], pace_tat[SALES], rates, recent;
+	uint64_t free_units[SALES], pace_tat[SALES], wanted, rates, recent;
 	unsigned records;
 };
+
+static uint64_t wanted_units(void)
+{
+	uint64_t wanted = 0;
+
+	for (unsigned i = 0; i < SALES; i++)
+		wanted += stock_of(sale_ids[i])->wanted;
+	return wanted;
+}
 
 static void look_before(struct before *before)
 {
@@ -375,6 +406,7 @@ static void look_before(struct before *before)
 		before->free_units[i] = stock_of(sale_ids[i])->free;
 	for (unsigned i = 0; i < SALES; i++)
 		before->pace_tat[i] = stock_of(sale_ids[i])->pace_tat;
+	before->wanted = wanted_units();
 	before->rates = shim_map_digest(SHIM_MAP(&rates));
 	before->recent = shim_map_digest(SHIM_MAP(&recent));
 	shim.cookie_was_good = false;
@@ -394,6 +426,18 @@ static void check_pace(const struct before *before, const struct sluice_admissio
 		CHECK(tat <= most, "the pace of sale %u is %llu ns ahead of what was taken", sale_ids[i],
 			(unsigned long long)(tat - most));
 	}
+}
+
+/* What was refused for want of units that may be elsewhere is counted, once, and nothing else is. An answer that had no room was given for some
+ * reason, and only that one is counted then.
+ */
+static void check_wanted(const struct before *before, int reason)
+{
+	uint64_t more = wanted_units() - before->wanted;
+
+	CHECK(more <= SLUICE_MAX_QUANTITY, "%llu units more are wanted", (unsigned long long)more);
+	CHECK(reason == SLUICE_REASON_ANSWER_FAILED || !!more == (reason == SLUICE_REASON_UNITS_ELSEWHERE),
+		"%llu units more are wanted, reason %d", (unsigned long long)more, reason);
 }
 
 /* What a watcher was shown of this run: once, if at all, what was asked for, and no byte that nobody wrote. The reason may have become
@@ -438,6 +482,7 @@ static void look_after(const struct before *before, int reason, const struct slu
 		check_yes(admission, before->free_units[i]);
 	}
 	check_pace(before, admission);
+	check_wanted(before, reason);
 	check_books();
 }
 
@@ -477,13 +522,46 @@ static const uint8_t wanted_answer[SLUICE_REASON_ROWS] = {
 #undef X
 };
 
-/* The body is the template in use, with four digits where it has some, or its short form. */
-static void check_answer(const struct world_run *run, const struct parsed *parsed)
+/* The text of the good token of an order that was judged. What looks like an order elsewhere in the frame has none. */
+static const uint8_t *token_in(const uint8_t *came, uint32_t length, struct sluice_token *token)
 {
-	__u32 code = wanted_answer[run->reason], bank = control_get()->answer_banks >> code & 1;
+	static const char path[] = "POST /v1/orders/";
+	const uint8_t *end = came + length, *at = came;
+
+	while ((at = memmem(at, (size_t)(end - at), path, sizeof(path) - 1))) {
+		at += sizeof(path) - 1;
+		if (end - at >= SLUICE_TOKEN_TEXT && !sluice_token_decode((const char *)at, token) &&
+			sluice_token_mac(token, world_key(token->key_id)->k0, world_key(token->key_id)->k1) ==
+				token->mac)
+			return at;
+	}
+	CHECK(false, "an order without a good token");
+	return NULL;
+}
+
+/* The template in use. */
+static const struct sluice_answer_bytes *template_of(int reason, const uint8_t *came, uint32_t came_length)
+{
+	__u32 code = wanted_answer[reason], bank = control_get()->answer_banks >> code & 1;
 	__u32 index = code + bank * SLUICE_ANSWER_COUNT;
-	const struct sluice_answer_bytes *answer = bpf_map_lookup_elem(&answers, &index);
+	struct sluice_token token;
+
+	if (reason == SLUICE_REASON_WRONG_NODE) {
+		token_in(came, came_length, &token);
+		CHECK(control_get()->node && token.node != control_get()->node, "a token of node %u", token.node);
+		if (token.node < SLUICE_HOMES && home_of(token.node)->len)
+			return home_of(token.node);
+	}
+	return bpf_map_lookup_elem(&answers, &index);
+}
+
+/* The body is the template in use, with four digits or the request's token where it has some, or its short form. */
+static void check_answer(
+	const uint8_t *came, uint32_t came_length, const struct world_run *run, const struct parsed *parsed)
+{
+	const struct sluice_answer_bytes *answer = template_of(run->reason, came, came_length);
 	uint8_t bytes[SLUICE_ANSWER_MAX];
+	struct sluice_token token;
 
 	CHECK(parsed->flags == (F_PSH | F_FIN | F_ACK), "flags %x", parsed->flags);
 	if (parsed->payload_len == answer->short_len) {
@@ -496,6 +574,8 @@ static void check_answer(const struct world_run *run, const struct parsed *parse
 		bytes[answer->retry_at + i] = parsed->payload[answer->retry_at + i];
 		CHECK(bytes[answer->retry_at + i] >= '0' && bytes[answer->retry_at + i] <= '9', "Retry-After");
 	}
+	if (answer->token_at)
+		memcpy(bytes + answer->token_at, token_in(came, came_length, &token), SLUICE_TOKEN_TEXT);
 	CHECK(!memcmp(bytes, parsed->payload, answer->len), "another answer");
 }
 
@@ -517,7 +597,7 @@ static void check_sent(const uint8_t *came, uint32_t came_length, const struct w
 	CHECK(!parsed.wrong, "sent back: wrong %s", parsed.wrong);
 	check_goes_back(came, run, &parsed);
 	if (wanted_action[run->reason] == SLUICE_ACTION_ANSWER) {
-		check_answer(run, &parsed);
+		check_answer(came, came_length, run, &parsed);
 		CHECK(shim.cookie_was_good, "an answer to a source that no cookie has proved");
 		CHECK(run->length <= 22 + 40 + 20 + SLUICE_ANSWER_MAX, "%u bytes", run->length);
 	} else if (run->reason == SLUICE_REASON_SYN_COOKIE) {

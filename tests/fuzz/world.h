@@ -55,6 +55,9 @@ void world_watch(const struct sluice_watch *watch);
 /* Another template for the answer `code`, in the bank not in use, then switches: as the daemon does for an operator. */
 void world_answer(unsigned code, uint8_t fill, unsigned length, unsigned retry_at);
 
+/* Where tokens of `node` belong, in the bank in use of the answer wrong_node; length 0: nobody knows. */
+void world_home(unsigned node, uint8_t fill, unsigned length, unsigned token_at);
+
 /* Signs and encodes (SLUICE_TOKEN_TEXT + 1); the gate may admit what was sealed here, and nothing else. */
 void world_seal(struct sluice_token *token, char *text);
 /* The same for one that was made elsewhere with a key of this world. */

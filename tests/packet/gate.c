@@ -126,6 +126,41 @@ void gate_limit(struct gate *gate, enum sluice_limit_id id, uint64_t interval_ns
 	gate->syn_limited |= id == SLUICE_LIMIT_SYN_PREFIX;
 }
 
+static void put_home(struct gate *gate, __u32 node, const struct sluice_answer_bytes *answer)
+{
+	if (bpf_map_update_elem(bpf_map__fd(gate->skel->maps.homes), &node, answer, 0))
+		die("the address of a node");
+}
+
+void gate_home(struct gate *gate, unsigned node, const char *url)
+{
+	struct sluice_answer_bytes answer;
+	size_t size;
+
+	if (answer_render_home(url, "", NULL, &answer, &size))
+		die(url);
+	put_home(gate, node, &answer);
+	gate->homes |= 1u << node;
+}
+
+unsigned gate_home_answer(struct gate *gate, unsigned node, const char *token, char *out)
+{
+	struct sluice_answer_bytes answer;
+
+	if (bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.homes), &node, &answer))
+		die("the address of a node");
+	return answer_fill_home(&answer, token, out);
+}
+
+static void forget_homes(struct gate *gate)
+{
+	static const struct sluice_answer_bytes none;
+
+	for (unsigned node = 0; gate->homes; node++, gate->homes >>= 1)
+		if (gate->homes & 1)
+			put_home(gate, node, &none);
+}
+
 static void fill(struct gate *gate)
 {
 	uint64_t now = time_wall_ns();
@@ -231,6 +266,7 @@ void gate_reset(struct gate *gate)
 	memset(gate->sales, 0, SLUICE_MAX_SALES * sizeof(*gate->sales));
 	memset(gate->stock, 0, SLUICE_MAX_SALES * sizeof(*gate->stock));
 	memset(gate->keys, 0, 2 * sizeof(*gate->keys));
+	forget_homes(gate);
 	fill(gate);
 }
 

@@ -28,6 +28,7 @@ struct gate {
 	__u64 *recent;
 	int prog, door;
 	int listeners[2];
+	uint32_t homes; /* bit n: node n has an address */
 	bool syn_limited; /* the SYN budget may have been written to */
 };
 
@@ -49,6 +50,11 @@ void gate_reset(struct gate *gate);
 void gate_alive(struct gate *gate);
 /* One request per `interval_ns`, `burst` of them at once; interval 0 = off. */
 void gate_limit(struct gate *gate, enum sluice_limit_id id, uint64_t interval_ns, unsigned burst);
+
+/* Node `node` (1..31) has this address: map "homes", first bank. Until the next gate_reset. */
+void gate_home(struct gate *gate, unsigned node, const char *url);
+/* What the answer to that node's `token` must be, with its place in the map. Returns the length. `out` holds SLUICE_ANSWER_MAX. */
+unsigned gate_home_answer(struct gate *gate, unsigned node, const char *token, char *out);
 
 struct run {
 	int action; /* XDP_* */

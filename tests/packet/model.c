@@ -185,6 +185,7 @@ static int judge_first(struct model *model, const struct model_packet *packet, b
 		return reason;
 	model_judge(model, &order, now);
 	verdict->retry_after_s = order.retry_after_s;
+	verdict->home = order.home;
 	return order.reason;
 }
 
@@ -304,7 +305,8 @@ struct model_verdict model_packet_judge(
 		(!model_reason_is(verdict.said, SLUICE_ACTION_PASS) || verdict.said == SLUICE_REASON_ADMITTED)) {
 		model_shadow_checked(model, true, true, verdict.said);
 		verdict.reason = SLUICE_REASON_SHADOWED;
-	} else if (is_answer(verdict.said) && !model_reply_fits(model, &packet, verdict.said, &verdict.short_form)) {
+	} else if (is_answer(verdict.said) &&
+		!model_reply_fits(model, &packet, verdict.said, verdict.home, &verdict.short_form)) {
 		verdict.reason = SLUICE_REASON_ANSWER_FAILED;
 	}
 	return verdict;

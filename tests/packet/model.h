@@ -28,6 +28,7 @@
 #define MODEL_SOCKETS 16
 #define MODEL_UNDO 4096
 #define MODEL_STAMPS 32
+#define MODEL_HOMES 4 /* nodes that may have an address */
 
 #define MODEL_UNPROTECTED SLUICE_MAX_SERVICES
 
@@ -45,7 +46,7 @@ struct model_service {
 
 struct model_sale {
 	uint64_t slot, id, flags, opens, ends, pace_interval, pace_tolerance, per_buyer, not_before_s;
-	uint64_t free, taken, pace_tat;
+	uint64_t free, taken, wanted, pace_tat;
 };
 
 struct model_listed {
@@ -123,6 +124,8 @@ struct model {
 	struct sluice_limit limits[SLUICE_LIMIT_COUNT];
 	struct sluice_key keys[2];
 	struct sluice_answer_bytes answers[2][SLUICE_ANSWER_COUNT];
+	struct sluice_answer_bytes homes[2][MODEL_HOMES]; /* where tokens of other nodes belong; empty: nobody knows */
+	uint32_t node;                                    /* which this one is; 0 = it is alone */
 	struct model_listed listed[MODEL_LISTED];
 	unsigned listed_count;
 	struct model_socket sockets[MODEL_SOCKETS];
@@ -186,6 +189,7 @@ struct model_verdict {
 	int said; /* the reason before shadow mode, or want of room, made another of it */
 	unsigned service;
 	unsigned retry_after_s;
+	uint64_t home;   /* the node that the token names */
 	bool short_form; /* an answer that had no room for the whole */
 };
 

@@ -67,6 +67,7 @@ static struct sluice_token token_of(unsigned number)
 		.issued_at_s = ARENA_START_S - dice_below(&dice, 20),
 		.expires_at_s = ARENA_START_S + 3600,
 		.serial = 1000 + number,
+		.node = 1,
 		.buyer = 1 + number % (number < SEQUENCE_TOKENS / 2 ? FEW_BUYERS : MANY_BUYERS)};
 	struct sluice_addr network;
 
@@ -84,6 +85,8 @@ static struct sluice_token token_of(unsigned number)
 		token.network = sluice_network_of(&network);
 	if (dice_once_in(&dice, 6))
 		token.key_id = dice_below(&dice, 4);
+	if (dice_once_in(&dice, 5))
+		token.node = (const uint32_t[]){0, 2, 2, 3, 255, 256, 258, 0xffffffff}[dice_below(&dice, 8)];
 	if (dice_once_in(&dice, 20))
 		token.version = 2;
 	if (dice_once_in(&dice, 20))

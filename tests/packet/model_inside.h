@@ -80,7 +80,7 @@ struct model_order {
 	/* out */
 	int reason;
 	unsigned retry_after_s;
-	uint64_t serial;
+	uint64_t serial, home;
 	const struct model_admission *admission;
 };
 void model_judge(struct model *model, struct model_order *order, uint64_t now);
@@ -92,6 +92,7 @@ int model_request_read(const uint8_t *data, unsigned length, const char **token)
 
 /* --- model_reply.c */
 /* Is there room for the answer? Returns false if not even for the short form. */
-bool model_reply_fits(const struct model *model, const struct model_packet *packet, int reason, bool *short_form);
+bool model_reply_fits(
+	const struct model *model, const struct model_packet *packet, int reason, uint64_t home, bool *short_form);
 
 #endif

@@ -106,6 +106,23 @@ static int ask_token(
 	return GO_ON;
 }
 
+/* Are there units for this order? If not, the fleet's leases say whether that is the last word. What may be had elsewhere is remembered as
+ * wanted, but not by who only looks.
+ */
+static int ask_units(struct model *model, struct model_sale *sale, uint64_t quantity, bool dry, unsigned *retry_s)
+{
+	bool withheld = sale->flags & SLUICE_SALE_WITHHELD, enough = sale->free >= quantity;
+
+	if (enough && !withheld)
+		return GO_ON;
+	if (!withheld && !(sale->flags & SLUICE_SALE_MORE))
+		return SLUICE_REASON_SOLD_OUT;
+	if (!dry)
+		model_set(model, &sale->wanted, sale->wanted + quantity);
+	*retry_s = RETRY_BUSY_S;
+	return SLUICE_REASON_UNITS_ELSEWHERE;
+}
+
 static void admit(struct model *model, struct model_order *order, const struct model_token *token,
 	struct model_sale *sale, struct model_buyer *buyer, uint64_t now)
 {
@@ -196,6 +213,10 @@ static int judge(struct model *model, struct model_order *order, uint64_t now)
 	if (reason != GO_ON)
 		return reason;
 	order->serial = token.serial;
+	order->home = token.node;
+	known = model_admission_find(model, token.serial);
+	if (model->node && token.node != model->node && !known)
+		return SLUICE_REASON_WRONG_NODE;
 	sale = model_sale_slot(model, token.sale % SLUICE_MAX_SALES);
 	if (!token.sale || !sale || sale->id != token.sale) {
 		if (model->orders_open)
@@ -207,7 +228,6 @@ static int judge(struct model *model, struct model_order *order, uint64_t now)
 		order->retry_after_s = RETRY_CLOSED_S;
 		return SLUICE_REASON_DAEMON_AWAY;
 	}
-	known = model_admission_find(model, token.serial);
 	if (known) {
 		if (known->state == SLUICE_ADMISSION_CLAIMED || known->inner_serial != token.serial)
 			return SLUICE_REASON_IN_PROGRESS;
@@ -223,8 +243,9 @@ static int judge(struct model *model, struct model_order *order, uint64_t now)
 		reason = ask_token(&token, sale, &order->source, wall);
 	if (reason != GO_ON)
 		return reason;
-	if (sale->free < token.quantity)
-		return SLUICE_REASON_SOLD_OUT;
+	reason = ask_units(model, sale, token.quantity, order->dry, &order->retry_after_s);
+	if (reason != GO_ON)
+		return reason;
 	if (!model->orders_open) {
 		order->retry_after_s = RETRY_CLOSED_S;
 		return SLUICE_REASON_WRITER_AWAY;
@@ -266,7 +287,8 @@ int model_reclaim(struct model *model, const struct sluice_admission *admission)
 {
 	struct model_buyer *buyer = model_buyer_find(model, admission->buyer, admission->sale);
 	struct model_sale *sale = sale_of(model, admission->sale);
-	bool fits = sale && sale->free >= admission->quantity;
+	unsigned nobody_waits;
+	int reason;
 
 	if (!sale)
 		return SLUICE_REASON_UNKNOWN_SALE;
@@ -281,8 +303,9 @@ int model_reclaim(struct model *model, const struct sluice_admission *admission)
 		model_set(model, &buyer->sale, admission->sale);
 		model_set(model, &buyer->units, 0);
 	}
-	if (!fits)
-		return SLUICE_REASON_SOLD_OUT;
+	reason = ask_units(model, sale, admission->quantity, false, &nobody_waits);
+	if (reason != GO_ON)
+		return reason;
 	model_set(model, &buyer->units, buyer->units + admission->quantity);
 	model_set(model, &sale->free, sale->free - admission->quantity);
 	return SLUICE_REASON_NONE;

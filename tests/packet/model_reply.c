@@ -32,11 +32,13 @@ bool model_answer_waits(int code)
 	return waits[code];
 }
 
-static const struct sluice_answer_bytes *answer_in_use(const struct model *model, int reason)
+static const struct sluice_answer_bytes *answer_in_use(const struct model *model, int reason, uint64_t home)
 {
-	int code = model_answer_of(reason);
+	int code = model_answer_of(reason), bank = model->banks >> code & 1;
 
-	return &model->answers[model->banks >> code & 1][code];
+	if (code == SLUICE_ANSWER_WRONG_NODE && home < MODEL_HOMES && model->homes[bank][home].len)
+		return &model->homes[bank][home];
+	return &model->answers[bank][code];
 }
 
 static unsigned headers(const struct model_packet *packet)
@@ -53,9 +55,10 @@ static bool has_room(const struct model *model, const struct model_packet *packe
 	return model->grows_head && needed - packet->length <= HEAD_ROOM;
 }
 
-bool model_reply_fits(const struct model *model, const struct model_packet *packet, int reason, bool *short_form)
+bool model_reply_fits(
+	const struct model *model, const struct model_packet *packet, int reason, uint64_t home, bool *short_form)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, reason);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, reason, home);
 
 	if (!answer->len || answer->len > SLUICE_ANSWER_MAX)
 		return false;
@@ -112,9 +115,11 @@ static void write_ip(const struct model_packet *packet, uint8_t *ip, unsigned pa
 	put16(ip + 10, checksum(ip, 20, 0));
 }
 
-static unsigned payload_of(const struct model *model, const struct model_verdict *verdict, uint8_t *payload)
+static unsigned payload_of(const struct model *model, const struct model_packet *packet,
+	const struct model_verdict *verdict, uint8_t *payload)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict->reason);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict->reason, verdict->home);
+	const char *token;
 	char digits[5];
 
 	if (verdict->short_form) {
@@ -126,6 +131,9 @@ static unsigned payload_of(const struct model *model, const struct model_verdict
 		snprintf(digits, sizeof(digits), "%04u", verdict->retry_after_s % 10000);
 		memcpy(payload + answer->retry_at, digits, 4);
 	}
+	if (answer->token_at &&
+		model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
+		memcpy(payload + answer->token_at, token, SLUICE_TOKEN_TEXT);
 	return answer->len;
 }
 
@@ -162,7 +170,7 @@ unsigned model_reply(const struct model *model, const uint8_t *bytes, unsigned l
 		tcp[13] = F_ACK;
 		if (verdict->reason != SLUICE_REASON_LEFTOVER) {
 			tcp[13] |= F_PSH | F_FIN;
-			data = payload_of(model, verdict, tcp + 20);
+			data = payload_of(model, &packet, verdict, tcp + 20);
 		}
 	}
 	tcp[12] = (20 + options) / 4 * 16;

@@ -240,6 +240,20 @@ static void sweep_hash(int fd)
 			die("emptying a map");
 }
 
+/* Of the second bank. */
+static void forget_homes(struct arena *arena)
+{
+	static const struct sluice_answer_bytes none;
+
+	for (__u32 node = 0; node < MODEL_HOMES; node++) {
+		__u32 place = SLUICE_HOMES + node;
+
+		if (bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.homes), &place, &none, 0))
+			die("homes");
+		arena->model.homes[1][node] = none;
+	}
+}
+
 /* Only what the sequence before can have touched: a look at everything would take longer than the sequence. */
 static void sweep(struct arena *arena)
 {
@@ -265,6 +279,8 @@ static void sweep(struct arena *arena)
 		if (arena->dirty_answers[code] &&
 			bpf_map_update_elem(bpf_map__fd(gate->skel->maps.answers), &row, &none, 0))
 			die("answers");
+		if (arena->dirty_answers[code] && code == SLUICE_ANSWER_WRONG_NODE)
+			forget_homes(arena);
 		arena->dirty_answers[code] = false;
 		model->answers[1][code] = none;
 	}
@@ -310,6 +326,7 @@ void arena_reset(struct arena *arena, uint64_t seed)
 	model->deny_all = model->shadow_all = model->shadow_deny = model->shadow_pace = false;
 	memset(model->shadow_limit, 0, sizeof(model->shadow_limit));
 	model->banks = 0;
+	model->node = dice_below(&dice, 2);
 	model->rate_mask = RATE_SETS - 1;
 	model->mss4 = 1460;
 	model->mss6 = 1440;
@@ -371,6 +388,17 @@ static void set_services(struct arena *arena)
 	arena->named_listener = listen_on(ARENA_NAMED_ADDRESS, ARENA_NAMED_PORT);
 }
 
+/* Two nodes have an address; that of a third, and the second bank, are empty at first. */
+static void name_homes(struct arena *arena)
+{
+	for (__u32 node = 1; node < MODEL_HOMES - 1; node++) {
+		gate_home(&arena->gate, node, node == 1 ? "https://shop1.example" : "http://[2001:db8::2]:8080");
+		if (bpf_map_lookup_elem(
+			    bpf_map__fd(arena->gate.skel->maps.homes), &node, &arena->model.homes[0][node]))
+			die("homes");
+	}
+}
+
 void arena_open(struct arena *arena)
 {
 	struct sluice_watch watch = {.reasons = ~0ULL, .until_mono = ~0ULL, .threshold = ~0U};
@@ -403,6 +431,7 @@ void arena_open(struct arena *arena)
 	arena->model.tick_ns = tick.tv_nsec;
 	set_services(arena);
 	arena_find_slots(arena);
+	name_homes(arena);
 	arena_connect(arena);
 	arena_count_all(arena); /* what was counted up to here is not ours */
 }

@@ -38,6 +38,7 @@ void arena_put_control(struct arena *arena)
 	control->flags = flags;
 	control->grow = (model->grows_head ? SLUICE_GROW_HEAD : 0) | (model->grows_tail ? SLUICE_GROW_TAIL : 0);
 	control->answer_banks = model->banks;
+	control->node = model->node;
 	control->mss4 = model->mss4;
 	control->mss6 = model->mss6;
 	control->backlog_max = model->backlog_max;
@@ -70,6 +71,7 @@ void arena_put_sale(struct arena *arena, const struct model_sale *sale)
 	stock->free = sale->free;
 	stock->pace_tat = sale->pace_tat;
 	stock->taken = sale->taken;
+	stock->wanted = sale->wanted;
 }
 
 void arena_put_key(struct arena *arena, unsigned slot, struct sluice_key key)
@@ -195,9 +197,15 @@ static void step_sale(struct arena *arena, struct dice *dice)
 	struct model_sale *sale = &arena->model.sales[index];
 	uint64_t wall = arena_wall_of(arena);
 
-	switch (dice_below(dice, 9)) {
+	switch (dice_below(dice, 11)) {
 	case 0:
-		sale->flags = dice_below(dice, 2) ? 1u << dice_below(dice, 3) : dice_below(dice, 8);
+		sale->flags = dice_below(dice, 2) ? 1u << dice_below(dice, 5) : dice_below(dice, 32);
+		break;
+	case 7:
+		sale->flags ^= SLUICE_SALE_MORE;
+		break;
+	case 8:
+		sale->flags ^= SLUICE_SALE_WITHHELD;
 		break;
 	case 1:
 		sale->opens = dice_once_in(dice, 3) ? wall + dice_below(dice, 20000) * SECOND_NS : 0;
@@ -252,6 +260,10 @@ void arena_open_sale(struct arena *arena, unsigned index)
 	sale->ends = arena_wall_of(arena) + HOUR_NS;
 	sale->per_buyer = 4;
 	arena_put_sale(arena, sale);
+	if (arena->model.node > 1) { /* most tokens are of node 1 */
+		arena->model.node = 1;
+		arena_put_control(arena);
+	}
 	arena_put_key(arena, 1,
 		(struct sluice_key){.k0 = 0x0706050403020100ULL, .k1 = 0x0f0e0d0c0b0a0908ULL, .id = 1, .valid = 1});
 }
@@ -271,7 +283,7 @@ static void step_control(struct arena *arena, struct dice *dice)
 {
 	struct model *model = &arena->model;
 
-	switch (dice_below(dice, 9)) {
+	switch (dice_below(dice, 10)) {
 	case 0:
 		model->orders_open = !dice_once_in(dice, 3);
 		break;
@@ -298,6 +310,9 @@ static void step_control(struct arena *arena, struct dice *dice)
 	case 7:
 		model->shadow_deny = dice_below(dice, 2);
 		model->shadow_pace = dice_below(dice, 2);
+		break;
+	case 9:
+		model->node = (const uint32_t[]){0, 1, 1, 2, 300}[dice_below(dice, 5)];
 		break;
 	case 8: /* back to where it works */
 		model->orders_open = model->grows_head = model->grows_tail = true;
@@ -339,17 +354,18 @@ static uint32_t sum_of(const uint8_t *bytes, unsigned length)
 	return sum;
 }
 
-/* An operator's answer in the second bank: of any even length, or not there, or of a length that cannot be. */
-static void step_answer(struct arena *arena, struct dice *dice)
+/* Any bytes of any even length, or none, or of a length that cannot be. */
+static void make_answer(struct dice *dice, bool waits, bool has_token, struct sluice_answer_bytes *answer)
 {
-	unsigned code = 1 + dice_below(dice, SLUICE_ANSWER_COUNT - 1), row = SLUICE_ANSWER_COUNT + code;
-	struct sluice_answer_bytes *answer = &arena->model.answers[1][code];
-
 	memset(answer, 0, sizeof(*answer));
-	answer->len = 2 * (20 + dice_below(dice, 481));
+	answer->len = 2 * (40 + dice_below(dice, 461));
 	for (unsigned i = 0; i < answer->len; i++)
 		answer->bytes[i] = dice_word(dice);
-	if (model_answer_waits(code)) {
+	if (has_token) {
+		answer->token_at = 2 * (1 + dice_below(dice, (answer->len - SLUICE_TOKEN_TEXT) / 2));
+		memset(answer->bytes + answer->token_at, 0, SLUICE_TOKEN_TEXT);
+	}
+	if (waits) {
 		answer->retry_at = 2 * (1 + dice_below(dice, answer->len / 2 - 2));
 		memcpy(answer->bytes + answer->retry_at, "0000", 4);
 	}
@@ -359,6 +375,22 @@ static void step_answer(struct arena *arena, struct dice *dice)
 	answer->short_sum = sum_of(answer->short_bytes, answer->short_len);
 	if (dice_once_in(dice, 12))
 		answer->len = dice_once_in(dice, 2) ? 0 : SLUICE_ANSWER_MAX + 2;
+}
+
+/* An operator's answer in the second bank; for tokens of other nodes, one with an address too. */
+static void step_answer(struct arena *arena, struct dice *dice)
+{
+	unsigned code = 1 + dice_below(dice, SLUICE_ANSWER_COUNT - 1), row = SLUICE_ANSWER_COUNT + code;
+	struct sluice_answer_bytes *answer = &arena->model.answers[1][code];
+
+	make_answer(dice, model_answer_waits(code), false, answer);
+	if (code == SLUICE_ANSWER_WRONG_NODE) {
+		unsigned node = dice_below(dice, MODEL_HOMES), place = SLUICE_HOMES + node;
+
+		make_answer(dice, false, !dice_once_in(dice, 8), &arena->model.homes[1][node]);
+		bpf_map_update_elem(
+			bpf_map__fd(arena->gate.skel->maps.homes), &place, &arena->model.homes[1][node], 0);
+	}
 	arena->dirty_answers[code] = true;
 	bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.answers), &row, answer, 0);
 	arena->model.banks |= 1u << code;

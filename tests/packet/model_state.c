@@ -231,11 +231,14 @@ static bool compare_stock(struct arena *arena)
 		const struct model_sale *sale = &arena->model.sales[i];
 		const struct sluice_stock *stock = &arena->gate.stock[sale->slot];
 
-		if (stock->free != sale->free || stock->taken != sale->taken || stock->pace_tat != sale->pace_tat)
-			return arena_wrong(arena, "sale %llu: free %llu, taken %llu; not %llu, %llu, or another pace",
+		if (stock->free != sale->free || stock->taken != sale->taken || stock->wanted != sale->wanted ||
+			stock->pace_tat != sale->pace_tat)
+			return arena_wrong(arena,
+				"sale %llu: free %llu, taken %llu, wanted %llu; not %llu, %llu, %llu, or another pace",
 				(unsigned long long)sale->slot, (unsigned long long)stock->free,
-				(unsigned long long)stock->taken, (unsigned long long)sale->free,
-				(unsigned long long)sale->taken);
+				(unsigned long long)stock->taken, (unsigned long long)stock->wanted,
+				(unsigned long long)sale->free, (unsigned long long)sale->taken,
+				(unsigned long long)sale->wanted);
 		/* This one does not come from the model at all. */
 		if (stock->free + stock->taken != arena->put_in[i])
 			return arena_wrong(arena, "sale %llu: put in %llu, free %llu, taken %llu",

@@ -347,6 +347,8 @@ ORDER_TRIGGER(wrong_network, token.network = 1)
 ORDER_TRIGGER(sold_out, gate->stock[GATE_SALE].free = 0)
 ORDER_TRIGGER(backlog, gate->control->backlog_max = gate->control->in_flight = 1)
 ORDER_TRIGGER(token_revoked, gate->sales[GATE_SALE].not_before_s = ~0U)
+ORDER_TRIGGER(wrong_node, gate->control->node = 1; token.node = 2)
+ORDER_TRIGGER(units_elsewhere, gate->sales[GATE_SALE].flags = SLUICE_SALE_WITHHELD)
 ORDER_TRIGGER(buyer_limit, run_order(gate, run, gate_token(2, 1)))
 
 static void trigger_token_mac(struct gate *gate, struct run *run)
@@ -473,6 +475,8 @@ static void (*const triggers[SLUICE_REASON_COUNT])(struct gate *gate, struct run
 	[SLUICE_REASON_BUYERS_FULL] = trigger_buyers_full,
 	[SLUICE_REASON_SHADOWED] = trigger_shadowed,
 	[SLUICE_REASON_TOKEN_REVOKED] = trigger_token_revoked,
+	[SLUICE_REASON_WRONG_NODE] = trigger_wrong_node,
+	[SLUICE_REASON_UNITS_ELSEWHERE] = trigger_units_elsewhere,
 	[SLUICE_REASON_BUYER_LIMIT] = trigger_buyer_limit,
 };
 

@@ -90,6 +90,12 @@ static void without_daemon(struct gate *gate, struct sluice_token *token)
 	gate->control->heartbeat_mono = time_mono_ns() - 10 * SECOND_NS;
 }
 
+static void of_another_node(struct gate *gate, struct sluice_token *token)
+{
+	gate->control->node = 1;
+	token->node = 2;
+}
+
 static const struct cause causes[] = {
 	{SLUICE_ANSWER_TOKEN_INVALID, -1, as_it_is, true},
 	{SLUICE_ANSWER_TOKEN_EXPIRED, -1, expired, false},
@@ -99,6 +105,7 @@ static const struct cause causes[] = {
 	{SLUICE_ANSWER_SOLD_OUT, -1, sold_out, false},
 	{SLUICE_ANSWER_ALREADY_ORDERED, -1, ordered_before, false},
 	{SLUICE_ANSWER_SALE_ENDED, -1, ended, false},
+	{SLUICE_ANSWER_WRONG_NODE, -1, of_another_node, false},
 	{SLUICE_ANSWER_RATE_LIMITED, 42, over_the_pace, false},
 	{SLUICE_ANSWER_PAUSED, 5, paused, false},
 	{SLUICE_ANSWER_UNAVAILABLE, 2, without_daemon, false},

@@ -459,6 +459,99 @@ static void what_is_good_is_taken(void **state)
 	}
 }
 
+/* --- where another node's tokens belong ------------------------------------------------------------------------------------ */
+#define URL_MAX 127 /* of the config */
+
+/* A home of that URL, as the gate would send it for a token: checked to be whole, and copied to `text`. */
+static void render_home(const char *url, const char *origin, const struct answer_custom *custom, char *text)
+{
+	static const char token[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+	struct sluice_answer_bytes answer, plain;
+	char location[URL_MAX + 128];
+	size_t size;
+
+	assert_int_equal(answer_render_home(url, origin, custom, &answer, &size), 0);
+	assert_int_equal(size, answer.len);
+	assert_int_equal(answer.len % 2, 0);
+	assert_int_equal(answer.token_at % 2, 0);
+	assert_int_equal(answer.retry_at, 0);
+	assert_int_equal(answer.sum, checksum(answer.bytes, answer.len));
+	for (unsigned i = 0; i < SLUICE_TOKEN_TEXT; i++)
+		assert_int_equal(answer.bytes[answer.token_at + i], 0);
+	assert_int_equal(answer_fill_home(&answer, token, text), answer.len);
+	text[answer.len] = '\0';
+	assert_int_equal(strlen(text), answer.len);
+	/* Two blanks where one would put the token on an odd offset. */
+	snprintf(location, sizeof(location), "%s/v1/orders/%s\r\n", url, token);
+	assert_non_null(strstr(text, location));
+	assert_int_equal(*(strstr(text, location) - 1), ' ');
+	/* The short form is that of the answer without an address. */
+	assert_int_equal(answer_render(SLUICE_ANSWER_WRONG_NODE, origin, &plain), 0);
+	assert_int_equal(plain.token_at, 0);
+	assert_int_equal(answer.short_len, plain.short_len);
+	assert_memory_equal(answer.short_bytes, plain.short_bytes, plain.short_len);
+}
+
+static void a_home_of_every_length_of_url_is_a_whole_answer(void **state)
+{
+	char url[URL_MAX + 1] = "https://", text[SLUICE_ANSWER_MAX + 1];
+
+	(void)state;
+	for (size_t length = strlen(url); length < URL_MAX; length++) {
+		url[length] = 'a';
+		url[length + 1] = '\0';
+		for (size_t i = 0; i < ORIGINS; i++) {
+			const char *exposed;
+
+			render_home(url, origins[i], NULL, text);
+			assert_int_equal(strncmp(text, "HTTP/1.1 421 Misdirected Request\r\nLocation: ", 44), 0);
+			assert_non_null(strstr(text, "\r\n\r\n{\"title\":\"Misdirected Request\",\"status\":421,"
+						     "\"code\":\"wrong_node\","));
+			/* A page of another origin may read no header that it is not told of. */
+			exposed = strstr(text, "\r\nAccess-Control-Expose-Headers: Location\r\n");
+			assert_true(*origins[i] ? exposed != NULL : exposed == NULL);
+		}
+	}
+}
+
+static void the_operators_answer_gets_the_address_too(void **state)
+{
+	struct answer_custom custom = own("text/html", "<p>You are at the wrong counter.</p>");
+	char text[SLUICE_ANSWER_MAX + 1], body[SLUICE_ANSWER_MAX + 1];
+	struct sluice_answer_bytes answer;
+	size_t size;
+
+	(void)state;
+	render_home("https://shop2.example", "", &custom, text);
+	assert_non_null(strstr(text, "\r\n\r\n<p>You are at the wrong counter.</p>"));
+	/* What fits without an address need not fit with one. */
+	memset(body, 'x', sizeof(body));
+	body[780] = '\0';
+	custom = own("text/plain", body);
+	assert_int_equal(answer_render_custom(SLUICE_ANSWER_WRONG_NODE, "", &custom, &answer, &size), 0);
+	assert_int_equal(answer_render_home("https://shop2.example", "", &custom, &answer, &size), -EMSGSIZE);
+	assert_in_range(size, SLUICE_ANSWER_MAX + 1, SLUICE_ANSWER_MAX + 200);
+}
+
+static void the_address_is_the_gates_alone(void **state)
+{
+	static const char *const bad[] = {"", "https://shop2.example\r\nX: y", "https://shop 2.example"};
+	struct answer_custom custom = own("text/plain", "");
+	struct sluice_answer_bytes answer;
+	const char *field;
+	char error[256];
+	size_t size;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(answer_render_home(bad[i], "", NULL, &answer, &size), -EINVAL);
+	custom.headers = 1;
+	custom.header[0].name = "Location";
+	custom.header[0].value = "https://evil.example/";
+	assert_non_null(answer_check(SLUICE_ANSWER_WRONG_NODE, &custom, &field, error, sizeof(error)));
+	assert_string_equal(field, "headers");
+}
+
 static void origins_are_as_browsers_send_them(void **state)
 {
 	static const char *const good[] = {"", "*", "https://shop.example", "http://localhost:3000",
@@ -510,6 +603,9 @@ int main(void)
 		cmocka_unit_test(no_custom_is_the_default),
 		cmocka_unit_test(what_could_break_an_answer_is_refused),
 		cmocka_unit_test(what_is_good_is_taken),
+		cmocka_unit_test(a_home_of_every_length_of_url_is_a_whole_answer),
+		cmocka_unit_test(the_operators_answer_gets_the_address_too),
+		cmocka_unit_test(the_address_is_the_gates_alone),
 		cmocka_unit_test(origins_are_as_browsers_send_them),
 		cmocka_unit_test(codes_are_found_by_name),
 	};

@@ -55,6 +55,10 @@ static int make_place(void **state)
 		sizeof(struct sluice_answer_bytes), 2 * SLUICE_ANSWER_COUNT, NULL);
 	if (place->daemon.maps.answers < 0)
 		return 0; /* no privilege: need_place skips the test */
+	place->daemon.maps.homes = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_homes", sizeof(uint32_t),
+		sizeof(struct sluice_answer_bytes), 2 * SLUICE_HOMES, NULL);
+	if (place->daemon.maps.homes < 0)
+		return -1;
 	if (answers_write_defaults(place->daemon.maps.answers, ""))
 		return -1;
 	answers_start(&place->daemon);
@@ -68,8 +72,10 @@ static int remove_place(void **state)
 	char path[128];
 
 	answers_stop();
-	if (place->daemon.maps.answers >= 0)
+	if (place->daemon.maps.answers >= 0) {
 		close(place->daemon.maps.answers);
+		close(place->daemon.maps.homes);
+	}
 	for (size_t i = 0; i < 3; i++) {
 		snprintf(path, sizeof(path), "%s%s", place->file, names[i]);
 		unlink(path);
@@ -227,6 +233,126 @@ static void the_origin_changes_all_answers_in_one_step(void **state)
 	assert_int_equal(place->control.answer_banks, banks);
 	answers_origin(origin);
 	assert_string_equal(origin, "");
+}
+
+/* --- other nodes ------------------------------------------------------------------------------------------------------------ */
+static void name_nodes(struct place *place, unsigned count, const char *url)
+{
+	struct config *config = &place->daemon.config;
+
+	config->node_count = count;
+	for (unsigned i = 0; i < count; i++) {
+		config->nodes[i].id = i + 1;
+		snprintf(config->nodes[i].url, sizeof(config->nodes[i].url), "%s%u.example", url, i + 1);
+	}
+}
+
+static void restart(struct place *place);
+
+static bool home_says(struct place *place, unsigned node, const char *part)
+{
+	static const char token[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+	struct sluice_answer_bytes bytes;
+	char text[SLUICE_ANSWER_MAX + 1];
+
+	assert_int_equal(answers_read_home(&place->daemon.maps, node, &bytes), 0);
+	text[answer_fill_home(&bytes, token, text)] = '\0';
+	return strstr(text, part) != NULL;
+}
+
+static void homes_are_those_of_the_config(void **state)
+{
+	struct place *place = need_place(state);
+	char location[160];
+
+	assert_false(home_says(place, 1, "Location"));
+	name_nodes(place, 3, "https://shop");
+	restart(place);
+	for (unsigned node = 1; node <= 3; node++) {
+		snprintf(location, sizeof(location), " https://shop%u.example/v1/orders/0123", node);
+		assert_true(home_says(place, node, location));
+		assert_true(home_says(place, node, "\"code\":\"wrong_node\""));
+	}
+	assert_false(home_says(place, 0, "Location"));
+	assert_false(home_says(place, 4, "Location"));
+	assert_false(home_says(place, SLUICE_HOMES + 1, "Location"));
+	assert_false(home_says(place, UINT32_MAX, "Location"));
+	assert_true(home_says(place, 4, "\"code\":\"wrong_node\""));
+	/* Nodes that are gone from the config are gone, in whichever bank they were; and others have moved. */
+	name_nodes(place, 2, "http://node");
+	restart(place);
+	assert_false(home_says(place, 3, "Location"));
+	assert_true(home_says(place, 2, "http://node2.example/v1/orders/"));
+	name_nodes(place, 0, "");
+	restart(place);
+	for (unsigned node = 1; node <= 3; node++)
+		assert_false(home_says(place, node, "Location"));
+}
+
+static void a_restart_with_the_same_nodes_writes_nothing(void **state)
+{
+	struct place *place = need_place(state);
+	uint32_t banks;
+
+	name_nodes(place, 3, "https://shop");
+	restart(place);
+	banks = place->control.answer_banks;
+	restart(place);
+	assert_int_equal(place->control.answer_banks, banks);
+}
+
+static void an_operators_answer_and_the_origin_hold_for_every_home(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault = {0};
+	char room[760], text[SLUICE_ANSWER_MAX + 1];
+	uint32_t banks;
+
+	name_nodes(place, 3, "https://shop");
+	restart(place);
+	banks = place->control.answer_banks;
+	assert_int_equal(set(place, SLUICE_ANSWER_WRONG_NODE, "go there", &fault), 0);
+	assert_int_equal(place->control.answer_banks ^ banks, 1u << SLUICE_ANSWER_WRONG_NODE);
+	answers_lock();
+	assert_int_equal(answers_set_origin(&place->daemon, "https://page.example", &fault), 0);
+	answers_unlock();
+	for (unsigned node = 1; node <= 3; node++) {
+		assert_true(home_says(place, node, "\r\n\r\ngo there"));
+		assert_true(home_says(place, node, "Access-Control-Allow-Origin: https://page.example\r\n"));
+		assert_true(home_says(place, node, "Access-Control-Expose-Headers: Location\r\n"));
+	}
+	read_now(place, SLUICE_ANSWER_WRONG_NODE, text);
+	assert_null(strstr(text, "Location"));
+	/* It must fit with the address, not only without: else everything stays. */
+	banks = place->control.answer_banks;
+	memset(room, 'x', sizeof(room) - 1);
+	room[sizeof(room) - 1] = '\0';
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, room, &fault), 0);
+	assert_int_equal(set(place, SLUICE_ANSWER_PAUSED, NULL, &fault), 0);
+	banks = place->control.answer_banks;
+	assert_int_equal(set(place, SLUICE_ANSWER_WRONG_NODE, room, &fault), -EMSGSIZE);
+	assert_int_equal(fault.code, SLUICE_ANSWER_WRONG_NODE);
+	assert_true(fault.size > SLUICE_ANSWER_MAX);
+	assert_int_equal(place->control.answer_banks, banks);
+	assert_true(home_says(place, 2, "\r\n\r\ngo there"));
+	assert_int_equal(set(place, SLUICE_ANSWER_WRONG_NODE, NULL, &fault), 0);
+	assert_true(home_says(place, 2, "\"code\":\"wrong_node\""));
+}
+
+/* A config whose nodes have longer names than the operator's answer leaves room for: the default with the address is worth more. */
+static void an_operators_answer_without_room_for_an_address_is_left_out(void **state)
+{
+	struct place *place = need_place(state);
+	struct answers_fault fault = {0};
+	char room[800];
+
+	memset(room, 'x', sizeof(room) - 1);
+	room[sizeof(room) - 1] = '\0';
+	assert_int_equal(set(place, SLUICE_ANSWER_WRONG_NODE, room, &fault), 0);
+	name_nodes(place, 2, "https://shop");
+	restart(place);
+	assert_null(answers_custom(SLUICE_ANSWER_WRONG_NODE));
+	assert_true(home_says(place, 2, "https://shop2.example/v1/orders/"));
 }
 
 static void a_spoilt_file_is_put_aside(void **state)
@@ -457,6 +583,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_gate_that_cannot_be_written_takes_the_file_back, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(the_origin_changes_all_answers_in_one_step, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(homes_are_those_of_the_config, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_restart_with_the_same_nodes_writes_nothing, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			an_operators_answer_and_the_origin_hold_for_every_home, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(
+			an_operators_answer_without_room_for_an_address_is_left_out, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_spoilt_file_is_put_aside, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_file_that_cannot_be_read_stays, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(

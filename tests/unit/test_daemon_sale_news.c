@@ -76,6 +76,22 @@ static void units_on_their_way_keep_a_sale_from_being_sold_out(void **state)
 	assert_int_equal(sale_news_next(&sale, &sight, &told), SALE_NEWS_SOLD_OUT);
 }
 
+static void units_of_other_nodes_keep_a_sale_from_being_sold_out(void **state)
+{
+	struct sale_told told = {.opened = true, .stock_known = true};
+	struct sale_sight sight = at(OPENS + 1, 0);
+	struct sale leased = sale;
+
+	(void)state;
+	leased.more = true;
+	assert_int_equal(sale_news_next(&leased, &sight, &told), SALE_NEWS_COUNT);
+	leased.more = false;
+	leased.withheld = true;
+	assert_int_equal(sale_news_next(&leased, &sight, &told), SALE_NEWS_COUNT);
+	leased.withheld = false;
+	assert_int_equal(sale_news_next(&leased, &sight, &told), SALE_NEWS_SOLD_OUT);
+}
+
 static void a_stock_that_nobody_can_vouch_for_is_no_news(void **state)
 {
 	struct sale_told told = {.opened = true, .stock_known = true};
@@ -115,6 +131,7 @@ int main(void)
 		cmocka_unit_test(before_it_opens_there_is_nothing_to_tell),
 		cmocka_unit_test(a_sale_opens_sells_out_has_units_again_and_ends),
 		cmocka_unit_test(units_on_their_way_keep_a_sale_from_being_sold_out),
+		cmocka_unit_test(units_of_other_nodes_keep_a_sale_from_being_sold_out),
 		cmocka_unit_test(a_stock_that_nobody_can_vouch_for_is_no_news),
 		cmocka_unit_test(one_that_is_ended_before_its_time_never_opens),
 		cmocka_unit_test(one_that_passed_while_nobody_looked_opened_and_ended),

@@ -166,6 +166,106 @@ static void the_state_follows_clock_flags_and_stock(void **state)
 	sales_free(sales);
 }
 
+/* --- leases ------------------------------------------------------------------------------------------------------------------ */
+static void leases_are_flags_that_no_other_change_touches(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale = learn(sales, 1, "drop", 10), stale = sale;
+
+	(void)state;
+	sales_fill_slot(sales, &sale, 10);
+	assert_int_equal(slots[1].flags, 0);
+	sales_set_lease_flags(sales, 1, true, false);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_MORE);
+	/* Whoever changes the sale has a copy of before. */
+	stale.paused = true;
+	sales_write_words(sales, &stale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_PAUSED | SLUICE_SALE_MORE);
+	stale.ends_ns = ENDS + 1;
+	sales_write_words(sales, &stale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_PAUSED | SLUICE_SALE_MORE);
+	sales_mark_ended(sales, &sale);
+	sales_set_lease_flags(sales, 1, false, true);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_PAUSED | SLUICE_SALE_ENDED | SLUICE_SALE_WITHHELD);
+	sales_set_lease_flags(sales, 1, false, false);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_PAUSED | SLUICE_SALE_ENDED);
+	sales_set_lease_flags(sales, 2, true, true); /* nobody's */
+	assert_int_equal(slots[2].flags, 0);
+	sales_free(sales);
+}
+
+static void a_slot_starts_with_what_the_leases_said_before(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale = learn(sales, 1, "drop", 10), other = learn(sales, 1025, "other", 10);
+
+	(void)state;
+	stocks[1].wanted = 99;
+	sales_set_lease_flags(sales, 1, true, true);
+	assert_int_equal(slots[1].flags, 0); /* not its slot yet */
+	assert_int_equal(sales_wanted_units(sales, &sale), 0);
+	sales_fill_slot(sales, &sale, 10);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_MORE | SLUICE_SALE_WITHHELD);
+	assert_int_equal(sales_wanted_units(sales, &sale), 0);
+	stocks[1].wanted = 3;
+	assert_int_equal(sales_wanted_units(sales, &sale), 3);
+	/* The slot's next owner has none of it. */
+	sales_fill_slot(sales, &other, 10);
+	assert_int_equal(slots[1].flags, 0);
+	sales_set_lease_flags(sales, 1, false, false);
+	assert_int_equal(slots[1].flags, 0);
+	sales_free(sales);
+}
+
+/* What the gate kept from a daemon of before may be wrong by now: this daemon has not heard from the fleet yet. */
+static void in_a_fleet_nothing_is_sold_until_the_leases_say_so(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale;
+
+	(void)state;
+	sales_start_withheld(sales);
+	sale = learn(sales, 1, "drop", 10);
+	assert_true(sale.withheld);
+	slots[1].id = 1;
+	slots[1].flags = SLUICE_SALE_MORE;
+	sales_write_words(sales, &sale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_WITHHELD);
+	sales_set_lease_flags(sales, 1, true, false);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_MORE);
+	/* To learn of it again changes nothing of it. */
+	sale = learn(sales, 1, "drop", 11);
+	assert_true(sale.more);
+	assert_false(sale.withheld);
+	sales_free(sales);
+	/* And a node that has left its fleet sells again. */
+	sales = sales_new(&maps);
+	sale = learn(sales, 1, "drop", 10);
+	sales_write_words(sales, &sale);
+	assert_int_equal(slots[1].flags, 0);
+	sales_free(sales);
+}
+
+static void a_sale_is_not_sold_out_while_units_may_come(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale = learn(sales, 1, "drop", 10);
+
+	(void)state;
+	sales_set_lease_flags(sales, 1, true, false);
+	assert_int_equal(sales_find(sales, "drop", &sale), 0);
+	assert_int_equal(sales_state(&sale, 0, OPENS), SALE_OPEN);
+	assert_int_equal(sales_state(&sale, 0, OPENS - 1), SALE_SCHEDULED);
+	assert_int_equal(sales_state(&sale, 0, ENDS), SALE_ENDED);
+	sales_set_lease_flags(sales, 1, false, true);
+	assert_int_equal(sales_find(sales, "drop", &sale), 0);
+	assert_int_equal(sales_state(&sale, 0, OPENS), SALE_OPEN);
+	sales_set_lease_flags(sales, 1, false, false);
+	assert_int_equal(sales_find(sales, "drop", &sale), 0);
+	assert_int_equal(sales_state(&sale, 0, OPENS), SALE_SOLD_OUT);
+	sales_free(sales);
+}
+
 static void ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_come_back(void **state)
 {
 	struct sales *sales = registry();
@@ -222,6 +322,10 @@ int main(void)
 		cmocka_unit_test(pausing_and_ending_are_flags),
 		cmocka_unit_test(units_are_taken_all_or_none),
 		cmocka_unit_test(the_state_follows_clock_flags_and_stock),
+		cmocka_unit_test(leases_are_flags_that_no_other_change_touches),
+		cmocka_unit_test(a_slot_starts_with_what_the_leases_said_before),
+		cmocka_unit_test(in_a_fleet_nothing_is_sold_until_the_leases_say_so),
+		cmocka_unit_test(a_sale_is_not_sold_out_while_units_may_come),
 		cmocka_unit_test(ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_come_back),
 		cmocka_unit_test(a_slot_of_a_sale_that_nobody_knows_is_left_alone),
 	};
