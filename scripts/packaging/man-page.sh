@@ -82,7 +82,7 @@ conf_section()
 		/^#/ { sub(/^# ?/, ""); about = about (about == "" ? "" : " ") $0; open = 0; if ($0 == "") flush(); next }
 		/^[ \t]*#/ && open { sub(/^[ \t]*# ?/, ""); print roff($0); next }
 		/^[ \t]*$/ { if (first++) next; flush(); next }
-		/^[a-z_]+ = \($/ || /^[a-z_]+:$/ {
+		/^[a-z_]+ = \((\);)?$/ || /^[a-z_]+:$/ {
 			name = $1
 			sub(/:$/, "", name)
 			print ".SS " roff(name)

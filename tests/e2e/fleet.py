@@ -15,6 +15,8 @@ Each node is a World (world.py), with all that a World can do; its number is its
 of all nodes were told is judged there (tests/fault/fleet_checker.py), and each node by itself as ever (checker.py).
 """
 import contextlib
+import copy
+import http.client
 import pathlib
 import shutil
 import sys
@@ -62,6 +64,14 @@ class Node(World):
             self.attach()
         self.start_writer()
         self.start_daemon(ready=ready)
+
+    def knows_its_lease(self, sale):
+        """Whether it sells: it has settled with the coordinator since it was started."""
+        try:
+            lease = self.ask("GET", sale.path)["fleet"]
+        except (OSError, http.client.HTTPException, AssertionError):
+            return False
+        return lease["settled"] and not lease["withheld"]
 
     def kill(self):
         """Daemon and writer at once. The gate stays, as it does."""
@@ -166,6 +176,48 @@ class Fleet:
         key = self.key(sale, "stock")
         flat = self.hub.call("HGETALL", key)
         return {name: int(value) if value.lstrip("-").isdigit() else value for name, value in zip(flat[::2], flat[1::2])}
+
+    def is_well(self, sale):
+        """Every unit can be sold: the coordinator leases, and every node has settled with it."""
+        try:
+            if self.stock(sale).get("state") != "open":
+                return False
+        except (OSError, redisd.RedisError):
+            return False
+        return all(node.knows_its_lease(sale) for node in self.nodes)
+
+    # --- the verdict --------------------------------------------------------------------------------------------------
+    def verify(self, at=1):
+        """`sluice verify --fleet`, and of each node by itself: nothing differs."""
+        for node in self.nodes:
+            node.cli("verify", "--config", node.config)
+        return self[at].cli("verify", "--fleet")
+
+    def audit(self):
+        """What is judged at the end, now: each node and the whole, by all that was written down so far."""
+        for node in self.nodes:
+            node.history.look_at_rest()
+        self.history.look_at_rest()
+        for node in self.nodes:
+            node.history.judge_so_far()
+        self.history.judge_so_far()
+
+    def assert_sold_out(self, sale, crowd):
+        """Every unit is in an order, everybody has had a last word, and all books agree."""
+        assert crowd.units() == sale.stock, (crowd.units(), crowd.summary())
+        self.history.note("sold_out", sale=sale.slug)
+        self.audit()
+        self.verify()
+        for node in self.nodes:
+            show = node.ask("GET", sale.path)
+            assert show["state"] == "sold_out", (node.number, show)
+
+
+def sale_at(sale, node):
+    """A world.py Sale as another node has it."""
+    other = copy.copy(sale)
+    other.world = node
+    return other
 
 
 def until(condition, what, timeout=30.0):

@@ -21,7 +21,7 @@ Breaches carry "fleet_" before their name. What is demanded of the whole:
     fleet_change_lost        the coordinator's total is what the shop was told
     fleet_sale_differs       a sale has one id at all nodes
 
-The fleet's own history has notes: {"event":"down"|"up", "part":"redis"|"partition 2"|…}, {"event":"fence"}, {"event":"sold_out", "sale"}, and of the
+The fleet's own history has notes: {"event":"down"|"up", "part":"redis"|"partition 2"|…}, {"event":"fence", "sale"}, {"event":"sold_out", "sale"}, and of the
 end {"event":"coordinator", "sale", "total", "free"}.
 """
 import collections
@@ -135,8 +135,7 @@ def check_sales(whole, breaches):
 
 def check_leased(whole, history, breaches):
     """What the nodes have, sold or not, is never more than there is."""
-    if history.has_note("fence"):
-        return
+    fenced = {note["sale"] for note in history.notes if note["event"] == "fence"}
     steps = [(put.sent if put.delta > 0 else put.received, 0, put.slug, put.delta, 0) for put in whole.puts if put.sure or put.delta > 0]
     for member in whole.members:
         offset = offset_of(member)
@@ -148,7 +147,7 @@ def check_leased(whole, history, breaches):
     for at, _, slug, put, lease in sorted(steps):
         total[slug] += put
         leased[slug] += lease
-        if leased[slug] > total[slug] and slug not in told:
+        if leased[slug] > total[slug] and slug not in told | fenced:
             told.add(slug)
             breaches.add("overleased", f"sale {slug}: {leased[slug]} units at the nodes at {at / SECOND:.6f}, {total[slug]} put in")
 

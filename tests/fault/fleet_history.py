@@ -63,7 +63,11 @@ class FleetHistory(recorder.Recorder):
 
     def judge(self):
         """The verdict on the whole. An exception if a promise was broken."""
+        self.judge_so_far()
         self.close()
+
+    def judge_so_far(self):
+        self.flush()
         nodes = [node for node in self.fleet.nodes if node.history.has_ledger()]
         if self._unjudged() or not nodes:
             return

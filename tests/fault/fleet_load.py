@@ -9,7 +9,6 @@ import heapq
 import itertools
 import json
 import random
-import threading
 import time
 import urllib.parse
 
@@ -17,11 +16,13 @@ import recorder
 import talk
 from load import AGAIN_S, SOURCES, Callers, Talk
 
-AGAIN_SHARE = 0.1       # of what Retry-After asks for: a test has no time to be polite
+AGAIN_SHARE = 0.3       # of what Retry-After asks for: a test has no time to be polite
+ABSENT_S = 0.2          # after no answer
 STRAY = 0.05            # who brings the token to another node first
 DOUBLE = 0.03           # who clicks twice
 SECOND_TOKEN = 0.03     # who asks another node for a second token after the first
 ORDERS = "/v1/orders/"
+HEADERS = [("User-Agent", "buyer/1.0 (of the tests)"), ("Accept", "application/json"), ("Connection", "close")]
 
 Step = collections.namedtuple("Step", "at number buyer what node token")
 
@@ -37,10 +38,11 @@ class Buyer:
 
 
 class FleetCrowd(Callers):
-    """`entries`: numbers of the nodes that buyers come to first, each with its weight: {1: 1} is all at node 1."""
+    """`rate`: so many new buyers come in a second; None = as many as can be served."""
 
-    def __init__(self, fleet, seed, connections=48, pause_s=0.001):
+    def __init__(self, fleet, seed, rate=None, connections=48, pause_s=0.001):
         self.fleet, self.random = fleet, random.Random(seed)
+        self.rate, self.came, self.began = rate, 0, None
         super().__init__(fleet.crowd, self.random.randrange(SOURCES), connections, pause_s)
         self.node_of = {node.network.address["ipv4"]: node.number for node in fleet.nodes}
         self.peers = {node.number: (node.network.address["ipv4"], 8080) for node in fleet.nodes}
@@ -52,17 +54,25 @@ class FleetCrowd(Callers):
         self.token_answers = collections.Counter()
         self.sold = collections.Counter()          # units by node, as the 201s tell
         self.sold_at = []                          # (monotonic s, units) of each
-        self._lock = threading.Lock()
 
     # --- buyers -----------------------------------------------------------------------------------------------------------------
     def add_buyers(self, sale, count, entries=None, quantities=(1,)):
+        """`entries`: numbers of the nodes that they come to first, each with its weight: {1: 1} is all at node 1."""
         nodes = list(entries or {node: 1 for node in self.peers})
         weights = [(entries or {}).get(node, 1) for node in nodes]
         for _ in range(count):
             buyer = Buyer(f"b{len(self.buyers)}-{self.random.getrandbits(40):x}", sale, self.random.choice(quantities))
             self.buyers.append(buyer)
-            with self._lock:
-                self.fresh.append((buyer, self.random.choices(nodes, weights)[0]))
+            self.fresh.append((buyer, self.random.choices(nodes, weights)[0]))
+
+    def _may_come(self):
+        """One more new buyer, by the rate."""
+        now = time.monotonic()
+        self.began = self.began or now
+        if self.rate and self.came >= (now - self.began) * self.rate:
+            return False
+        self.came += 1
+        return True
 
     def _again(self, delay, buyer, what, node, token=None):
         heapq.heappush(self.steps, Step(time.monotonic() + delay, next(self._numbers), buyer, what, node, token))
@@ -74,10 +84,9 @@ class FleetCrowd(Callers):
         if self.steps and self.steps[0].at <= time.monotonic():
             step = heapq.heappop(self.steps)
         else:
-            with self._lock:
-                if not self.fresh:
-                    return None
-                buyer, node = self.fresh.popleft()
+            if not self.fresh or not self._may_come():
+                return None
+            buyer, node = self.fresh.popleft()
             step = Step(0, 0, buyer, "token", node, None)
         return Talk(step, self.peers[step.node], self._request(step))
 
@@ -85,8 +94,8 @@ class FleetCrowd(Callers):
     def _request(step):
         if step.what == "token":
             body = json.dumps({"buyer": step.buyer.name, "quantity": step.buyer.quantity}).encode()
-            return talk.request("POST", f"{step.buyer.sale.path}/tokens", [("Content-Type", "application/json"), ("Connection", "close")], body)
-        return talk.request("POST", ORDERS + step.token, [("Connection", "close")])
+            return talk.request("POST", f"{step.buyer.sale.path}/tokens", [*HEADERS, ("Content-Type", "application/json")], body)
+        return talk.request("POST", ORDERS + step.token, HEADERS)
 
     # --- answers ----------------------------------------------------------------------------------------------------------------
     def ended(self, conversation, answer, error):
@@ -103,7 +112,7 @@ class FleetCrowd(Callers):
     @staticmethod
     def _pause(answer):
         after = answer.header("retry-after") if answer else None
-        return float(after) * AGAIN_SHARE if after else AGAIN_S
+        return float(after) * AGAIN_SHARE if after else AGAIN_S if answer else ABSENT_S
 
     def _sent_to(self, answer):
         """The node that a Location names."""
@@ -154,7 +163,7 @@ class FleetCrowd(Callers):
 
     # --- how far they are ---------------------------------------------------------------------------------------------------------
     def units(self):
-        """Units that buyers were told are theirs (201 only: an answer that was lost is made good by a 200)."""
+        """Units that buyers were told are theirs."""
         return sum(buyer.order["quantity"] for buyer in self.buyers if buyer.order)
 
     def idle(self):

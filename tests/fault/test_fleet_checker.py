@@ -221,7 +221,7 @@ def test_two_nodes_that_are_away_at_once_are_two_outages():
 def test_more_is_leased_than_there_is_while_a_fenced_node_is_away():
     story = Story()
     del story.one.moves[1]
-    story.note("fence", 4)
+    story.note("fence", 4, sale=SLUG)
     story.end["total"] = 5
     assert story.names() == {"fleet_change_lost"}
 

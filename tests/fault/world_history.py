@@ -126,7 +126,11 @@ class WorldHistory(recorder.Recorder):
 
     def judge(self):
         """The verdict. An exception if a promise was broken."""
+        self.judge_so_far()
         self.close()
+
+    def judge_so_far(self):
+        self.flush()
         if self.unjudged or not self.has_ledger():
             return
         breaches = checker.check_files(self.path, self.where())

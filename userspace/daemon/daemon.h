@@ -25,6 +25,7 @@ struct fleet_homes;
 struct fleet_keys;
 struct fleet_leases;
 struct fleet_nodes;
+struct fleet_settings;
 struct issuer;
 struct metrics;
 struct orders;
@@ -57,6 +58,7 @@ struct daemon {
 	struct fleet_homes *fleet_homes; /* likewise */
 	struct fleet_leases *leases; /* likewise */
 	struct fleet_nodes *fleet_nodes;
+	struct fleet_settings *settings;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

@@ -23,6 +23,8 @@
 #include "daemon/fleet_audit.h"
 #include "daemon/fleet_leases.h"
 #include "daemon/fleet_nodes.h"
+#include "daemon/fleet_settings.h"
+#include "daemon/fleet_stream.h"
 #include "fleet/redis_connection.h"
 
 #define MS 1000000ULL
@@ -72,6 +74,8 @@ static const struct fleet_part *const fleet_parts[] = {
 	&fleet_leases_part,
 	&fleet_audit_part,
 	&fleet_nodes_part,
+	&fleet_settings_part,
+	&fleet_stream_part,
 	NULL,
 };
 

@@ -23,6 +23,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 	const struct lease_reply *last = &lease->last;
 	struct fleet_stock shown = {
 		.is_known = lease->known,
+		.is_settled = lease->settled,
 		.is_withheld = sale->flags.withheld,
 		.version = positive(lease->book.version),
 		.balance = positive(lease->book.balance),
@@ -68,6 +69,16 @@ int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stoc
 	return err;
 }
 
+void fleet_leases_widen(struct daemon *d, uint32_t sale, uint64_t *total, uint64_t *free_units)
+{
+	struct fleet_stock stock;
+
+	if (fleet_leases_stock(d, sale, &stock))
+		return;
+	*total = stock.total;
+	*free_units += stock.free + stock.outside;
+}
+
 bool fleet_leases_has(struct daemon *d, uint32_t sale)
 {
 	const struct leased_sale *leased;
@@ -101,11 +112,11 @@ void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t p
 	if (json_object_get(json, "stock"))
 		json_object_set_new(json, "stock", json_integer((json_int_t)stock.total));
 	json_object_set_new(json, "fleet",
-		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:{s:I, s:I, s:I, s:b}}", "state",
+		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b}", "state",
 			!stock.is_known ? "unknown" : stock.is_open ? "open" : "settling", "total", (json_int_t)stock.total,
 			"free", (json_int_t)stock.free, "outside", (json_int_t)stock.outside, "deficit",
-			(json_int_t)stock.deficit, "missing", members_json(&stock.missing), "node", "put_in", (json_int_t)put_in,
-			"balance", (json_int_t)stock.balance, "epoch", (json_int_t)stock.epoch, "withheld",
+			(json_int_t)stock.deficit, "missing", members_json(&stock.missing), "put_in", (json_int_t)put_in, "balance",
+			(json_int_t)stock.balance, "epoch", (json_int_t)stock.epoch, "settled", stock.is_settled, "withheld",
 			stock.is_withheld));
 }
 

@@ -89,9 +89,9 @@ static void set_flags(struct daemon *d, struct leased_sale *sale, struct lease_f
 	if (sale->has_flags && sale->flags.more == flags.more && sale->flags.withheld == flags.withheld)
 		return;
 	sales_set_lease_flags(d->sales, sale->sale.id, flags.more, flags.withheld);
-	if (!sale->has_flags || sale->flags.withheld != flags.withheld)
+	if (sale->has_flags && sale->flags.withheld != flags.withheld)
 		log_info("sale %s: this node %s", sale->sale.slug,
-			flags.withheld ? "may not sell until Redis has agreed to its lease" : "may sell what is leased to it");
+			flags.withheld ? "sells nothing until Redis has agreed to its lease" : "sells what is leased to it");
 	sale->flags = flags;
 	sale->has_flags = true;
 }

@@ -33,6 +33,7 @@ void fleet_leases_free(struct daemon *d);
 struct fleet_stock {
 	bool is_known;     /* Redis has told of the sale in this daemon's life; else what is of Redis is 0 */
 	bool is_open;      /* Redis leases units; else it waits for nodes that have not told it what they hold */
+	bool is_settled;   /* and has agreed to this node's book */
 	bool is_withheld;  /* this node may not sell */
 	uint64_t total;    /* units of the sale on all nodes: put in less taken away */
 	uint64_t version;  /* of the total, as this node's ledger has it */
@@ -48,6 +49,8 @@ struct fleet_stock {
 int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stock);
 /* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest. Does nothing to others, or without a fleet. */
 void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t put_in, json_t *json);
+/* For a sale of the fleet: *total becomes that of all nodes, and to *free_units comes what is free elsewhere, as was heard last. Else they stay as they are. */
+void fleet_leases_widen(struct daemon *d, uint32_t sale, uint64_t *total, uint64_t *free_units);
 /* Is the stock of the sale the fleet's? Else it is moved on this node alone. */
 bool fleet_leases_has(struct daemon *d, uint32_t sale);
 

@@ -15,6 +15,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/rate_table.h"
 #include "daemon/revocation.h"
 
@@ -166,7 +167,10 @@ static uint64_t live_limit(struct daemon *d, const struct sale *sale)
 {
 	uint64_t multiplier = sale->token_multiplier ? sale->token_multiplier : d->config.daemon.token_multiplier;
 
-	return multiplier * atomic_load(&sale->counts->put_in);
+	uint64_t units = atomic_load(&sale->counts->put_in), free_units = 0;
+
+	fleet_leases_widen(d, sale->id, &units, &free_units);
+	return multiplier * units;
 }
 
 /* Counts one more live token, or not. */

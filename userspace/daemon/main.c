@@ -22,9 +22,11 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_leases.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/fleet_homes.h"
 #include "daemon/fleet_keys.h"
-#include "daemon/fleet_leases.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -386,6 +388,8 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (!err)
 		err = as_user(d, webhooks_open, error, size);
 	if (!err)
+		err = as_user(d, fleet_settings_open, error, size);
+	if (!err)
 		err = as_user(d, fleet_open, error, size);
 	if (!err && d->fleet)
 		err = fleet_homes_open(d, error, size);
@@ -429,7 +433,9 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the delivery of events: %s", strerror(-err));
 		return err;
 	}
-	err = fleet_start(d);
+	err = fleet_settings_start(d);
+	if (!err)
+		err = fleet_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the way to Redis: %s", strerror(-err));
 		return err;
@@ -445,6 +451,7 @@ static void stop(struct daemon *d, struct servers *s)
 	if (d->maps.control)
 		pipeline_close_orders(d);
 	maintenance_stop();
+	fleet_settings_stop(d);
 	kept_stop();
 	pipeline_drain(d, DRAIN_MS);
 	if (d->orders)
@@ -464,9 +471,11 @@ static void stop(struct daemon *d, struct servers *s)
 	watch_free(d);
 	webhooks_free(d);
 	fleet_free(d);
+	fleet_leases_free(d);
+	fleet_settings_free(d);
 	fleet_homes_close(d);
 	fleet_keys_close(d);
-	fleet_leases_free(d);
+	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

@@ -13,6 +13,8 @@
 
 #include "daemon/fleet_leases.h"
 #include "daemon/fleet_report.h"
+#include "daemon/fleet_settings.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
 #include "daemon/orders.h"
@@ -356,6 +358,8 @@ char *metrics_render(struct daemon *d, size_t *length)
 	webhooks_render(d, out);
 	fleet_report_render(d, out);
 	fleet_leases_render(d, out);
+	fleet_settings_render(d, out);
+	fleet_stream_render(d, out);
 	if (fclose(out) || err) {
 		free(text);
 		return NULL;
