@@ -33,6 +33,7 @@
 #define ROTATION_EVERY_NS (NS_PER_S / 2)   /* while others are waited for */
 #define NEWS_EVERY_NS (250 * NS_PER_MS)    /* messages come for other parts too */
 #define SIGN_SLACK_S 2                     /* for a token that is sealed with the old key while it is being replaced */
+#define SAY_AGAIN_NS (60 * NS_PER_S)
 #define FILE_TITLE "sluice-fleet-keys 1"
 #define FILE_MAX 256
 #define FIRST_KEY 1
@@ -67,7 +68,7 @@ struct fleet_keys {
 	struct fleet_key_numbers numbers;
 	bool sure; /* this node has agreed with a fleet of this secret before */
 	bool has_failed_to_save;
-	uint64_t due_ns, told_ns;
+	uint64_t due_ns, told_ns, said_ns;
 };
 
 /* --- the file ------------------------------------------------------------------------------------------------------------------ */
@@ -306,6 +307,20 @@ static void refuse(struct daemon *d)
 			k->fingerprint);
 }
 
+/* Two nodes that each have agreed with a fleet, and not with each other: which is right, only the operator knows. */
+static void say_other(struct fleet_keys *k)
+{
+	uint64_t now = time_mono_ns();
+
+	if (k->said_ns && now - k->said_ns < SAY_AGAIN_NS)
+		return;
+	k->said_ns = now;
+	log_error(
+		"another node of this fleet has another secret than this one (fingerprint here: %s): neither accepts the other's tokens. "
+		"Compare the files, and start the wrong one again with a copy of the right one",
+		k->fingerprint);
+}
+
 /* What every good answer tells. Returns false if it was none, or the secret is not the fleet's. */
 static bool take_answer(struct daemon *d, const redisReply *reply)
 {
@@ -314,7 +329,9 @@ static bool take_answer(struct daemon *d, const redisReply *reply)
 
 	if (!strcmp(text_at(reply, 0), "secret"))
 		refuse(d);
-	if (strcmp(text_at(reply, 0), "ok") != 0)
+	if (!strcmp(text_at(reply, 0), "other"))
+		say_other(k);
+	else if (strcmp(text_at(reply, 0), "ok") != 0)
 		return false;
 	read_view(reply, &view);
 	k->due_ns = k->told_ns + (view.next && *view.waiting ? ROTATION_EVERY_NS : TELL_EVERY_NS);

@@ -9,7 +9,7 @@
 --   sync: accepted, signs, over, until     what this node does
 --   rotate: force (1: whatever is still valid), nodes that need not accept (commas)
 --   show
--- Answers: {"ok", cur, next or 0, waiting for (commas), node, accepted, signs, ms ago, node, …}, {"secret"}, and for rotate
+-- Answers: {"ok" (or "other": the same, but another secret stood here, which some node must have), cur, next or 0, waiting for (commas), node, accepted, signs, ms ago, node, …}, {"secret"}, and for rotate
 -- {"in_use", node, until} or {"unknown", node}: that node has not told until when it needs the older keys.
 --
 -- Nothing here is lost for good with Redis: each node tells what it uses, and the highest number wins.
@@ -39,11 +39,13 @@ local function waiting(next)
 end
 
 local known = get('print')
+local word = 'ok'
 if not known or (known ~= fingerprint and sure == '1') then
 	if op == 'show' then
 		known = fingerprint
 	else
 		set('print', fingerprint)
+		word = known and 'other' or 'ok'
 	end
 elseif known ~= fingerprint then
 	return {'secret'}
@@ -108,7 +110,7 @@ if op ~= 'show' and (cur ~= before_cur or next ~= before_next) then
 	redis.call('PUBLISH', channel, 'keys')
 end
 
-local answer = {'ok', tostring(cur), tostring(next), left}
+local answer = {word, tostring(cur), tostring(next), left}
 for n in members:gmatch('%d+') do
 	local seen = tonumber(get('seen:' .. n) or '-1')
 	answer[#answer + 1] = n
