@@ -60,7 +60,7 @@ static int take_sale(const json_t *json, struct verify_ledger *ledger)
 	sale->ended = !strcmp(state, "ended") && sale->ends_ns > time_wall_ns();
 	/* In a fleet "stock" is that of all nodes. */
 	fleet = json_object_get(json, "fleet");
-	sale->put_in = fleet ? number(fleet, "put_in") : number(json, "stock");
+	sale->put_in = json_is_object(fleet) ? number(fleet, "put_in") : number(json, "stock");
 	sale->held = number(json, "held");
 	sale->confirmed = number(json, "confirmed");
 	return CLI_OK;

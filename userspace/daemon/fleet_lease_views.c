@@ -109,8 +109,12 @@ void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t p
 	struct fleet_stock stock = {.is_withheld = true};
 	bool is_read = !fleet_leases_stock(d, sale->id, &stock);
 
-	if (!json || !fleet_leases_has(d, sale->id))
+	if (!json || !d->leases)
 		return;
+	if (!fleet_leases_has(d, sale->id)) {
+		json_object_set_new(json, "fleet", json_null());
+		return;
+	}
 	if (is_read && json_object_get(json, "stock"))
 		json_object_set_new(json, "stock", json_integer((json_int_t)stock.total));
 	json_object_set_new(json, "fleet",

@@ -47,7 +47,9 @@ struct fleet_stock {
 
 /* Returns 0, or -ENOENT: the sale has no lease (yet), or none at all: it is older than the fleet. */
 int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stock);
-/* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest. Does nothing to others, or without a fleet. */
+/* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest; it is null for a sale that is this node's own. Without a
+ * fleet it does nothing.
+ */
 void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t put_in, json_t *json);
 /* For a sale of the fleet: *total becomes that of all nodes, and to *free_units comes what is free elsewhere, as was heard last. Else they stay as they are. */
 void fleet_leases_widen(struct daemon *d, uint32_t sale, uint64_t *total, uint64_t *free_units);
