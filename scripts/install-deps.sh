@@ -60,6 +60,7 @@ test   procps             cmd:sysctl
 test   util-linux         cmd:nsenter
 test   util-linux         cmd:setpriv
 test   faketime           cmd:faketime
+test   nftables           cmd:nft
 test   chromium           cmd:chromium
 test   chromium-driver    cmd:chromedriver
 test   nghttp2-client     cmd:h2load

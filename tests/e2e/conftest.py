@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+import fleet
 import netns
 import world as world_module
 
@@ -59,8 +60,9 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if call.when == "call" and report.failed:
         for value in item.funcargs.values():
-            if isinstance(value, world_module.World):
+            for shop in [value] if isinstance(value, world_module.World) else value.nodes if isinstance(value, fleet.Fleet) else ():
                 for name in ("daemon", "writer"):
-                    process = getattr(value, name)
+                    process = getattr(shop, name)
                     if process:
-                        report.sections.append((f"log of the {name}", "\n".join(process.log().splitlines()[-12:])))
+                        where = f" of node {shop.network.number}" if shop.network.number else ""
+                        report.sections.append((f"log of the {name}{where}", "\n".join(process.log().splitlines()[-12:])))

@@ -89,35 +89,48 @@ def seconds_of(text):
 
 
 class Network:
-    """The two namespaces and the veth pair."""
+    """A shop's namespace, and its veth pair to the crowd's. Several shops can stand before one crowd (`crowd`): each has a number, a device in the
+    crowd's namespace and subnets that tell it.
+    """
 
-    def __init__(self, stack, tagged=False):
+    def __init__(self, stack, tagged=False, crowd=None, number=0):
         self.shop = Namespace(unique_name("shop"))
         stack.callback(self.shop.delete)
-        self.crowd = Namespace(unique_name("crowd"))
-        stack.callback(self.crowd.delete)
+        self.crowd, self.number = crowd, number
+        self.crowd_device = f"{DEVICE}n{number}" if number else DEVICE
+        self.address = {"ipv4": f"10.71.{number}.1", "ipv6": f"fd71:0:0:{number:x}::1"} if number else SHOP
+        self.crowd_address = {"ipv4": f"10.71.{number}.2", "ipv6": f"fd71:0:0:{number:x}::2"} if number else CROWD
+        if not crowd:
+            self.crowd = self.new_crowd(stack)
         # Born inside: in no other namespace is there ever a device of that name to collide with.
-        run(["ip", "link", "add", DEVICE, "netns", self.shop.name, "type", "veth", "peer", "name", DEVICE, "netns",
+        run(["ip", "link", "add", DEVICE, "netns", self.shop.name, "type", "veth", "peer", "name", self.crowd_device, "netns",
              self.crowd.name])
-        for ns, four, six in ((self.shop, SHOP["ipv4"], SHOP["ipv6"]), (self.crowd, CROWD["ipv4"], CROWD["ipv6"])):
+        for ns, device, address in ((self.shop, DEVICE, self.address), (self.crowd, self.crowd_device, self.crowd_address)):
             ns.sysctl("net.ipv6.conf.default.accept_dad", 0)
-            ns.sysctl(f"net.ipv6.conf.{DEVICE}.accept_dad", 0)
-            ns.sysctl(f"net.ipv6.conf.{DEVICE}.accept_ra", 0)
-            ns.run(["ethtool", "-K", DEVICE, "rxvlan", "off", "txvlan", "off"])
-            ns.run(["ip", "addr", "add", f"{four}/24", "dev", DEVICE])
-            ns.run(["ip", "addr", "add", f"{six}/64", "dev", DEVICE, "nodad"])
-            ns.run(["ip", "link", "set", DEVICE, "up"])
+            ns.sysctl(f"net.ipv6.conf.{device}.accept_dad", 0)
+            ns.sysctl(f"net.ipv6.conf.{device}.accept_ra", 0)
+            ns.run(["ethtool", "-K", device, "rxvlan", "off", "txvlan", "off"])
+            ns.run(["ip", "addr", "add", f"{address['ipv4']}/24", "dev", device])
+            ns.run(["ip", "addr", "add", f"{address['ipv6']}/64", "dev", device, "nodad"])
+            ns.run(["ip", "link", "set", device, "up"])
         self.shop.sysctl("net.ipv4.tcp_syncookies", 2)
-        self.crowd.sysctl("net.ipv6.ip_nonlocal_bind", 1)
-        self.crowd.run(["ip", "route", "add", "local", "10.72.0.0/16", "dev", "lo"])
-        self.crowd.run(["ip", "-6", "route", "add", "local", "fd72::/32", "dev", "lo"])
         for net in ("10.72.0.0/16", "10.73.0.0/16"):
-            self.shop.run(["ip", "route", "add", net, "via", CROWD["ipv4"]])
+            self.shop.run(["ip", "route", "add", net, "via", self.crowd_address["ipv4"]])
         for net in ("fd72::/32", "fd73::/32"):
-            self.shop.run(["ip", "-6", "route", "add", net, "via", CROWD["ipv6"]])
+            self.shop.run(["ip", "-6", "route", "add", net, "via", self.crowd_address["ipv6"]])
         if tagged:
             self._add_tagged()
         self.let_answers_in()
+
+    @staticmethod
+    def new_crowd(stack):
+        """The namespace of a crowd with all its sources, before it is joined to a shop."""
+        crowd = Namespace(unique_name("crowd"))
+        stack.callback(crowd.delete)
+        crowd.sysctl("net.ipv6.ip_nonlocal_bind", 1)
+        crowd.run(["ip", "route", "add", "local", "10.72.0.0/16", "dev", "lo"])
+        crowd.run(["ip", "-6", "route", "add", "local", "fd72::/32", "dev", "lo"])
+        return crowd
 
     def _add_tagged(self):
         for ns, host in ((self.shop, 1), (self.crowd, 2)):
@@ -128,10 +141,11 @@ class Network:
 
     def let_answers_in(self):
         """veth delivers XDP_TX frames only to a peer with an XDP program of its own."""
-        self.crowd.run(["ip", "link", "set", "dev", DEVICE, "xdp", "obj", PASS_OBJECT, "sec", "xdp"])
+        self.crowd.run(["ip", "link", "set", "dev", self.crowd_device, "xdp", "obj", PASS_OBJECT, "sec", "xdp"])
 
     def mac(self, ns):
-        return json.loads(ns.run(["ip", "-j", "link", "show", "dev", DEVICE]).stdout)[0]["address"]
+        device = self.crowd_device if ns is self.crowd else DEVICE
+        return json.loads(ns.run(["ip", "-j", "link", "show", "dev", device]).stdout)[0]["address"]
 
 
 def has_vlan_devices():
@@ -180,9 +194,11 @@ class Refused(AssertionError):
 
 
 class World:
-    """The whole of it. `settings` are keys of the config file over DEFAULTS; `start`: what to start beyond the network."""
+    """The whole of it. `settings` are keys of the config file over DEFAULTS; `start`: what to start beyond the network; `crowd` and `number`: of a
+    Network that shares its crowd with others.
+    """
 
-    def __init__(self, settings=None, start=("gate", "writer", "daemon"), tagged=False, mode="auto"):
+    def __init__(self, settings=None, start=("gate", "writer", "daemon"), tagged=False, mode="auto", crowd=None, number=0):
         self._stack = contextlib.ExitStack()
         self._sources = itertools.count(1)
         self._slugs = itertools.count(1)
@@ -195,7 +211,7 @@ class World:
             self.state_dir = self.dir / "state"
             self.state_dir.mkdir(mode=0o700)
             self.pin_dir = BPFFS / unique_name("pins")
-            self.network = Network(self._stack, tagged=tagged)
+            self.network = Network(self._stack, tagged=tagged, crowd=crowd, number=number)
             self.shop, self.crowd = self.network.shop, self.network.crowd
             self.control_socket = self.dir / "control.sock"
             self.history = world_history.WorldHistory(self)
@@ -214,7 +230,7 @@ class World:
             self.write_config()
             self._stack.callback(self._remove_pins)
             self._stack.callback(self.history.judge)
-            self._stack.callback(self._stop_programs)
+            self._stack.callback(self.stop_programs)
             self._stack.callback(self.history.look_at_rest)
             if "gate" in start:
                 self.attach()
@@ -246,7 +262,7 @@ class World:
         if self.pin_dir.exists():
             shutil.rmtree(self.pin_dir, ignore_errors=True)
 
-    def _stop_programs(self):
+    def stop_programs(self):
         for process in (self.daemon, self.writer):
             if process:
                 process.stop()
@@ -270,8 +286,8 @@ class World:
     def attach(self, *args):
         return self.sluice("attach", DEVICE, "--mode", self.mode, "--config", self.config, *args)
 
-    def start_writer(self):
-        self.writer = self.history.watched("writer", self.shop.start([WRITER, "--config", self.config], self.dir / "writer.log"))
+    def start_writer(self, env=None):
+        self.writer = self.history.watched("writer", self.shop.start([WRITER, "--config", self.config], self.dir / "writer.log", env=env))
         path = pathlib.Path(self.settings["writer.socket"])
         wait_until(lambda: path.exists() or not self.writer.running(), "the writer's socket")
         assert self.writer.running(), self.writer.log()
@@ -402,7 +418,7 @@ class World:
     def connect(self, family="ipv4", source=None, port=0, to=None, to_port=PORT):
         sock = self.socket(family, source, port)
         try:
-            return talk.Connection(sock, (to or SHOP[family], to_port))
+            return talk.Connection(sock, (to or self.network.address[family], to_port))
         except BaseException:
             sock.close()
             raise
@@ -432,7 +448,7 @@ class World:
 
     def curl(self, target, *args, method="GET", family="ipv4", source=None, to=None, timeout=20):
         """Real curl. The result has exit code, the answer in parts, and the local port."""
-        host = to or SHOP[family]
+        host = to or self.network.address[family]
         url = f"http://{'[' + host + ']' if ':' in host else host}:{PORT}{target}"
         with tempfile.TemporaryDirectory(dir=self.dir) as box, self.history.buyer(method, target) as record:
             head, body = pathlib.Path(box, "head"), pathlib.Path(box, "body")

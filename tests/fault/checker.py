@@ -31,7 +31,7 @@ DENIALS = {"sold_out", "sale_ended", "sale_not_open", "already_ordered", "token_
 STEPS = {("held", "confirmed"), ("held", "cancelled"), ("held", "expired"), ("confirmed", "refunded"), ("expired", "confirmed")}
 VERBS = {"confirm": "confirmed", "cancel": "cancelled", "refund": "refunded"}
 
-Token = collections.namedtuple("Token", "quantity sale buyer serial")
+Token = collections.namedtuple("Token", "quantity sale buyer serial node")
 
 
 def read_token(text):
@@ -40,7 +40,7 @@ def read_token(text):
         fields = TOKEN.unpack(base64.urlsafe_b64decode(text)[:TOKEN.size])
     except (ValueError, struct.error):
         return None
-    return Token(quantity=fields[2], sale=fields[4], buyer=fields[7], serial=fields[8])
+    return Token(quantity=fields[2], sale=fields[4], buyer=fields[7], serial=fields[8], node=fields[10])
 
 
 def milliseconds(text):
@@ -48,15 +48,27 @@ def milliseconds(text):
     return round((when - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) / datetime.timedelta(milliseconds=1))
 
 
+def in_the_shops_time(records):
+    """Records with the wall times of a shop whose clock is apart from ours for good, as its ledger has them."""
+    offset = sum(record["offset"] for record in records if record["what"] == "note" and record["event"] == "clock_apart")
+    if offset:
+        for record in records:
+            for name in ("at", "sent", "received"):
+                if name in record:
+                    record[name] = [record[name][0], record[name][1] + round(offset * SECOND)]
+    return records
+
+
 class Attempt:
     """One request of a buyer and what came of it."""
-    __slots__ = ("method", "token", "text", "sent", "sent_wall", "received", "received_wall", "status", "code", "body", "bytes", "error")
+    __slots__ = ("method", "token", "text", "asked", "sent", "sent_wall", "received", "received_wall", "status", "code", "body", "bytes", "error")
 
     def __init__(self, record):
         self.method, self.text = record["method"], record["token"]
         self.token = read_token(self.text)
         self.sent, self.sent_wall = record["sent"]
         self.received, self.received_wall = record["received"]
+        self.asked = record.get("node", 0)  # of a fleet, which one
         self.status, self.code, self.bytes, self.error = record["status"], record["code"], record["bytes"], record["error"]
         self.body = record["body"] if isinstance(record["body"], dict) else {}
 
@@ -74,10 +86,12 @@ class Attempt:
 
 
 class History:
-    def __init__(self, lines):
+    """`return_ns`: within what time a returned unit is for sale again."""
+
+    def __init__(self, lines, return_ns=RETURN_NS):
         self.attempts, self.controls, self.notes, self.rests = [], [], [], []
-        for line in lines:
-            record = json.loads(line)
+        self.return_ns = return_ns
+        for record in in_the_shops_time([json.loads(line) for line in lines]):
             if record["what"] == "order":
                 self.attempts.append(Attempt(record))
             else:
@@ -89,7 +103,7 @@ class History:
                 self.of_serial.setdefault(attempt.token.serial, []).append(attempt)
         self.outages = self._outages()
         self._told = None
-        self.clock_was_moved = self.has_note("clock")
+        self.clock_was_moved = self.has_note("clock") and not self.has_note("clock_apart")
         self.gate_gone = [note["at"][1] for note in self.notes if note["event"] == "gate_gone"]
         self.keys_changed = any(control["path"].startswith("/v1/keys") and control["method"] != "GET" for control in self.controls)
 
@@ -120,10 +134,10 @@ class History:
 
     def returned_by(self, at):
         """When a unit that the ledger gave back at `at` must be for sale at the latest: the time promised, and none of it in an outage."""
-        latest = at + RETURN_NS
+        latest = at + self.return_ns
         for begin, end in self.outages:
             if begin <= latest and end >= at:
-                latest = end + RETURN_NS
+                latest = end + self.return_ns
         return latest
 
     def told_of(self, serial, state):
@@ -395,7 +409,7 @@ def check_shop_told(history, ledger, breaches):
             order = ledger.by_serial.get(int(parts[2], 16))
             if not order or VERBS[parts[3]] not in {state for _, state in ledger.states(order)}:
                 breaches.add("change_lost", f"{parts[3]} of order {parts[2]} was acknowledged and is not in the ledger", control)
-        elif len(parts) == 4 and parts[1] == "sales" and parts[3] == "stock":
+        elif len(parts) == 4 and parts[1] == "sales" and parts[3] == "stock" and not history.has_note("fleet"):
             sale = by_slug.get(parts[2])
             delta, key = control["request"].get("delta", 0), control.get("key")
             if not delta or (key and key in keys):

@@ -7,11 +7,12 @@ that the ledger's times are compared with.
 
     {"what":"order", "method":"POST|GET|DELETE", "token", "sent", "received", "status", "code", "body", "bytes", "complete", "error"}
     {"what":"control", "method", "path", "request", "sent", "received", "status", "body"}
-    {"what":"note", "event":"down|up|gate_gone|clock|alone", "part", "at", …}
+    {"what":"note", "event":"down|up|gate_gone|clock|clock_apart|alone|fleet", "part", "at", …}
     {"what":"rest", "at", "sales":{"id":{"free"}}, "in_flight", "refused"}
 
 `status` is null where no complete answer came: `bytes` says how much of one did, `error` why it ended. `alone` promises that no order is
-asked for but by clients that write here.
+asked for but by clients that write here; `clock_apart` says that the shop's clock is ahead of ours by `offset` s for good; `fleet` that its stock is the
+fleet's (fleet_checker.py).
 """
 import json
 import threading

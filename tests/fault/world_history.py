@@ -21,8 +21,8 @@ IN_FLIGHT_AT, FREE_AT = 64, 0  # include/sluice/abi.h: struct sluice_control, st
 class Broken(AssertionError):
     """A promise was not kept. `names`: of the breaches."""
 
-    def __init__(self, breaches, kept):
-        super().__init__(f"the history checker found breaches (kept in {kept}):\n{breaches.text()}")
+    def __init__(self, breaches, kept, whose="the"):
+        super().__init__(f"{whose} history checker found breaches (kept in {kept}):\n{breaches.text()}")
         self.names, self.kept = breaches.names(), kept
 
 
@@ -112,31 +112,40 @@ class WorldHistory(recorder.Recorder):
 
     def _sums(self):
         """What should be free of each sale."""
-        return {sale.id: sale.put_in - sale.held - sale.confirmed for sale in ledger_module.read(self._ledger(), ledger_module.read_sales)}
+        return {sale.id: sale.put_in - sale.held - sale.confirmed for sale in ledger_module.read(self.where(), ledger_module.read_sales)}
 
-    def _ledger(self):
-        """Where ledger.py finds it."""
+    def where(self):
+        """Where ledger.py finds the ledger."""
         settings = self.world.settings
         return settings["writer.postgres"] if settings.get("writer.store") == "postgres" else self.world.ledger
 
-    def _has_ledger(self):
+    def has_ledger(self):
         """Not every World has one: the writer may never have been started."""
-        where = self._ledger()
+        where = self.where()
         return where is not self.world.ledger or (where.exists() and where.stat().st_size > 0)
 
     def judge(self):
         """The verdict. An exception if a promise was broken."""
+        self.judge_so_far()
         self.close()
-        if self.unjudged or not self._has_ledger():
+
+    def judge_so_far(self):
+        self.flush()
+        if self.unjudged or not self.has_ledger():
             return
-        breaches = checker.check_files(self.path, self._ledger())
+        breaches = checker.check_files(self.path, self.where())
         self.figures = breaches.figures
         if breaches.found:
-            raise Broken(breaches, self._keep())
+            raise Broken(breaches, self.keep(new_breach(self.world.build_dir)))
 
-    def _keep(self):
-        base = self.world.build_dir / "fault" / f"breach-{os.getpid()}-{time.monotonic_ns() // 1_000_000}"
-        base.mkdir(parents=True)
+    def keep(self, base):
         for path in (self.path, *self.world.ledger.parent.glob(self.world.ledger.name + "*"), *self.world.dir.glob("*.log")):
             shutil.copy(path, base)
         return base
+
+
+def new_breach(build_dir):
+    """An empty directory for what is to be looked at afterwards."""
+    base = build_dir / "fault" / f"breach-{os.getpid()}-{time.monotonic_ns() // 1_000_000}"
+    base.mkdir(parents=True)
+    return base

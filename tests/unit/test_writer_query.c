@@ -12,6 +12,7 @@
 	"\"id\":1,\"slug\":\"drop-1\",\"opens_ns\":1000,\"ends_ns\":2000,\"per_buyer\":2,\"hold_seconds\":900," \
 	"\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,\"paused\":false,\"ended\":false"
 #define SALE_PUT "{\"op\":\"sale_put\",\"sale\":{" SALE "},\"stock\":10,\"key\":\"k\"}"
+#define MOVE "{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"k\","
 
 static json_t *ask_bytes(struct ledger_fixture *fixture, const void *body, size_t length, enum wire_type expected)
 {
@@ -90,6 +91,53 @@ static void a_stock_move_answers_the_new_sum(void **state)
 	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":2,\"delta\":1,\"key\":\"d\"}", "not_found", "id 2");
 	expect_error(*state, "{\"op\":\"stock_move\",\"sale\":1,\"delta\":7,\"key\":\"a\"}", "conflict", "key a");
 	fixture_audit(*state);
+}
+
+#define MOVE_WITH(delta, key, value) \
+	"{\"op\":\"stock_move\",\"sale\":1,\"delta\":" delta ",\"key\":\"" key \
+	"\",\"document\":{\"name\":\"book\",\"value\":\"" value "\"}}"
+#define BOOK "{\"op\":\"document_get\",\"name\":\"book\"}"
+
+static void a_document_is_written_with_the_movement_or_not_at_all(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	expect(*state, MOVE_WITH("5", "a", "one"), "{\"put_in\":15}");
+	expect(*state, BOOK, "{\"value\":\"one\"}");
+	expect(*state, MOVE_WITH("-15", "b", "two"), "{\"put_in\":0}");
+	expect(*state, BOOK, "{\"value\":\"two\"}");
+	/* what comes late writes no older one */
+	expect(*state, MOVE_WITH("5", "a", "one"), "{\"put_in\":0}");
+	expect(*state, BOOK, "{\"value\":\"two\"}");
+	expect_error(*state, MOVE_WITH("-1", "c", "three"), "conflict", "0 that are ordered");
+	expect_error(*state, MOVE_WITH("6", "a", "three"), "conflict", "key a");
+	expect(*state, BOOK, "{\"value\":\"two\"}");
+	fixture_reopen(*state);
+	expect(*state, BOOK, "{\"value\":\"two\"}");
+	fixture_audit(*state);
+}
+
+static void books_are_told_with_their_documents_and_what_was_refunded(void **state)
+{
+	json_decref(ask(*state, SALE_PUT));
+	json_decref(ask(*state, "{\"op\":\"sale_put\",\"sale\":{\"id\":12,\"slug\":\"drop-12\",\"opens_ns\":1000,\"ends_ns\":2000,"
+				"\"per_buyer\":2,\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\","
+				"\"token_multiplier\":0,\"paused\":false,\"ended\":false}}"));
+	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
+	json_decref(ask(*state,
+		"{\"op\":\"orders_change\",\"changes\":[{\"id\":\"0000000000000001\",\"action\":\"confirm\",\"by\":\"shop\"},"
+		"{\"id\":\"0000000000000001\",\"action\":\"refund\",\"by\":\"shop\",\"restock\":false}]}"));
+	json_decref(ask(*state, "{\"op\":\"document_put\",\"name\":\"lease.1\",\"value\":\"{}\"}"));
+	json_decref(ask(*state, "{\"op\":\"document_put\",\"name\":\"lease.2\",\"value\":\"of no sale\"}"));
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":0,\"limit\":1}",
+		"{\"books\":[{\"id\":1,\"slug\":\"drop-1\",\"put_in\":9,\"held\":2,\"confirmed\":0,\"refunded\":1,"
+		"\"document\":\"{}\"}],\"next\":1}");
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":1,\"limit\":1}",
+		"{\"books\":[{\"id\":12,\"slug\":\"drop-12\",\"put_in\":0,\"held\":0,\"confirmed\":0,\"refunded\":0,"
+		"\"document\":null}],\"next\":null}");
+	expect(*state, "{\"op\":\"sale_books\",\"documents\":\"lease.\",\"after\":12,\"limit\":200}",
+		"{\"books\":[],\"next\":null}");
+	expect_error(*state, "{\"op\":\"sale_books\",\"documents\":\"Lease\",\"after\":0,\"limit\":1}", "bad_request",
+		"documents may have");
 }
 
 static void an_order_is_answered_in_full(void **state)
@@ -458,6 +506,10 @@ static void what_is_not_a_question_is_a_bad_request(void **state)
 		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"a\\u0000b\"}", "not JSON"},
 		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1}", "key"},
 		{"{\"op\":\"stock_move\",\"sale\":1,\"delta\":1,\"key\":\"k\",\"reason\":1}", "reason"},
+		{MOVE "\"document\":\"book\"}", "document must be an object"},
+		{MOVE "\"document\":{\"name\":\"book\"}}", "value is missing"},
+		{MOVE "\"document\":{\"name\":\"Book\",\"value\":\"\"}}", "name may have"},
+		{MOVE "\"document\":{\"name\":\"book\",\"value\":\"\",\"size\":1}}", "unknown field size"},
 		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":0}", "limit"},
 		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"\",\"after\":0,\"limit\":1001}", "limit"},
 		{"{\"op\":\"orders_list\",\"sale\":0,\"state\":\"open\",\"after\":0,\"limit\":1}", "state"},
@@ -562,6 +614,8 @@ int main(void)
 		TEST(a_sale_is_answered_with_what_the_ledger_keeps),
 		TEST(a_sale_may_begin_without_stock),
 		TEST(a_stock_move_answers_the_new_sum),
+		TEST(books_are_told_with_their_documents_and_what_was_refunded),
+		TEST(a_document_is_written_with_the_movement_or_not_at_all),
 		TEST(an_order_is_answered_in_full),
 		TEST(orders_come_in_pages),
 		TEST(memory_that_runs_out_at_any_point_changes_all_or_nothing),

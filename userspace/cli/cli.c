@@ -21,6 +21,7 @@ const struct cli_noun *const cli_nouns[] = {
 	&cli_noun_key,
 	&cli_noun_order,
 	&cli_noun_webhook,
+	&cli_noun_cluster,
 	&cli_noun_node,
 	&cli_noun_stats,
 	&cli_noun_explain,

@@ -93,6 +93,7 @@ extern const struct cli_noun cli_noun_token;
 extern const struct cli_noun cli_noun_key;
 extern const struct cli_noun cli_noun_order;
 extern const struct cli_noun cli_noun_webhook;
+extern const struct cli_noun cli_noun_cluster;
 extern const struct cli_noun cli_noun_node;
 extern const struct cli_noun cli_noun_stats;
 extern const struct cli_noun cli_noun_explain;

@@ -21,7 +21,9 @@ enum {
 	OPTION_REPAIR,
 	OPTION_DRY_RUN,
 	OPTION_FROM,
-	OPTION_NO_MEASURE
+	OPTION_NO_MEASURE,
+	OPTION_FLEET,
+	OPTION_SOCKET
 };
 
 static const struct option options[] = {
@@ -37,6 +39,8 @@ static const struct option options[] = {
 	{"dry-run", no_argument, NULL, OPTION_DRY_RUN},
 	{"from", required_argument, NULL, OPTION_FROM},
 	{"no-measure", no_argument, NULL, OPTION_NO_MEASURE},
+	{"fleet", no_argument, NULL, OPTION_FLEET},
+	{"socket", required_argument, NULL, OPTION_SOCKET},
 	{0},
 };
 
@@ -120,6 +124,16 @@ static int take(struct loader_args *args, const struct loader_command *command, 
 		if (!command->takes_measure)
 			break;
 		return CLI_OK;
+	case OPTION_FLEET:
+		args->fleet = true;
+		if (!command->takes_fleet)
+			break;
+		return CLI_OK;
+	case OPTION_SOCKET:
+		args->socket = optarg;
+		if (!command->takes_fleet)
+			break;
+		return CLI_OK;
 	default:
 		break;
 	}
@@ -149,6 +163,8 @@ int loader_args_parse(struct loader_args *args, const struct loader_command *com
 		return refuse(argv[0], "too many operands");
 	if (args->dry_run && !args->repair)
 		return refuse(argv[0], "--dry-run goes with --repair");
+	if (args->fleet && (args->repair || args->from))
+		return refuse(argv[0], "--fleet only looks, and each node reads its own ledger: no --repair, no --from");
 	return CLI_OK;
 }
 

@@ -21,7 +21,9 @@ struct loader_args {
 	bool repair;
 	bool dry_run;
 	bool no_measure;
-	const char *from; /* NULL = not given */
+	bool fleet;
+	const char *from;   /* NULL = not given */
+	const char *socket; /* likewise */
 	bool help;        /* was asked for and has been printed */
 };
 
@@ -29,7 +31,7 @@ struct loader_args {
 struct loader_command {
 	const char *usage; /* whole help text */
 	bool takes_interface, takes_mode, takes_coexist, takes_sysctl, takes_all, takes_output, takes_repair,
-		takes_measure;
+		takes_measure, takes_fleet;
 };
 
 /* Returns an exit code (enum cli_exit); has said what is wrong. */

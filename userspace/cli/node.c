@@ -2,6 +2,7 @@
 /* `sluice node`: the nodes of the fleet, as this one has heard of them. */
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/node_fence.h"
 #include "cli/table.h"
 
 static const struct cli_column columns[] = {
@@ -84,6 +85,7 @@ static int run_list(const struct cli_call *call)
 
 static const struct cli_verb verbs[] = {
 	{"list", "", "every node: when it was heard of last, what it sells, what it holds", 0, 0, NULL, run_list},
+	NODE_FENCE_VERB,
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 

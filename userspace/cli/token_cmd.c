@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/api.h"
 #include "cli/cli.h"
@@ -14,6 +15,9 @@
 #define ABOUT_MAX 192
 #define BUYER_MAX 128
 #define TOKEN_LINE_MAX 256 /* longer than any token, so that the daemon says what is wrong with one that is too long */
+#define NS_PER_S 1000000000ULL
+#define WAIT_DEFAULT_S 60
+#define WAIT_MAX_S 86400
 
 enum issue_option { ISSUE_BUYER, ISSUE_QUANTITY, ISSUE_NETWORK };
 
@@ -128,23 +132,111 @@ static int run_revoke_all(const struct cli_call *call)
 	return code ? code : cli_print_answer(call, answer);
 }
 
-enum rotate_option { ROTATE_FORCE };
+enum rotate_option { ROTATE_FORCE, ROTATE_WITHOUT, ROTATE_WAIT };
 
 static const struct cli_option rotate_options[] = {
 	[ROTATE_FORCE] = {"force", NULL, "also if tokens of the key before the current one are refused by it", false},
+	[ROTATE_WITHOUT] = {"without", "NODES", "in a fleet: nodes that are down and need not take part, as 2,5", false},
+	[ROTATE_WAIT] = {"wait", "SECONDS", "in a fleet: for all nodes to take part (60)", false},
 	{NULL, NULL, NULL, false},
 };
 
+/* "2,5" as an array; NULL if it is none. */
+static json_t *read_nodes(const char *text)
+{
+	json_t *list = json_array();
+
+	for (;;) {
+		char *end;
+		long node = strtol(text, &end, 10);
+
+		if (end == text || node < 1 || node > SLUICE_NODES_MAX || (*end && *end != ',')) {
+			json_decref(list);
+			return NULL;
+		}
+		json_array_append_new(list, json_integer(node));
+		if (!*end)
+			return list;
+		text = end + 1;
+	}
+}
+
+static bool is_accepting(const json_t *answer)
+{
+	const char *phase = json_string_value(json_object_get(answer, "phase"));
+
+	return phase && !strcmp(phase, "accepting");
+}
+
+static void say_waiting(const json_t *answer)
+{
+	char *nodes = json_dumps(json_object_get(answer, "waiting_for"), JSON_COMPACT);
+
+	cli_say("waiting until nodes %s accept the next key", nodes ? nodes : "");
+	free(nodes);
+}
+
+/* Asks how far the rotation is, until it is over. *answer is the last that was told. */
+static int wait_for_rotation(const struct cli_call *call, uint64_t wait_s, json_t **answer)
+{
+	uint64_t until_ns = time_mono_ns() + wait_s * NS_PER_S;
+	int code = CLI_OK;
+
+	say_waiting(*answer);
+	while (!code && is_accepting(*answer)) {
+		if (time_mono_ns() >= until_ns) {
+			say_waiting(*answer);
+			cli_say("the rotation goes on by itself when they do; leave out those that are down: --without");
+			return CLI_FAILED;
+		}
+		nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+		json_decref(*answer);
+		*answer = NULL;
+		code = cli_api_ask(call->api, "key", "GET", cli_api_path("/v1/keys"), NULL, answer);
+	}
+	return code;
+}
+
 static int run_rotate(const struct cli_call *call)
 {
-	json_t *answer;
-	int code = cli_api_ask(call->api, "key", "POST", cli_api_path("/v1/keys/rotate"),
-		call->value[ROTATE_FORCE] ? json_pack("{sb}", "force", 1) : NULL, &answer);
+	json_t *answer = NULL, *body = json_object(), *nodes = NULL;
+	uint64_t wait_s = WAIT_DEFAULT_S;
+	int code = cli_option_count(call, ROTATE_WAIT, 1, WAIT_MAX_S, &wait_s);
 
-	if (code)
+	if (!code && call->value[ROTATE_WITHOUT]) {
+		nodes = read_nodes(call->value[ROTATE_WITHOUT]);
+		if (!nodes)
+			code = cli_usage(call, "--without: \"%s\" are not numbers of nodes, as 2,5", call->value[ROTATE_WITHOUT]);
+	}
+	if (code) {
+		json_decref(body);
 		return code;
+	}
+	if (call->value[ROTATE_FORCE])
+		json_object_set_new(body, "force", json_true());
+	if (nodes)
+		json_object_set_new(body, "without", nodes);
+	if (!json_object_size(body)) {
+		json_decref(body);
+		body = NULL;
+	}
+	code = cli_api_ask(call->api, "key", "POST", cli_api_path("/v1/keys/rotate"), body, &answer);
+	if (!code && is_accepting(answer))
+		code = wait_for_rotation(call, wait_s, &answer);
+	if (code) {
+		json_decref(answer);
+		return code;
+	}
 	cli_say("new tokens are signed with a new key; those of the key before stay valid, those of the one before that do not");
 	return cli_print_answer(call, answer);
+}
+
+static int run_show(const struct cli_call *call)
+{
+	json_t *answer;
+	int code = cli_api_ask(call->api, "key", "GET", cli_api_path("/v1/keys"), NULL, &answer);
+
+	return code ? code : cli_print_answer(call, answer);
 }
 
 static const struct cli_verb token_verbs[] = {
@@ -159,6 +251,7 @@ static const struct cli_verb token_verbs[] = {
 };
 
 static const struct cli_verb key_verbs[] = {
+	{"show", "", "which key signs, and in a fleet how far a rotation is", 0, 0, NULL, run_show},
 	{"rotate", "", "sign new tokens with a fresh key, once no valid token needs the one it replaces", 0, 0,
 		rotate_options, run_rotate},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},

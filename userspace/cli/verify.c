@@ -17,6 +17,7 @@
 #include "cli/loader_args.h"
 #include "cli/table.h"
 #include "cli/verify.h"
+#include "cli/verify_fleet.h"
 #include "common/maps.h"
 #include "common/timefmt.h"
 
@@ -25,7 +26,8 @@
 
 static const struct loader_command command = {
 	.usage =
-		"usage: sluice verify [-o table|json] [--from file|daemon] [--repair [--dry-run]] [--config FILE] [--pin-dir DIR]\n\n"
+		"usage: sluice verify [-o table|json] [--from file|daemon] [--repair [--dry-run]] [--config FILE] [--pin-dir DIR]\n"
+		"       sluice verify --fleet [-o table|json] [--config FILE] [--socket PATH]\n\n"
 		"Reads ledger and gate side by side, checks the invariants I1 to I6 and that put in = free + held +\n"
 		"confirmed + on its way, and names every difference. A running sale is looked at more than once.\n\n"
 		"  -o, --output FORM   table (default) or json\n"
@@ -34,12 +36,16 @@ static const struct loader_command command = {
 		"      --repair        set the gate's words right where the ledger says what is right and nothing is on its\n"
 		"                      way: free units, units of a buyer, admissions in flight. Never the ledger\n"
 		"      --dry-run       with --repair: only say what would be done\n"
+		"      --fleet         the equation over all nodes instead: total = free + leased to the nodes, and leased to a\n"
+		"                      node = put in by its ledger. Each node is asked for what its ledger says\n"
+		"      --socket PATH   control socket of the daemon, instead of the config's\n"
 		"  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
 		"  -p, --pin-dir DIR   instead of the config's\n\n"
 		"Exit codes: 0 nothing differs, 1 failed, 2 usage, 3 no ledger, 4 another ABI version, 5 not allowed,\n"
 		"6 daemon unreachable, 7 an invariant is broken\n",
 	.takes_output = true,
 	.takes_repair = true,
+	.takes_fleet = true,
 };
 
 struct verify {
@@ -323,10 +329,26 @@ static int open_gate(struct verify *v)
 	return err == -EPERM ? CLI_NOT_ALLOWED : err == -EPROTO ? CLI_CONFLICT : CLI_FAILED;
 }
 
+static const char *socket_of(const struct verify *v)
+{
+	return v->args->socket ? v->args->socket : v->config.daemon.control_socket;
+}
+
+static int run_fleet(struct verify *v)
+{
+	const struct cli_globals globals = {.socket = socket_of(v)};
+	int code = cli_api_open(&v->api, &globals);
+
+	if (!code)
+		code = verify_fleet(v->api, v->args->json);
+	cli_api_close(v->api);
+	return code;
+}
+
 /* The file, unless config or daemon say that the ledger is none. */
 static int choose_source(struct verify *v)
 {
-	const struct cli_globals globals = {.socket = v->config.daemon.control_socket};
+	const struct cli_globals globals = {.socket = socket_of(v)};
 	const char *store;
 	json_t *status;
 	int code = cli_api_open(&v->api, &globals);
@@ -383,6 +405,8 @@ int cmd_verify(int argc, char **argv)
 	if (code != CLI_OK || args.help)
 		return code;
 	code = loader_args_config(&args, &v.config);
+	if (args.fleet)
+		return code ? code : run_fleet(&v);
 	v.gate = calloc(1, sizeof(*v.gate));
 	if (!v.gate) {
 		cli_say("out of memory");

@@ -24,9 +24,10 @@ struct verify_sale {
 	uint32_t per_buyer;
 	bool paused, ended;
 	int64_t put_in, held, confirmed; /* units, as the ledger has summed them */
-	bool has_sums;                   /* the next two are known too */
+	bool has_sums;                   /* the next three are known too */
 	int64_t orders;                  /* rows, as the ledger has counted them */
 	int64_t moved;                   /* sum of the movements of the stock */
+	int64_t refunded;                /* units that refunds took out of it */
 };
 
 struct verify_ledger {

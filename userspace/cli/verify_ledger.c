@@ -80,13 +80,15 @@ static void take_sale(sqlite3_stmt *row, struct verify_sale *sale)
 	sale->has_sums = true;
 	sale->orders = sqlite3_column_int64(row, 10);
 	sale->moved = sqlite3_column_int64(row, 11);
+	sale->refunded = sqlite3_column_int64(row, 12);
 }
 
 static int read_sales(sqlite3 *db, const char *path, struct verify_ledger *ledger)
 {
 	static const char sql[] =
 		"SELECT id, slug, opens_ns, ends_ns, per_buyer, paused, ended, put_in, held, confirmed, orders,"
-		" (SELECT coalesce(sum(delta), 0) FROM stock_moves WHERE sale = s.id) FROM sales s";
+		" (SELECT coalesce(sum(delta), 0) FROM stock_moves WHERE sale = s.id),"
+		" (SELECT coalesce(-sum(delta), 0) FROM stock_moves WHERE sale = s.id AND +key LIKE 'refund:%') FROM sales s";
 	sqlite3_stmt *statement = NULL;
 	int code = CLI_OK, step = SQLITE_DONE;
 

@@ -38,6 +38,14 @@ enum MHD_Result control_pause_sale(struct http_request *request);
 enum MHD_Result control_resume_sale(struct http_request *request);
 enum MHD_Result control_end_sale(struct http_request *request);
 
+/* control_cluster.c */
+/* Redis could not, or would not: an error of fleet_leases.h. */
+enum MHD_Result control_send_fleet_error(struct http_request *request, int error, const char *failure);
+enum MHD_Result control_fence_node(struct http_request *request);
+enum MHD_Result control_rebuild_cluster(struct http_request *request);
+enum MHD_Result control_get_cluster_sales(struct http_request *request);
+enum MHD_Result control_get_audit(struct http_request *request);
+
 /* control_stock.c */
 enum MHD_Result control_get_stock(struct http_request *request);
 enum MHD_Result control_post_stock(struct http_request *request);
@@ -98,6 +106,8 @@ enum MHD_Result control_delete_answer(struct http_request *request);
 enum MHD_Result control_inspect_token(struct http_request *request);
 enum MHD_Result control_revoke_token(struct http_request *request);
 enum MHD_Result control_revoke_before(struct http_request *request);
+/* control_keys.c */
+enum MHD_Result control_get_keys(struct http_request *request);
 enum MHD_Result control_rotate_keys(struct http_request *request);
 
 /* control_orders.c */

@@ -13,6 +13,7 @@
 #include "common/maps.h"
 #include "daemon/answers_state.h"
 #include "daemon/control.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/http_public.h"
 #include "daemon/kept.h"
 #include "daemon/problems.h"
@@ -75,17 +76,18 @@ static json_t *answer_json(struct http_request *request, enum sluice_answer code
 	return json;
 }
 
-static enum MHD_Result send_answer(struct http_request *request, enum sluice_answer code, bool is_durable)
+static enum MHD_Result send_answer(
+	struct http_request *request, enum sluice_answer code, bool is_durable, bool is_replicated)
 {
 	json_t *json = answer_json(request, code, true);
 
 	if (!json)
 		return http_problem(request, 500, "internal_error", "The answer in the gate cannot be read.");
 	http_set_etag(request, answer_tag(code));
-	return http_send_json(request, 200, kept_note(json, is_durable));
+	return http_send_json(request, 200, fleet_settings_mark(kept_note(json, is_durable), is_replicated));
 }
 
-static enum MHD_Result send_answers(struct http_request *request, bool is_durable)
+static enum MHD_Result send_answers(struct http_request *request, bool is_durable, bool is_replicated)
 {
 	char origin[ANSWER_ORIGIN_SIZE];
 	json_t *answers = json_array();
@@ -102,9 +104,11 @@ static enum MHD_Result send_answers(struct http_request *request, bool is_durabl
 	answers_origin(origin);
 	http_set_etag(request, origin_tag());
 	return http_send_json(request, 200,
-		kept_note(json_pack("{s:s, s:s, s:o}", "cors_origin", origin, "cors_source",
-				  answers_origin_is_set() ? "operator" : "config", "answers", answers),
-			is_durable));
+		fleet_settings_mark(
+			kept_note(json_pack("{s:s, s:s, s:o}", "cors_origin", origin, "cors_source",
+					  answers_origin_is_set() ? "operator" : "config", "answers", answers),
+				is_durable),
+			is_replicated));
 }
 
 static enum MHD_Result send_not_set(struct http_request *request, int err, const struct answers_fault *fault)
@@ -134,7 +138,7 @@ enum MHD_Result control_get_answers(struct http_request *request)
 	enum MHD_Result result;
 
 	answers_lock();
-	result = send_answers(request, true);
+	result = send_answers(request, true, true);
 	answers_unlock();
 	return result;
 }
@@ -147,7 +151,7 @@ enum MHD_Result control_get_answer(struct http_request *request)
 	if (!find_answer(request, &code, &result))
 		return result;
 	answers_lock();
-	result = send_answer(request, code, true);
+	result = send_answer(request, code, true, true);
 	answers_unlock();
 	return result;
 }
@@ -167,7 +171,9 @@ static enum MHD_Result set_answer(struct http_request *request, enum sluice_answ
 	err = answers_set(request->d, code, custom, &fault);
 	if (!err)
 		log_info("the answer %s is %s", answer_code(code), custom ? "the operator's now" : "the default again");
-	result = err ? send_not_set(request, err, &fault) : send_answer(request, code, answers_are_durable());
+	result = err ? send_not_set(request, err, &fault)
+		     : send_answer(request, code, answers_are_durable(),
+			       fleet_settings_await(request->d, fleet_settings_note_answer(request->d, code)));
 out:
 	answers_unlock();
 	return result;
@@ -258,7 +264,9 @@ enum MHD_Result control_put_answers(struct http_request *request)
 	answers_lock();
 	if (http_check_etag(request, true, origin_tag(), &result)) {
 		err = answers_set_origin(request->d, origin, &fault);
-		result = err ? send_not_set(request, err, &fault) : send_answers(request, answers_are_durable());
+		result = err ? send_not_set(request, err, &fault)
+			     : send_answers(request, answers_are_durable(),
+				       fleet_settings_await(request->d, fleet_settings_note_origin(request->d)));
 	}
 	answers_unlock();
 out:

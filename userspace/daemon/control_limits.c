@@ -9,6 +9,7 @@
 
 #include "common/config.h"
 #include "daemon/control.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/http_public.h"
 #include "daemon/kept.h"
 #include "daemon/limits_kept.h"
@@ -55,14 +56,14 @@ static json_t *limits_json(struct daemon *d)
 	return json;
 }
 
-static enum MHD_Result send_limits(struct http_request *request, bool is_durable)
+static enum MHD_Result send_limits(struct http_request *request, bool is_durable, bool is_replicated)
 {
 	json_t *json = limits_json(request->d);
 
 	if (!json)
 		return http_problem(request, 500, "internal_error", "The gate's limits cannot be read.");
 	http_set_etag(request, http_etag_of_json(json));
-	return http_send_json(request, 200, kept_note(json, is_durable));
+	return http_send_json(request, 200, fleet_settings_mark(kept_note(json, is_durable), is_replicated));
 }
 
 /* Do the headers If-Match and If-None-Match allow a change of what is in force now? */
@@ -77,7 +78,7 @@ static bool check_tag(struct http_request *request, enum MHD_Result *result)
 
 enum MHD_Result control_get_limits(struct http_request *request)
 {
-	return send_limits(request, true);
+	return send_limits(request, true, true);
 }
 
 /* The switch of that name in the document; SHADOW_ALL for none. */
@@ -171,7 +172,8 @@ enum MHD_Result control_patch_limits(struct http_request *request)
 	enum MHD_Result result;
 	__u32 zero = 0;
 	json_t *json = http_read_json(request, &result);
-	bool applied;
+	bool applied, is_durable;
+	uint64_t told = 0;
 	int err;
 
 	if (!json)
@@ -184,11 +186,15 @@ enum MHD_Result control_patch_limits(struct http_request *request)
 	if (applied && !err) {
 		shadow_change(d, change.shadow_on, change.shadow_off);
 		kept_mark_limits(d, change.set);
+		told = fleet_settings_note_limits(d, change.set);
 	}
 	pthread_mutex_unlock(&d->change_lock);
 	json_decref(json);
 	if (err)
 		return http_problem(
 			request, 500, "internal_error", "The gate's limits cannot be changed: %s.", strerror(-err));
-	return applied ? send_limits(request, kept_write_limits(d)) : result;
+	if (!applied)
+		return result;
+	is_durable = kept_write_limits(d);
+	return send_limits(request, is_durable, fleet_settings_await(d, told));
 }

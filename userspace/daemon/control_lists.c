@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/http_public.h"
 #include "daemon/kept.h"
 #include "daemon/validate.h"
@@ -258,9 +259,53 @@ enum MHD_Result control_get_labels(struct http_request *request)
 	return http_send_json(request, 200, json_pack("{s:o, s:I}", "labels", labels, "others", (json_int_t)others));
 }
 
+/* The keys of all entries of a label: the other nodes of a fleet are told of each. */
+struct label_keys {
+	const char *label;
+	struct sluice_list_key *keys;
+	unsigned count, room;
+};
+
+static int add_labelled(const struct sluice_list_key *key, const struct sluice_list_entry *entry, void *arg)
+{
+	struct label_keys *found = arg;
+
+	if (!lists_has_label(entry, found->label))
+		return 0;
+	if (found->count == found->room) {
+		unsigned room = found->room ? found->room * 2 : 1024;
+		struct sluice_list_key *keys = realloc(found->keys, room * sizeof(*keys));
+
+		if (!keys)
+			return -ENOMEM;
+		found->keys = keys;
+		found->room = room;
+	}
+	found->keys[found->count++] = *key;
+	return 0;
+}
+
+/* Returns how many, or negative errno. */
+static int remove_label(struct daemon *d, enum sluice_list list, const char *label, uint64_t *told)
+{
+	struct label_keys found = {.label = label};
+	int removed = d->settings ? lists_each(d->lists, list, add_labelled, &found) : 0;
+
+	if (!removed) {
+		pthread_mutex_lock(&d->lists_lock);
+		removed = lists_remove_label(d->lists, list, label);
+		pthread_mutex_unlock(&d->lists_lock);
+		if (found.count)
+			*told = fleet_settings_note_entries(d, found.keys, found.count);
+	}
+	free(found.keys);
+	return removed;
+}
+
 enum MHD_Result control_delete_label(struct http_request *request)
 {
 	struct daemon *d = request->d;
+	uint64_t told = 0;
 	char label[LISTS_TEXT_SIZE];
 	enum sluice_list list;
 	enum MHD_Result result;
@@ -278,9 +323,7 @@ enum MHD_Result control_delete_label(struct http_request *request)
 			request, 422, "out_of_range", "label", "label must have from 1 to %zu bytes.", LISTS_LABEL_MAX);
 	kept_load_lock();
 	kept_lists_lock();
-	pthread_mutex_lock(&d->lists_lock);
-	removed = lists_remove_label(d->lists, list, label);
-	pthread_mutex_unlock(&d->lists_lock);
+	removed = remove_label(d, list, label, &told);
 	if (removed < 0)
 		kept_lists_differ();
 	is_durable = removed <= 0 || kept_clear_label(d, list, label);
@@ -293,7 +336,9 @@ enum MHD_Result control_delete_label(struct http_request *request)
 		return http_problem(
 			request, 404, "no_entry", "No entry of the %s list has this label.", request->captures[0]);
 	log_info("%s list: %d entries of a label removed", request->captures[0], removed);
-	return http_send_json(request, 200, kept_note(json_pack("{s:i}", "removed", removed), is_durable));
+	return http_send_json(request, 200,
+		fleet_settings_mark(
+			kept_note(json_pack("{s:i}", "removed", removed), is_durable), fleet_settings_await(d, told)));
 }
 
 /* --- single entries ------------------------------------------------------------------------------------------------------------- */
@@ -308,13 +353,15 @@ static bool read_prefix(struct http_request *request, struct sluice_addr *addr, 
 	return false;
 }
 
-static enum MHD_Result send_entry(struct http_request *request, const struct sluice_list_key *key, bool is_durable)
+static enum MHD_Result send_entry(
+	struct http_request *request, const struct sluice_list_key *key, bool is_durable, bool is_replicated)
 {
 	struct sluice_list_entry entry;
 
 	if (bpf_map_lookup_elem(request->d->maps.lists, key, &entry))
 		return http_problem(request, 404, "no_entry", "The entry is gone already.");
-	return http_send_json(request, 200, kept_note(entry_json(key, &entry), is_durable));
+	return http_send_json(
+		request, 200, fleet_settings_mark(kept_note(entry_json(key, &entry), is_durable), is_replicated));
 }
 
 enum MHD_Result control_put_entry(struct http_request *request)
@@ -328,7 +375,7 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	struct sluice_list_key key;
 	struct lists_result put;
 	struct sluice_addr addr;
-	uint64_t now = time_wall_ns();
+	uint64_t now = time_wall_ns(), told = 0;
 	uint32_t present;
 	bool is_durable;
 	unsigned len;
@@ -352,6 +399,8 @@ enum MHD_Result control_put_entry(struct http_request *request)
 	pthread_mutex_lock(&d->lists_lock);
 	err = lists_put_many(d->lists, &key, &entry, 1, now, LISTS_OVERWRITE, &put);
 	pthread_mutex_unlock(&d->lists_lock);
+	if (!err)
+		told = fleet_settings_note_entries(d, &key, 1);
 	is_durable = err || kept_write_entries(d, &key, 1);
 	kept_lists_unlock();
 	if (err == -E2BIG)
@@ -359,7 +408,7 @@ enum MHD_Result control_put_entry(struct http_request *request)
 			request, 507, "list_full", "The lists hold as many entries as they can (gate.max_prefixes).");
 	if (err)
 		return http_problem(request, 500, "internal_error", "The entry could not be made: %s.", strerror(-err));
-	return send_entry(request, &key, is_durable);
+	return send_entry(request, &key, is_durable, fleet_settings_await(d, told));
 }
 
 enum MHD_Result control_delete_entry(struct http_request *request)
@@ -368,7 +417,8 @@ enum MHD_Result control_delete_entry(struct http_request *request)
 	enum MHD_Result result;
 	enum sluice_list list;
 	struct sluice_list_key key = {0};
-	bool is_durable;
+	bool is_durable, is_replicated;
+	uint64_t told = 0;
 	unsigned len;
 	int err;
 
@@ -380,6 +430,8 @@ enum MHD_Result control_delete_entry(struct http_request *request)
 	pthread_mutex_lock(&d->lists_lock);
 	err = lists_remove(d->lists, list, &key.addr, len);
 	pthread_mutex_unlock(&d->lists_lock);
+	if (!err)
+		told = fleet_settings_note_entries(d, &key, 1);
 	is_durable = err || kept_write_entries(d, &key, 1);
 	kept_lists_unlock();
 	if (err == -ENOENT)
@@ -387,7 +439,9 @@ enum MHD_Result control_delete_entry(struct http_request *request)
 	if (err)
 		return http_problem(
 			request, 500, "internal_error", "The entry could not be removed: %s.", strerror(-err));
-	if (!is_durable)
-		return http_send_json(request, 200, kept_note(json_object(), false));
+	is_replicated = fleet_settings_await(d, told);
+	if (!is_durable || !is_replicated)
+		return http_send_json(
+			request, 200, fleet_settings_mark(kept_note(json_object(), is_durable), is_replicated));
 	return http_send_empty(request, 204);
 }

@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/http_public.h"
 #include "daemon/kept.h"
 #include "daemon/problems.h"
@@ -405,12 +406,15 @@ static enum MHD_Result put(struct http_request *request, struct bulk *bulk)
 	unsigned flags = (options->replace ? LISTS_OVERWRITE : 0) | (options->dry_run ? LISTS_DRY_RUN : 0) |
 		(options->sweep ? LISTS_SWEEP : 0);
 	bool is_durable = true;
+	uint64_t told = 0;
 	int err;
 
 	kept_lists_lock();
 	pthread_mutex_lock(&d->lists_lock);
 	err = lists_put_many(d->lists, bulk->keys, bulk->entries, bulk->count, bulk->now, flags, &done);
 	pthread_mutex_unlock(&d->lists_lock);
+	if (!options->dry_run && err != -E2BIG && err != -ENOMEM)
+		told = fleet_settings_note_entries(d, bulk->keys, bulk->count);
 	if (err && err != -E2BIG && err != -ENOMEM) /* some may be in */
 		kept_lists_differ();
 	else if (!err && !options->dry_run)
@@ -427,13 +431,16 @@ static enum MHD_Result put(struct http_request *request, struct bulk *bulk)
 		log_info("%s list: %u entries added, %u refreshed, %u replaced, %u kept", request->captures[0],
 			done.added, done.refreshed, done.replaced, done.kept);
 	return http_send_json(request, 200,
-		kept_note(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "entries",
-				  (json_int_t)bulk->count + bulk->expired, "added", (json_int_t)done.added, "refreshed",
-				  (json_int_t)done.refreshed, "replaced", (json_int_t)done.replaced, "kept",
-				  (json_int_t)done.kept, "duplicates", (json_int_t)done.duplicates, "expired",
-				  (json_int_t)bulk->expired, "needed", (json_int_t)done.needed, "room",
-				  (json_int_t)done.room, "dry_run", options->dry_run),
-			is_durable));
+		fleet_settings_mark(
+			kept_note(
+				json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "entries",
+					(json_int_t)bulk->count + bulk->expired, "added", (json_int_t)done.added,
+					"refreshed", (json_int_t)done.refreshed, "replaced", (json_int_t)done.replaced,
+					"kept", (json_int_t)done.kept, "duplicates", (json_int_t)done.duplicates,
+					"expired", (json_int_t)bulk->expired, "needed", (json_int_t)done.needed, "room",
+					(json_int_t)done.room, "dry_run", options->dry_run),
+				is_durable),
+			fleet_settings_await(d, told)));
 }
 
 enum MHD_Result control_post_list(struct http_request *request)

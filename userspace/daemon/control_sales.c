@@ -11,8 +11,11 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/fleet_leases.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/http_public.h"
 #include "daemon/maintenance.h"
+#include "daemon/sale_change.h"
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
@@ -21,6 +24,7 @@
 #define PACE_MAX 1000000000
 #define MULTIPLIER_MAX 1000000
 #define HOLD_DEFAULT_S 900
+#define RETRY_BEHIND_S 1
 
 struct sale_body {
 	int64_t stock, per_buyer, hold_seconds, pace_per_second, token_multiplier;
@@ -76,15 +80,18 @@ static json_t *sale_json(struct daemon *d, const struct sale *sale)
 {
 	char opens[TIME_TEXT_MAX], ends[TIME_TEXT_MAX];
 	struct stock_view stock;
+	json_t *json;
 
 	maintenance_read_stock(d, sale, &stock);
-	return json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug,
+	json = json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug,
 		"id", (json_int_t)sale->id, "state", sales_state_name(sales_state(sale, stock.free, time_wall_ns())),
 		"stock", (json_int_t)stock.put_in, "opens_at", time_format_rfc3339(sale->opens_ns, opens), "ends_at",
 		time_format_rfc3339(sale->ends_ns, ends), "per_buyer", (json_int_t)sale->per_buyer, "hold_seconds",
 		(json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode",
 		sale->order_mode, "token_multiplier", (json_int_t)sale->token_multiplier, "free",
 		(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed);
+	fleet_leases_describe(d, sale, stock.put_in, json);
+	return json;
 }
 
 /* Of what can be set; the figures are not in it. */
@@ -122,30 +129,6 @@ enum MHD_Result control_get_sale(struct http_request *request)
 	return http_send_json(request, 200, sale_json(request->d, &sale));
 }
 
-/* On the pipeline's thread: the ledger has the sale; now the gate gets it. */
-static void on_sale_stored(struct daemon *d, void *arg, const struct pipeline_answer *answer)
-{
-	struct sale sale;
-	uint64_t gone;
-
-	(void)arg;
-	if (answer->error)
-		return;
-	if (sales_learn(d->sales, json_object_get(answer->json, "sale"), &sale)) {
-		log_error("the order writer describes a sale in a way that this daemon does not understand");
-		return;
-	}
-	if (sales_in_gate(d->sales, &sale)) {
-		sales_write_words(d->sales, &sale);
-		return;
-	}
-	gone = atomic_load(&sale.counts->held) + atomic_load(&sale.counts->confirmed);
-	sales_fill_slot(d->sales, &sale, atomic_load(&sale.counts->put_in) - gone);
-	log_info("sale %s: created with %llu units", sale.slug, atomic_load(&sale.counts->put_in));
-}
-
-static const struct pipeline_hooks sale_hooks = {.complete = on_sale_stored};
-
 /* A sale that may sell faster than the writer drains: buyers will meet a closed gate again and again. */
 static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json)
 {
@@ -162,29 +145,40 @@ static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json
 	log_warn("sale %s: %s", sale->slug, text);
 }
 
+/* Tells the other nodes of a sale of theirs. Returns whether they can know of it. */
+static bool tell_nodes(struct daemon *d, const struct sale *sale)
+{
+	return !fleet_settings_has_sale(d, sale->slug, sale->id) ||
+		fleet_settings_await(d, fleet_settings_note_sale(d, sale));
+}
+
+/* A new sale of the fleet. Its total is in this node's ledger before anybody else hears of it. */
+static bool make_known(struct daemon *d, const struct sale *sale)
+{
+	fleet_leases_await(d, sale->slug);
+	return fleet_settings_await(d, fleet_settings_note_sale(d, sale));
+}
+
 /* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
 static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
 {
-	json_t *question = json_pack("{s:s, s:o}", "op", "sale_put", "sale", sales_to_ledger(sale));
 	struct pipeline_answer answer;
+	bool is_replicated;
 	json_t *json;
-	char key[64];
 
-	if (stock >= 0) {
-		snprintf(key, sizeof(key), "create:%u", sale->id);
-		json_object_set_new(question, "stock", json_integer(stock));
-		json_object_set_new(question, "key", json_string(key));
-	}
-	if (pipeline_ask(request->d->pipeline, question, &sale_hooks, NULL, &answer))
+	if (sale_change_store(request->d, sale, stock, &answer))
 		return control_send_writer_error(request, &answer);
-	json_decref(answer.json);
 	if (sales_find_id(request->d->sales, sale->id, sale))
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
+	if (stock >= 0 && request->d->fleet)
+		is_replicated = make_known(request->d, sale);
+	else
+		is_replicated = tell_nodes(request->d, sale);
 	http_set_etag(request, sale_tag(sale));
 	json = sale_json(request->d, sale);
 	warn_of_pace(request->d, sale, json);
-	return http_send_json(request, stock >= 0 ? 201 : 200, json);
+	return http_send_json(request, stock >= 0 ? 201 : 200, fleet_settings_mark(json, is_replicated));
 }
 
 /* Takes what the body has over the sale. Returns true if the result is a sale. */
@@ -221,6 +215,33 @@ static bool merge(struct http_request *request, struct sale *sale, const struct 
 	return true;
 }
 
+static enum MHD_Result send_too_many(struct http_request *request)
+{
+	return http_problem(request, 409, "too_many_sales",
+		"The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
+}
+
+/* Asks Redis for its number, and puts its units there. What was done before a failure is found by the same request again, and is not done twice. */
+static enum MHD_Result create_fleet_sale(struct http_request *request, struct sale *sale, uint64_t stock)
+{
+	uint64_t total = 0;
+	int err = fleet_settings_new_sale(request->d, sale->slug, &sale->id);
+
+	if (err == -EEXIST)
+		return http_problem_retry(request, 503, "fleet_behind", RETRY_BEHIND_S,
+			"The fleet has a sale %s already, which is on its way to this node: ask again. Nothing was changed.",
+			sale->slug);
+	if (err == -ENOSPC)
+		return send_too_many(request);
+	if (!err)
+		err = fleet_leases_create(request->d, sale->slug, stock, &total);
+	if (err == -EEXIST)
+		return http_problem_field(request, 409, "stock_is_moved", "stock",
+			"Redis has a sale %s of %llu units, which was being made on another node, or before. Make it with as many, and move the stock then.",
+			sale->slug, (unsigned long long)total);
+	return err ? control_send_fleet_error(request, err, NULL) : store_sale(request, sale, 0);
+}
+
 static enum MHD_Result create_sale(struct http_request *request, const struct sale_body *body, uint32_t present)
 {
 	static const unsigned required[] = {FIELD_STOCK, FIELD_OPENS, FIELD_ENDS};
@@ -240,10 +261,11 @@ static enum MHD_Result create_sale(struct http_request *request, const struct sa
 	if (!atomic_load(&request->d->sales_known))
 		return control_send_writer_error(request, &(struct pipeline_answer){.error = -ENOTCONN});
 	snprintf(sale.slug, sizeof(sale.slug), "%.*s", SALE_SLUG_MAX, request->captures[0]);
+	if (request->d->fleet)
+		return create_fleet_sale(request, &sale, (uint64_t)body->stock);
 	sale.id = sales_next_id(request->d->sales, time_wall_ns());
 	if (!sale.id)
-		return http_problem(request, 409, "too_many_sales",
-			"The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
+		return send_too_many(request);
 	return store_sale(request, &sale, body->stock);
 }
 
@@ -255,6 +277,16 @@ static bool is_over(struct http_request *request, const struct sale *sale, enum 
 	return true;
 }
 
+/* Units that were put in: on all nodes, for a sale of the fleet. */
+static uint64_t stock_of(struct daemon *d, const struct sale *sale)
+{
+	struct fleet_stock stock;
+
+	if (d->fleet && !fleet_leases_stock(d, sale->id, &stock))
+		return stock.total;
+	return atomic_load(&sale->counts->put_in);
+}
+
 static enum MHD_Result change_sale(
 	struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
 {
@@ -263,7 +295,7 @@ static enum MHD_Result change_sale(
 	if (is_over(request, sale, &result))
 		return result;
 	/* The same creation again is no error: its answer may have been lost. */
-	if (HAS(present, FIELD_STOCK) && (uint64_t)body->stock != atomic_load(&sale->counts->put_in))
+	if (HAS(present, FIELD_STOCK) && (uint64_t)body->stock != stock_of(request->d, sale))
 		return http_problem_field(request, 409, "stock_is_moved", "stock",
 			"The stock of a sale that exists is changed by POST /v1/sales/%s/stock.", sale->slug);
 	if (!merge(request, sale, body, present, &result))

@@ -9,6 +9,7 @@
 #include "common/timefmt.h"
 #include "daemon/control.h"
 #include "daemon/fleet_report.h"
+#include "daemon/fleet_settings.h"
 #include "daemon/heartbeat.h"
 #include "daemon/issue.h"
 #include "daemon/sales.h"
@@ -163,7 +164,7 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct pipeline_status status;
-	char text[512], redis[320];
+	char text[768], redis[320], settings[192];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
 	bool attached = !atomic_load(&d->gate_is_gone);
 
@@ -173,9 +174,10 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 		MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, NULL, NULL) == 0)
 		return send_health(request, true, "ok\n");
 	fleet_report_ready(d, redis, sizeof(redis));
+	fleet_settings_ready(d, settings, sizeof(settings));
 	snprintf(text, sizeof(text),
-		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s\n",
+		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s%s\n",
 		attached ? '+' : '-', alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-',
-		status.open ? '+' : '-', redis, ready ? "ready" : "not ready");
+		status.open ? '+' : '-', redis, settings, ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

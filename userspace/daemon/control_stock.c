@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The stock of a sale over the control API: look, put in, take away.
- *
- * Put in: the ledger first, then the gate. Taken away: out of the gate first (all or none, never what is ordered), then out of the ledger; if the
- * ledger refuses, back into the gate. So at no moment can more be sold than the ledger has. Whatever a crash cuts off in between,
- * recovery.c finds by comparing the two.
- */
+/* The stock of a sale over the control API: look, put in, take away (stock_change.h). */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,15 +8,19 @@
 #include <sys/random.h>
 
 #include "common/log.h"
+#include "common/token.h"
 #include "daemon/control.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/http_public.h"
 #include "daemon/maintenance.h"
 #include "daemon/problems.h"
 #include "daemon/sales.h"
+#include "daemon/stock_change.h"
 #include "daemon/validate.h"
 
 #define DELTA_MAX 1000000000000LL
 #define REASON_MAX 256
+#define NAME_KEY 0x736c756963652d33ULL /* any will do, as long as it never changes */
 
 struct stock_body {
 	int64_t delta;
@@ -38,65 +37,29 @@ static const struct validate_field stock_fields[] = {
 	{.name = "reason", .kind = VALIDATE_TEXT, .max = REASON_MAX, .offset = offsetof(struct stock_body, reason)},
 };
 
-/* A change on its way; the pipeline's thread owns it. */
-struct stock_change {
-	struct sale sale;
-	uint64_t wanted; /* units to take out of the gate before the ledger is asked */
-	uint64_t taken;
-};
-
-static int take_first(struct daemon *d, void *arg)
+static int prepare(struct daemon *d, void *arg)
 {
-	struct stock_change *change = arg;
-	int err;
-
-	if (!change->wanted)
-		return 0;
-	sale_counts_change_begin(change->sale.counts);
-	err = sales_take_units(d->sales, &change->sale, change->wanted);
-	if (!err) {
-		change->taken = change->wanted;
-		atomic_fetch_add(&change->sale.counts->moving, change->taken);
-	}
-	sale_counts_change_end(change->sale.counts);
-	return err;
+	return stock_change_prepare(d, arg);
 }
 
-/* The ledger has spoken: what the gate has free follows the difference, so that a repeated key moves nothing twice. */
-static void on_stock_moved(struct daemon *d, void *arg, const struct pipeline_answer *answer)
+static void complete(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
-	struct stock_change *change = arg;
-	struct sale_counts *counts = change->sale.counts;
-	int64_t before = (int64_t)atomic_load(&counts->put_in), after = before, give;
-
-	if (answer->error && answer->error != -EREMOTEIO)
-		return; /* not asked, or nobody knows: then the units stay out until gate and ledger are compared */
-	if (!answer->error && json_is_integer(json_object_get(answer->json, "put_in")))
-		after = json_integer_value(json_object_get(answer->json, "put_in"));
-	sale_counts_change_begin(counts);
-	atomic_store(&counts->put_in, (unsigned long long)after);
-	give = after - before + (int64_t)change->taken;
-	if (give > 0)
-		sales_give_units(d->sales, &change->sale, (uint64_t)give);
-	else if (give < 0 && sales_take_units(d->sales, &change->sale, (uint64_t)-give))
-		log_error("sale %s: the ledger has %" PRId64 " units fewer than the gate can give back",
-			change->sale.slug, -give);
-	atomic_fetch_sub(&counts->moving, change->taken);
-	sale_counts_change_end(counts);
+	stock_change_complete(d, arg, answer);
 }
 
-static const struct pipeline_hooks stock_hooks = {.prepare = take_first, .complete = on_stock_moved, .release = free};
+static const struct pipeline_hooks stock_hooks = {.prepare = prepare, .complete = complete, .release = free};
 
 static enum MHD_Result send_stock(struct http_request *request, const struct sale *sale)
 {
 	struct stock_view stock;
+	json_t *json;
 
 	maintenance_read_stock(request->d, sale, &stock);
-	return http_send_json(request, 200,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free",
-			(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed",
-			(json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
-			stock.balanced));
+	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free", (json_int_t)stock.free, "held",
+		(json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
+		stock.balanced);
+	fleet_leases_describe(request->d, sale, stock.put_in, json);
+	return http_send_json(request, 200, json);
 }
 
 enum MHD_Result control_get_stock(struct http_request *request)
@@ -109,11 +72,21 @@ enum MHD_Result control_get_stock(struct http_request *request)
 	return send_stock(request, &sale);
 }
 
+static uint64_t name_part(const char *text, uint64_t part)
+{
+	return siphash24(text, strlen(text), NAME_KEY, part);
+}
+
 /* The ledger moves once for each key: an answer under the caller's key may be lost before it is kept (control_once.c). */
 static bool make_key(struct http_request *request, const struct sale *sale, char *key, size_t size)
 {
 	uint64_t random[2];
 
+	/* The same key names the same change on every node, and Redis takes but short names. */
+	if (*request->once_key && fleet_leases_has(request->d, sale->id)) {
+		snprintf(key, size, "api:%016" PRIx64 "%016" PRIx64, name_part(request->once_key, 1), name_part(request->once_key, 2));
+		return true;
+	}
 	if (*request->once_key) {
 		snprintf(key, size, "api:%u:%s", sale->id, request->once_key);
 		return true;
@@ -122,6 +95,37 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 		return false;
 	snprintf(key, size, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
 	return true;
+}
+
+static enum MHD_Result send_not_enough(struct http_request *request, uint64_t free_units)
+{
+	json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free", "title", "Conflict",
+		"status", 409, "code", "not_enough_free", "detail", "Fewer units are free than would be taken away.", "free",
+		(json_int_t)free_units);
+	char *text = json_dumps(problem, JSON_COMPACT);
+	enum MHD_Result result = text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
+
+	json_decref(problem);
+	free(text);
+	return result;
+}
+
+/* The stock of a sale of the fleet is that of all nodes: what changes is the total, in Redis, and what a node has is leased from it. */
+static enum MHD_Result move_total(
+	struct http_request *request, const struct sale *sale, const struct stock_body *body, const char *key)
+{
+	uint64_t total, available;
+	int err = fleet_leases_move(request->d, sale->slug, body->delta, key, &total, &available);
+
+	if (err == -ENOSPC)
+		return send_not_enough(request, available);
+	if (err == -ENOENT)
+		return http_problem_retry(request, 503, "fleet_away", 2,
+			"Redis does not know the sale, and no node has told it yet. Nothing was changed.");
+	if (err)
+		return control_send_fleet_error(request, err, "");
+	log_info("sale %s: total of the fleet moved by %" PRId64 " to %" PRIu64, sale->slug, body->delta, total);
+	return send_stock(request, sale);
 }
 
 static enum MHD_Result move_stock(
@@ -139,20 +143,8 @@ static enum MHD_Result move_stock(
 			(json_int_t)body->delta, "key", key, "reason", body->reason),
 		&stock_hooks, change, &answer);
 	json_decref(answer.json);
-	if (answer.error == -ENOSPC) {
-		uint64_t free_units = sales_free_units(request->d->sales, sale);
-		json_t *problem =
-			json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free",
-				"title", "Conflict", "status", 409, "code", "not_enough_free", "detail",
-				"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
-		char *text = json_dumps(problem, JSON_COMPACT);
-		enum MHD_Result result =
-			text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
-
-		json_decref(problem);
-		free(text);
-		return result;
-	}
+	if (answer.error == -ENOSPC)
+		return send_not_enough(request, sales_free_units(request->d->sales, sale));
 	if (answer.error)
 		return control_send_writer_error(request, &answer);
 	log_info("sale %s: stock moved by %" PRId64, sale->slug, body->delta);
@@ -184,6 +176,8 @@ enum MHD_Result control_post_stock(struct http_request *request)
 		return http_problem_field(request, 422, "out_of_range", "delta", "delta must not be 0.");
 	if (!make_key(request, &sale, key, sizeof(key)))
 		return http_problem(request, 500, "internal_error", "The kernel gives no random numbers.");
+	if (fleet_leases_has(request->d, sale.id))
+		return move_total(request, &sale, &body, key);
 	if (!sales_in_gate(request->d->sales, &sale))
 		return http_problem(
 			request, 409, "sale_ended", "The sale is over, and the gate does not know it any more.");

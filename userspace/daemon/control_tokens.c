@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tokens and keys over the control API: what a token says, taking tokens back, a fresh signing key. (Issue is in http_token.c.) */
+/* Tokens over the control API: what a token says, and taking tokens back. (Issue is in http_token.c.) */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +14,6 @@
 #include "daemon/validate.h"
 
 #define NS_PER_S 1000000000ULL
-#define ISSUE_SLACK_S 2 /* for a token that is sealed with the old key while it is being replaced */
 
 struct inspect_body {
 	char token[SLUICE_TOKEN_TEXT + 1];
@@ -234,95 +233,4 @@ enum MHD_Result control_revoke_before(struct http_request *request)
 	return http_send_json(request, 200,
 		json_pack("{s:s, s:s}", "sale", sale.slug, "issued_before",
 			time_format_rfc3339(second * NS_PER_S, text)));
-}
-
-/* --- keys ----------------------------------------------------------------------------------------------------------------------- */
-/* {"force": true} or nothing. Returns false after having answered. */
-static bool read_force(struct http_request *request, bool *force, enum MHD_Result *result)
-{
-	json_t *json = http_read_json(request, result), *value;
-	const char *unknown = NULL, *name;
-
-	if (!json)
-		return false;
-	json_object_foreach(json, name, value)
-		if (strcmp(name, "force") != 0)
-			unknown = name;
-	value = json_object_get(json, "force");
-	*force = json_is_true(value);
-	if (unknown)
-		*result = http_problem_field(
-			request, 400, "unknown_field", unknown, "There is no field %s here.", unknown);
-	else if (value && !json_is_boolean(value))
-		*result = http_problem_field(request, 400, "wrong_type", "force", "force must be true or false.");
-	else
-		unknown = "";
-	json_decref(json);
-	return unknown && !*unknown;
-}
-
-/* Two keys are in use at a time, so a fresh one takes the place of the one before the current. Until when may that be asked for? */
-static uint64_t dropped_key_until(struct daemon *d)
-{
-	struct sluice_key other;
-	uint64_t until;
-
-	pthread_rwlock_rdlock(&d->keys_lock);
-	other = d->keys.slot[!d->keys.current];
-	pthread_rwlock_unlock(&d->keys_lock);
-	if (!other.valid)
-		return 0;
-	until = revocation_key_until(d, other.id);
-	return until ? until : issue_latest_expiry(d);
-}
-
-enum MHD_Result control_rotate_keys(struct http_request *request)
-{
-	struct daemon *d = request->d;
-	struct token_keys keys;
-	char error[512], text[TIME_TEXT_MAX];
-	enum MHD_Result result;
-	uint64_t until;
-	bool force;
-	unsigned id;
-	int err;
-
-	if (!read_force(request, &force, &result))
-		return result;
-	if (!atomic_load(&d->sales_known))
-		return control_send_writer_error(request, &(struct pipeline_answer){.error = -ENOTCONN});
-	pthread_mutex_lock(&d->change_lock);
-	until = dropped_key_until(d);
-	if (!force && until > time_wall_ns() / NS_PER_S) {
-		pthread_mutex_unlock(&d->change_lock);
-		return http_problem(request, 409, "key_in_use",
-			"Tokens of the key before the current one may be valid until %s; a rotation now would refuse them. "
-			"Wait, or send {\"force\":true}.",
-			time_format_rfc3339(until * NS_PER_S, text));
-	}
-	pthread_rwlock_rdlock(&d->keys_lock);
-	id = d->keys.slot[d->keys.current].id;
-	pthread_rwlock_unlock(&d->keys_lock);
-	if (revocation_note_key(d, id, issue_latest_expiry(d) + ISSUE_SLACK_S)) {
-		pthread_mutex_unlock(&d->change_lock);
-		return http_problem(request, 500, "internal_error",
-			"The expiry of the key could not be written down (see the log); the key in use stays.");
-	}
-	pthread_rwlock_wrlock(&d->keys_lock);
-	keys = d->keys;
-	err = token_keys_rotate(&keys, d->keys_path, error, sizeof(error));
-	if (!err)
-		d->keys = keys;
-	id = d->keys.slot[d->keys.current].id;
-	pthread_rwlock_unlock(&d->keys_lock);
-	pthread_mutex_unlock(&d->change_lock);
-	explicit_bzero(&keys, sizeof(keys));
-	if (err) {
-		log_error("%s", error);
-		return http_problem(
-			request, 500, "internal_error", "The key file could not be written; the key in use stays.");
-	}
-	issue_publish_keys(d);
-	log_info("tokens are signed with key %u from now on", id);
-	return http_send_json(request, 200, json_pack("{s:i}", "key_id", (int)id));
 }

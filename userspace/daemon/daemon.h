@@ -21,7 +21,11 @@
 #define DAEMON_SECRET_HEX 64 /* 32 random bytes as hex digits */
 
 struct fleet;
+struct fleet_homes;
+struct fleet_keys;
+struct fleet_leases;
 struct fleet_nodes;
+struct fleet_settings;
 struct issuer;
 struct metrics;
 struct orders;
@@ -50,7 +54,11 @@ struct daemon {
 	struct watch *watch;
 	struct webhooks *webhooks; /* NULL: none */
 	struct fleet *fleet;       /* NULL: this node is alone */
+	struct fleet_keys *fleet_keys;   /* likewise */
+	struct fleet_homes *fleet_homes; /* likewise */
+	struct fleet_leases *leases; /* likewise */
 	struct fleet_nodes *fleet_nodes;
+	struct fleet_settings *settings;
 	uint64_t started_mono_ns;
 	atomic_bool stopping;
 	atomic_bool gate_is_gone; /* detached under the running daemon, which ends then */

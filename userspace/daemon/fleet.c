@@ -18,7 +18,13 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_homes.h"
+#include "daemon/fleet_keys.h"
+#include "daemon/fleet_audit.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_nodes.h"
+#include "daemon/fleet_settings.h"
+#include "daemon/fleet_stream.h"
 #include "fleet/redis_connection.h"
 
 #define MS 1000000ULL
@@ -65,7 +71,13 @@ struct fleet {
 };
 
 static const struct fleet_part *const fleet_parts[] = {
+	&fleet_keys_part,
+	&fleet_homes_part,
+	&fleet_leases_part,
+	&fleet_audit_part,
 	&fleet_nodes_part,
+	&fleet_settings_part,
+	&fleet_stream_part,
 	NULL,
 };
 

@@ -9,6 +9,8 @@
 
 #include "common/timefmt.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_keys.h"
+#include "daemon/fleet_settings.h"
 
 #define NS_PER_S 1e9
 
@@ -26,15 +28,15 @@ json_t *fleet_report_json(struct daemon *d)
 	if (!d->fleet)
 		return json_null();
 	fleet_status(d, &status);
-	return json_pack("{s:i, s:i, s:s, s:b, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b}", "node",
-		(int)d->config.fleet.node, "nodes", (int)d->config.node_count, "redis", d->config.fleet.redis,
-		"connected", status.connected, "away_seconds", (json_int_t)away_seconds(&status), "failure",
+	return json_pack("{s:i, s:i, s:s, s:b, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:o}", "node",
+		(int)d->config.fleet.node, "nodes", (int)d->config.node_count, "redis", d->config.fleet.redis, "connected",
+		status.connected, "away_seconds", (json_int_t)away_seconds(&status), "failure",
 		*status.redis.failure ? json_string(status.redis.failure) : json_null(), "rounds",
 		(json_int_t)status.redis.rounds, "calls", (json_int_t)status.redis.calls, "errors",
 		(json_int_t)status.redis.errors, "timeouts", (json_int_t)status.redis.timeouts, "reconnects",
 		(json_int_t)status.redis.reconnects, "redirects", (json_int_t)status.redis.redirects, "round_us",
 		status.redis.round_ns ? json_integer((json_int_t)(status.redis.round_ns / 1000)) : json_null(),
-		"subscribed", status.redis.subscribed);
+		"subscribed", status.redis.subscribed, "settings", fleet_settings_json(d));
 }
 
 static void counter(FILE *out, const char *name, const char *help, uint64_t value)
@@ -76,17 +78,33 @@ void fleet_report_render(struct daemon *d, FILE *out)
 		(double)status.redis.round_ns / NS_PER_S);
 }
 
+/* Without them orders stay closed. */
+static const char *keys_line(const struct daemon *d)
+{
+	switch (fleet_keys_standing(d)) {
+	case FLEET_KEYS_AGREED:
+		return "[+] keys of the fleet";
+	case FLEET_KEYS_OTHER_SECRET:
+		return "[-] keys of the fleet: this node has another secret";
+	default:
+		return "[-] keys of the fleet: not known yet";
+	}
+}
+
 void fleet_report_ready(struct daemon *d, char *text, size_t size)
 {
 	struct fleet_status status;
+	int used;
 
 	*text = '\0';
 	if (!d->fleet)
 		return;
 	fleet_status(d, &status);
 	if (status.connected)
-		snprintf(text, size, "[+] redis\n");
+		used = snprintf(text, size, "[+] redis\n");
 	else
-		snprintf(text, size, "[~] redis: degraded: %s\n",
+		used = snprintf(text, size, "[~] redis: degraded: %.200s\n",
 			*status.redis.failure ? status.redis.failure : "not asked yet");
+	if (used >= 0 && (size_t)used < size)
+		snprintf(text + used, size - (size_t)used, "%s\n", keys_line(d));
 }

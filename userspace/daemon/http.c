@@ -57,7 +57,7 @@ static void add_api_headers(struct http_request *request, struct MHD_Response *r
 	add_header(response, "X-Content-Type-Options", "nosniff");
 	if (*origin && request->listener->kind == METRICS_PUBLIC) {
 		add_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-		add_header(response, "Access-Control-Expose-Headers", "Retry-After");
+		add_header(response, "Access-Control-Expose-Headers", "Retry-After, Location");
 	}
 }
 
@@ -99,6 +99,8 @@ static enum MHD_Result send_document(
 	add_api_headers(request, response, type);
 	if (*request->etag)
 		add_header(response, MHD_HTTP_HEADER_ETAG, request->etag);
+	if (*request->location)
+		add_header(response, MHD_HTTP_HEADER_LOCATION, request->location);
 	if (status == 401) /* RFC 9110 section 15.5.2 */
 		add_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"sluice\"");
 	if (retry_after_s) {

@@ -15,6 +15,7 @@
 
 #define HTTP_CAPTURES 3
 #define HTTP_CAPTURE_MAX 256
+#define HTTP_LOCATION_MAX 256
 #define HTTP_ETAG_MAX 20 /* sixteen hex digits in quotes */
 
 #define HTTP_ONCE_KEY "Idempotency-Key"
@@ -22,6 +23,7 @@
 #define HTTP_FINGERPRINT_DIGITS 32
 
 struct http_request;
+struct home_question;
 
 /* An answer as text. */
 struct http_text {
@@ -76,6 +78,7 @@ struct http_request {
 	bool is_stream;   /* set before http_send: the answer has no end, and its connection keeps its place */
 	unsigned status;
 	char etag[HTTP_ETAG_MAX]; /* of the answer, if it has one */
+	char location[HTTP_LOCATION_MAX]; /* likewise */
 	struct sluice_addr source;
 	struct order_waiter waiter; /* http_order.c */
 	uint64_t serial;            /* what it waits for */
@@ -83,6 +86,7 @@ struct http_request {
 	bool has_asked; /* http_order.c: the ledger, and what it said: */
 	json_t *later;
 	int later_error;
+	struct home_question *home; /* http_token.c: released with the request at the latest */
 	/* control_once.c: names the change that this request makes. Empty: none was given. */
 	char once_key[HTTP_ONCE_KEY_MAX + 1], once_fingerprint[HTTP_FINGERPRINT_DIGITS + 1];
 	/* Sees each answer before it is sent (text NULL: an empty one). False after having answered in its place. May be NULL. */

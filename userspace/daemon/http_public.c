@@ -8,6 +8,7 @@
 
 #include "common/timefmt.h"
 #include "daemon/answers_state.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/sales.h"
 #include "daemon/validate.h"
 
@@ -60,6 +61,7 @@ static enum MHD_Result get_sale(struct http_request *request)
 		return result;
 	free_units = sales_free_units(request->d->sales, &sale);
 	put_in = atomic_load(&sale.counts->put_in);
+	fleet_leases_widen(request->d, sale.id, &put_in, &free_units);
 	if (!free_units && !sales_may_get_units(&sale))
 		availability = "sold_out";
 	else if (free_units <= put_in / FEW_DIVISOR)

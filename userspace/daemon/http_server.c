@@ -17,6 +17,7 @@
 #include "common/addr.h"
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_homes.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http.h"
 #include "daemon/problems.h"
@@ -78,6 +79,7 @@ static void request_free(struct http_request *request)
 	free(request->path);
 	free(request->body);
 	json_decref(request->later);
+	fleet_homes_release(request->d, request->home);
 	free(request);
 }
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* POST /v1/sales/{slug}/tokens at both listeners: the public route is limited per source and can be closed by config; the control
- * route is the shop's own issue and may bind a token to a network that it names.
+ * route is the shop's own issue and may bind a token to a network that it names. In a fleet a buyer gets his tokens of a sale from one node alone, his
+ * home; elsewhere he is told where that is.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/addr.h"
+#include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_homes.h"
+#include "daemon/fleet_keys.h"
 #include "daemon/http_public.h"
 #include "daemon/validate.h"
 
@@ -98,6 +102,92 @@ static enum MHD_Result send_result(struct http_request *request, const struct sa
 	return http_problem(request, 500, "internal_error", "The token could not be made.");
 }
 
+/* --- one of many nodes ------------------------------------------------------------------------------------------------------------ */
+static enum MHD_Result send_elsewhere(struct http_request *request, const struct sale *sale, unsigned node)
+{
+	const struct config_node *home = config_node(&request->d->config, node);
+
+	if (home)
+		snprintf(request->location, sizeof(request->location), "%s/v1/sales/%s/tokens", home->url, sale->slug);
+	else
+		log_warn("buyers are at home at node %u, and the config does not say where that is: add it to `nodes`", node);
+	return http_problem(request, 421, "wrong_node", "This buyer is at home at node %u.", node);
+}
+
+static enum MHD_Result send_homeless(struct http_request *request, enum home_answer answer)
+{
+	return http_problem_retry(request, 503, "unavailable", RETRY_NOT_READY_S, "%s",
+		answer == HOME_SETTLING   ? "Which buyers the other nodes have is being found out. No token was made."
+		: answer == HOME_TOO_MANY ? "Too many ask for a token at once. None was made."
+					  : "The other nodes of the fleet cannot be asked at the moment. No token was made.");
+}
+
+/* The rest, when it is known where the buyer is at home. */
+static enum MHD_Result issue_at_home(
+	struct http_request *request, const struct sale *sale, struct issue_request *issue_request)
+{
+	struct issued_token token;
+	enum issue_result result;
+	unsigned node = 0;
+	enum home_answer answer = request->home ? fleet_homes_answer(request->home, &node) : HOME_TOO_MANY;
+
+	if (answer == HOME_ELSEWHERE)
+		return send_elsewhere(request, sale, node);
+	if (answer != HOME_HERE)
+		return send_homeless(request, answer);
+	issue_request->is_checked = true;
+	result = issue_token(request->d, sale, issue_request, &token);
+	fleet_homes_release(request->d, request->home);
+	request->home = NULL;
+	return send_result(request, sale, result, &token);
+}
+
+/* On the fleet's thread. The connection stays suspended until then, so the request is there. */
+static void on_home(void *arg)
+{
+	struct http_request *request = arg;
+
+	MHD_resume_connection(request->connection);
+}
+
+/* A buyer whose live token this node has issued is at home here, whoever is away. For everybody else Redis is asked: by the public listener without
+ * a thread that waits.
+ */
+static enum MHD_Result issue_in_fleet(
+	struct http_request *request, const struct sale *sale, struct issue_request *issue_request)
+{
+	struct daemon *d = request->d;
+	bool may_suspend = request->listener->kind == METRICS_PUBLIC;
+	uint64_t buyer = token_buyer_hash(&d->keys, issue_request->buyer, issue_request->buyer_length);
+	struct issued_token token = {0};
+	enum issue_result result;
+
+	if (request->has_waited)
+		return issue_at_home(request, sale, issue_request);
+	if (issue_is_here(d, sale->id, buyer)) {
+		issue_request->is_here = true;
+		issue_request->only_same = !fleet_keys_agreed(d);
+		return send_result(request, sale, issue_token(d, sale, issue_request, &token), &token);
+	}
+	result = issue_check(d, sale, issue_request, buyer, &token);
+	if (result != ISSUE_NEW)
+		return send_result(request, sale, result, &token);
+	if (!fleet_keys_agreed(d))
+		return send_homeless(request, HOME_UNKNOWN);
+	if (!may_suspend) {
+		request->home = fleet_homes_ask(d, sale, buyer, NULL, NULL);
+		if (request->home)
+			fleet_homes_wait(d, request->home);
+		return issue_at_home(request, sale, issue_request);
+	}
+	request->has_waited = true;
+	MHD_suspend_connection(request->connection);
+	request->home = fleet_homes_ask(d, sale, buyer, on_home, request);
+	if (!request->home)
+		MHD_resume_connection(request->connection);
+	return MHD_YES;
+}
+
 static enum MHD_Result issue(struct http_request *request, unsigned field_count, bool bind_source, bool after_revoked)
 {
 	struct token_body body = {.quantity = 1};
@@ -133,6 +223,8 @@ static enum MHD_Result issue(struct http_request *request, unsigned field_count,
 		.network = bind_source ? sluice_network_of(&bound) : 0,
 		.after_revoked = after_revoked,
 	};
+	if (request->d->fleet_homes)
+		return issue_in_fleet(request, &sale, &issue_request);
 	return send_result(request, &sale, issue_token(request->d, &sale, &issue_request, &token), &token);
 }
 
@@ -143,7 +235,7 @@ enum MHD_Result http_token_post_public(struct http_request *request)
 
 	if (!config->daemon.public_tokens)
 		return http_problem(request, 403, "tokens_closed", "Tokens for this sale come from the shop.");
-	wait_s = issue_charge_source(request->d, &request->source);
+	wait_s = request->has_waited ? 0 : issue_charge_source(request->d, &request->source);
 	if (wait_s)
 		return http_problem_retry(
 			request, 429, "rate_limited", wait_s, "Too many token requests from this address.");

@@ -15,6 +15,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/rate_table.h"
 #include "daemon/revocation.h"
 
@@ -166,7 +167,10 @@ static uint64_t live_limit(struct daemon *d, const struct sale *sale)
 {
 	uint64_t multiplier = sale->token_multiplier ? sale->token_multiplier : d->config.daemon.token_multiplier;
 
-	return multiplier * atomic_load(&sale->counts->put_in);
+	uint64_t units = atomic_load(&sale->counts->put_in), free_units = 0;
+
+	fleet_leases_widen(d, sale->id, &units, &free_units);
+	return multiplier * units;
 }
 
 /* Counts one more live token, or not. */
@@ -244,29 +248,42 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 		seal(d, &key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
 		return ISSUE_SAME;
 	}
+	if (request->only_same || (request->is_here && is_first))
+		return ISSUE_NOT_READY;
 	entry.round = (__u8)round;
 	return make_token(d, sale, request, who, &entry, is_first, token);
 }
 
-enum issue_result issue_token(
-	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token)
+enum issue_result issue_check(struct daemon *d, const struct sale *sale, const struct issue_request *request,
+	uint64_t buyer, struct issued_token *token)
 {
-	struct sluice_buyer_key who = {.sale = sale->id};
-	enum issue_result result;
-	pthread_mutex_t *lock;
-
-	memset(token, 0, sizeof(*token));
 	if (sales_state(sale, 1, time_wall_ns()) == SALE_ENDED)
 		return ISSUE_ENDED;
 	if (request->quantity < 1 || request->quantity > sale->per_buyer)
 		return ISSUE_QUANTITY;
 	if (!sales_in_gate(d->sales, sale))
 		return ISSUE_NOT_READY;
-	who.buyer = token_buyer_hash(&d->keys, request->buyer, request->buyer_length);
 	token->retry_after_s =
-		rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, who.buyer ?: 1, time_mono_ns());
-	if (token->retry_after_s)
-		return ISSUE_RATE_LIMITED;
+		rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, buyer ?: 1, time_mono_ns());
+	return token->retry_after_s ? ISSUE_RATE_LIMITED : ISSUE_NEW;
+}
+
+enum issue_result issue_token(
+	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token)
+{
+	struct sluice_buyer_key who = {
+		.buyer = token_buyer_hash(&d->keys, request->buyer, request->buyer_length),
+		.sale = sale->id,
+	};
+	enum issue_result result;
+	pthread_mutex_t *lock;
+
+	memset(token, 0, sizeof(*token));
+	if (!request->is_checked) {
+		result = issue_check(d, sale, request, who.buyer, token);
+		if (result != ISSUE_NEW)
+			return result;
+	}
 	lock = &d->issuer->locks[who.buyer % LOCKS];
 	pthread_mutex_lock(lock);
 	result = issue_locked(d, sale, request, &who, token);
@@ -300,6 +317,14 @@ bool issue_find(struct daemon *d, const struct sale *sale, const char *buyer, si
 	return true;
 }
 
+bool issue_is_here(struct daemon *d, uint32_t sale, uint64_t buyer)
+{
+	struct sluice_buyer_key who = {.buyer = buyer, .sale = sale};
+	struct sluice_issued entry;
+
+	return !bpf_map_lookup_elem(d->maps.issued, &who, &entry);
+}
+
 uint64_t issue_total(struct daemon *d)
 {
 	return atomic_load(&d->issuer->made);
@@ -320,19 +345,47 @@ void issue_count_live(struct daemon *d)
 	}
 }
 
+/* Under the buyer's lock. */
+static void forget(struct daemon *d, const struct sluice_buyer_key *key)
+{
+	struct sale_counts *counts = sales_counts(d->sales, key->sale);
+
+	if (!bpf_map_delete_elem(d->maps.issued, key) && counts)
+		atomic_fetch_sub(&counts->live_tokens, 1);
+}
+
+void issue_take_back(struct daemon *d, uint32_t sale, uint64_t buyer)
+{
+	struct sluice_buyer_key who = {.buyer = buyer, .sale = sale};
+	pthread_mutex_t *lock = &d->issuer->locks[buyer % LOCKS];
+	struct sluice_issued entry;
+	struct sale of;
+	int err = 0;
+
+	if (sales_find_id(d->sales, sale, &of))
+		return;
+	pthread_mutex_lock(lock);
+	if (!bpf_map_lookup_elem(d->maps.issued, &who, &entry)) {
+		/* Tokens of one round share the serial; none of them can outlive the sale. */
+		err = revocation_token(d, token_serial(&d->keys, sale, buyer, entry.round), buyer, sale,
+			(uint32_t)((of.ends_ns + NS_PER_S - 1) / NS_PER_S));
+		if (!err || err == -EIO)
+			forget(d, &who);
+	}
+	pthread_mutex_unlock(lock);
+	log_error("buyer %016llx of sale %u is at home at another node too: %s", (unsigned long long)buyer, sale,
+		err == -EEXIST ? "he has ordered here" : err ? "his token here could not be revoked"
+							     : "his token here is revoked");
+}
+
 static void sweep_one(struct daemon *d, const struct sluice_buyer_key *key, uint64_t now_s)
 {
 	pthread_mutex_t *lock = &d->issuer->locks[key->buyer % LOCKS];
 	struct sluice_issued entry;
-	struct sale_counts *counts;
 
 	pthread_mutex_lock(lock);
-	if (!bpf_map_lookup_elem(d->maps.issued, key, &entry) && entry.expires_at_s <= now_s &&
-		!bpf_map_delete_elem(d->maps.issued, key)) {
-		counts = sales_counts(d->sales, key->sale);
-		if (counts)
-			atomic_fetch_sub(&counts->live_tokens, 1);
-	}
+	if (!bpf_map_lookup_elem(d->maps.issued, key, &entry) && entry.expires_at_s <= now_s)
+		forget(d, key);
 	pthread_mutex_unlock(lock);
 }
 

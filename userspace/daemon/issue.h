@@ -34,6 +34,9 @@ struct issue_request {
 	unsigned quantity;
 	uint32_t network;   /* 0: not bound */
 	bool after_revoked; /* the shop's own issue: a buyer whose token was revoked gets another */
+	bool is_checked;    /* issue_check has said yes */
+	bool is_here;       /* in a fleet, by issue_is_here: if that is not so any more, ISSUE_NOT_READY */
+	bool only_same;     /* the live token again, or ISSUE_NOT_READY: nothing new is made */
 };
 
 struct issued_token {
@@ -49,6 +52,11 @@ void issuer_free(struct issuer *issuer);
 unsigned issue_charge_source(struct daemon *d, const struct sluice_addr *source);
 /* The limit of that rate and the source's theoretical arrival time (0 = not remembered); charges nothing. */
 uint64_t issue_peek_source(struct daemon *d, const struct sluice_addr *source, struct sluice_limit *limit);
+/* What can be said before it is known where the buyer is at home: the state of the sale, the quantity, the buyer's rate (which is charged).
+ * Returns ISSUE_NEW if nothing speaks against it.
+ */
+enum issue_result issue_check(struct daemon *d, const struct sale *sale, const struct issue_request *request,
+	uint64_t buyer, struct issued_token *token);
 enum issue_result issue_token(
 	struct daemon *d, const struct sale *sale, const struct issue_request *request, struct issued_token *token);
 /* Counts the live tokens of every sale from the map, once at start. */
@@ -61,6 +69,10 @@ uint64_t issue_latest_expiry(struct daemon *d);
 /* The live token of the shop's buyer in a sale, as it would be given again. Returns false if there is none. */
 bool issue_find(struct daemon *d, const struct sale *sale, const char *buyer, size_t buyer_length,
 	struct sluice_issued *entry, uint64_t *buyer_hash, uint64_t *serial);
+/* Has this node issued a token of the sale to the buyer, which may be live? Then he is at home here. */
+bool issue_is_here(struct daemon *d, uint32_t sale, uint64_t buyer);
+/* The buyer has turned out to be at home at another node too, where he has a token as well: the one of this node is revoked, and forgotten. */
+void issue_take_back(struct daemon *d, uint32_t sale, uint64_t buyer);
 /* Copies the key that signs, or the one of that id. Returns 0 or -ENOKEY. */
 int issue_key(struct daemon *d, int key_id, struct sluice_key *key);
 /* Writes the keys into the gate's map. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Reads the ledger's events through the writer; see ledger_events.h. Called by webhooks.c and control_ledger.c, each with a cursor of its own, so
+/* Reads the ledger's events through the writer; see ledger_events.h. Called by webhooks.c, control_ledger.c and fleet_stream.c, each with a cursor of its own, so
  * that a slow reader costs a cursor and nothing else.
  */
 #include "daemon/ledger_events.h"
@@ -63,27 +63,39 @@ static int check_page(const json_t *events, uint64_t after, uint64_t next, uint6
 	return 0;
 }
 
-int ledger_events_read(struct daemon *d, uint32_t sale, uint64_t after, unsigned limit, struct ledger_page *page)
+json_t *ledger_events_question(uint32_t sale, uint64_t after, unsigned limit)
 {
-	json_t *question = json_pack("{s:s, s:I, s:I, s:I}", "op", "events_list", "sale", (json_int_t)sale, "after",
+	return json_pack("{s:s, s:I, s:I, s:I}", "op", "events_list", "sale", (json_int_t)sale, "after",
 		(json_int_t)after, "limit", (json_int_t)limit);
-	struct pipeline_answer answer;
+}
+
+int ledger_events_take(const json_t *answer, uint64_t after, struct ledger_page *page)
+{
 	json_t *events;
 	json_int_t next;
-	int more, err;
+	int more;
 
 	memset(page, 0, sizeof(*page));
-	err = pipeline_ask(d->pipeline, question, NULL, NULL, &answer);
+	if (json_unpack((json_t *)(uintptr_t)answer, "{s:o, s:I, s:b}", "events", &events, "next", &next, "more",
+		    &more) < 0 ||
+		!json_is_array(events) || next < 0 || check_page(events, after, (uint64_t)next, &page->last))
+		return -EPROTO;
+	page->events = json_incref(events);
+	page->next = (uint64_t)next;
+	page->more = more;
+	return 0;
+}
+
+int ledger_events_read(struct daemon *d, uint32_t sale, uint64_t after, unsigned limit, struct ledger_page *page)
+{
+	struct pipeline_answer answer;
+	int err;
+
+	memset(page, 0, sizeof(*page));
+	err = pipeline_ask(d->pipeline, ledger_events_question(sale, after, limit), NULL, NULL, &answer);
 	if (err)
 		return err;
-	if (json_unpack(answer.json, "{s:o, s:I, s:b}", "events", &events, "next", &next, "more", &more) < 0 ||
-		!json_is_array(events) || next < 0 || check_page(events, after, (uint64_t)next, &page->last)) {
-		err = -EPROTO;
-	} else {
-		page->events = json_incref(events);
-		page->next = (uint64_t)next;
-		page->more = more;
-	}
+	err = ledger_events_take(answer.json, after, page);
 	json_decref(answer.json);
 	return err;
 }

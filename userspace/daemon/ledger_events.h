@@ -31,6 +31,10 @@ struct ledger_page {
  */
 int ledger_events_read(struct daemon *d, uint32_t sale, uint64_t after, unsigned limit, struct ledger_page *page);
 
+/* The same in two steps, for who must not wait: what to ask the writer (NULL without memory), and its answer. Returns 0 or -EPROTO. */
+json_t *ledger_events_question(uint32_t sale, uint64_t after, unsigned limit);
+int ledger_events_take(const json_t *answer, uint64_t after, struct ledger_page *page);
+
 /* The position of the last event that happened before `before_ns` (wall; UINT64_MAX: the last that there is), 0 if there is none. Some 100 short
  * questions; few for the last, once it is about known. Errors as above.
  */

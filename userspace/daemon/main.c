@@ -22,6 +22,11 @@
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_leases.h"
+#include "daemon/fleet_settings.h"
+#include "daemon/fleet_homes.h"
+#include "daemon/fleet_keys.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
 #include "daemon/issue.h"
@@ -150,7 +155,8 @@ static int read_state(struct daemon *d, char *error, size_t size)
 	if (err < 0)
 		return err;
 	snprintf(d->keys_path, sizeof(d->keys_path), "%s/keys", dir);
-	err = token_keys_load(&d->keys, d->keys_path, error, size);
+	err = config_is_fleet(&d->config) ? fleet_keys_open(d, error, size)
+					   : token_keys_load(&d->keys, d->keys_path, error, size);
 	return err ? err : state_load_secret(dir, d->secret, error, size);
 }
 
@@ -232,6 +238,10 @@ static int make_parts(struct daemon *d, char *error, size_t size)
 	}
 	if (config_is_fleet(&d->config))
 		sales_start_withheld(d->sales);
+	if (fleet_leases_open(d)) {
+		snprintf(error, size, "no memory for the leases");
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -378,7 +388,11 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 	if (!err)
 		err = as_user(d, webhooks_open, error, size);
 	if (!err)
+		err = as_user(d, fleet_settings_open, error, size);
+	if (!err)
 		err = as_user(d, fleet_open, error, size);
+	if (!err && d->fleet)
+		err = fleet_homes_open(d, error, size);
 	if (!err)
 		err = open_sockets(d, s, error, size);
 	if (err)
@@ -419,7 +433,9 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		snprintf(error, size, "cannot start the delivery of events: %s", strerror(-err));
 		return err;
 	}
-	err = fleet_start(d);
+	err = fleet_settings_start(d);
+	if (!err)
+		err = fleet_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the way to Redis: %s", strerror(-err));
 		return err;
@@ -435,12 +451,15 @@ static void stop(struct daemon *d, struct servers *s)
 	if (d->maps.control)
 		pipeline_close_orders(d);
 	maintenance_stop();
+	fleet_settings_stop(d);
 	kept_stop();
 	pipeline_drain(d, DRAIN_MS);
 	if (d->orders)
 		orders_wake_all_and_close(d->orders);
 	sale_news_stop();
 	webhooks_stop(d);
+	fleet_keys_stop(d);
+	fleet_homes_stop(d);
 	fleet_stop(d); /* what is left of this node's units goes back by way of the writer */
 	pipeline_stop(d);
 	watch_stop(d); /* whose watchers are connections of the control listeners */
@@ -452,6 +471,11 @@ static void stop(struct daemon *d, struct servers *s)
 	watch_free(d);
 	webhooks_free(d);
 	fleet_free(d);
+	fleet_leases_free(d);
+	fleet_settings_free(d);
+	fleet_homes_close(d);
+	fleet_keys_close(d);
+	fleet_stream_free();
 	pipeline_free(d);
 	heartbeat_stop();
 	if (s->servers[LISTEN_CONTROL_UNIX])

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_report.h"
+#include "daemon/fleet_settings.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
 #include "daemon/orders.h"
@@ -354,6 +357,9 @@ char *metrics_render(struct daemon *d, size_t *length)
 	render_connections(out, d->metrics);
 	webhooks_render(d, out);
 	fleet_report_render(d, out);
+	fleet_leases_render(d, out);
+	fleet_settings_render(d, out);
+	fleet_stream_render(d, out);
 	if (fclose(out) || err) {
 		free(text);
 		return NULL;

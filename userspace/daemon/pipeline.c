@@ -18,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/fleet_keys.h"
 #include "daemon/heartbeat.h"
 #include "daemon/pipeline_impl.h"
 
@@ -42,7 +43,8 @@ static void close_orders(struct pipeline *p)
 
 void pipeline_open_orders(struct pipeline *p)
 {
-	if (atomic_load(&p->d->stopping))
+	/* A node of a fleet judges when it knows by which keys. */
+	if (atomic_load(&p->d->stopping) || !fleet_keys_agreed(p->d))
 		return;
 	__atomic_fetch_or(&p->d->maps.control->flags, SLUICE_CONTROL_ORDERS_OPEN, __ATOMIC_SEQ_CST);
 	atomic_store(&p->open, true);
@@ -209,9 +211,14 @@ static int serve(struct pipeline *p)
 	pthread_mutex_lock(&p->lock);
 	p->asking_allowed = true;
 	pthread_mutex_unlock(&p->lock);
-	pipeline_open_orders(p);
-	log_info("orders are open: ledger %s", p->ledger);
+	if (!fleet_keys_agreed(p->d))
+		log_info("orders stay closed until this node knows which keys its fleet uses");
 	while (!err && !atomic_load(&p->stop)) {
+		if (!p->slow && !atomic_load(&p->open)) {
+			pipeline_open_orders(p);
+			if (atomic_load(&p->open))
+				log_info("orders are open: ledger %s", p->ledger);
+		}
 		err = questions_send(p);
 		if (!err)
 			err = batches_send(p);

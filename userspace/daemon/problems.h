@@ -56,10 +56,16 @@ struct problem_text {
 	X("too_many_sales", "409", "The gate's table of sales is full, and none of them is over for good.", "End sales, and wait until their tokens have expired.") \
 	X("too_many_watchers", "503", "As many watch as can at a time: verdicts (/v1/events, /v1/top and the commands that use them) or the ledger's events (/v1/events/ledger).", "Try again after the seconds of Retry-After, or end one of the others.") \
 	X("webhooks_off", "409", "The daemon posts events nowhere.", "Set daemon.webhook_url in the config and start the daemon again.") \
+	X("fleet_away", "503", "Redis cannot be asked now, or has not answered in time, and this is not done without it.", "The detail says whether anything was changed. What this node holds it goes on selling.") \
+	X("fleet_behind", "503", "The fleet has a sale of that name already, and this node has just heard of it. Nothing was changed.", "Send the same request again after the seconds of Retry-After.") \
+	X("fleet_settling", "503", "Redis has lost its memory and waits until every node has told it what it holds. Nothing was changed.", "Try again after the seconds of Retry-After; fence a node that does not come back.") \
+	X("node_is_alive", "409", "The node was heard of just now, and may be selling. Nothing was changed.", "Stop it, and ask again; or send \"force\":true.") \
+	X("no_node", "404", "The config of this node knows no such node.", "GET /v1/nodes lists them.") \
 	X("no_fleet", "409", "This node is alone: there are no other nodes to tell of.", "Set fleet.redis in the config and start the daemon again.") \
 	X("stock_is_moved", "409", "The stock of a sale that exists is not set but moved.", "POST /v1/sales/{slug}/stock with a delta.") \
 	X("not_enough_free", "409", "More units were to be taken away than are free.", "The field `free` says how many are.") \
-	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}.") \
+	X("key_in_use", "409", "A rotation now would refuse tokens that are still valid.", "Wait until the time in the detail, or send {\"force\":true}; a node that is down can be left out.") \
+	X("other_secret", "409", "This node's fleet has another secret than this node, so neither would accept the other's tokens; the node sells nothing.", "Copy the secret file of a node that sells, and start the daemon again.") \
 	X("no_token", "404", "The buyer has no live token of this sale.", "") \
 	X("no_entry", "404", "There is no such entry on the list.", "Name the prefix as the list shows it.") \
 	X("list_full", "507", "The gate's map of list entries has no room for all that was sent. Nothing was added.", "Remove entries, or raise gate.max_prefixes and attach the gate again.") \

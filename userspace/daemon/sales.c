@@ -183,14 +183,56 @@ static bool slot_is_reusable(struct sales *sales, uint32_t id, uint64_t wall_ns)
 		!atomic_load(&entry->counts.pending) && !atomic_load(&entry->counts.moving);
 }
 
-uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns)
+static uint32_t highest_id(const struct sales *sales)
 {
-	uint32_t last = 0, id = 0;
+	uint32_t last = 0;
 
-	pthread_rwlock_rdlock(&sales->lock);
 	for (unsigned i = 0; i < sales->count; i++)
 		if (sales->all[i]->sale.id > last)
 			last = sales->all[i]->sale.id;
+	return last;
+}
+
+bool sales_slot_is_free(struct sales *sales, uint32_t id, uint64_t wall_ns)
+{
+	bool is_free;
+
+	pthread_rwlock_rdlock(&sales->lock);
+	is_free = slot_is_reusable(sales, id, wall_ns);
+	pthread_rwlock_unlock(&sales->lock);
+	return is_free;
+}
+
+void sales_used_slots(struct sales *sales, uint64_t wall_ns, char *text)
+{
+	pthread_rwlock_rdlock(&sales->lock);
+	for (uint32_t slot = 0; slot < SLUICE_MAX_SALES; slot += 4) {
+		unsigned digit = 0;
+
+		for (uint32_t i = 0; i < 4; i++)
+			digit |= slot_is_reusable(sales, slot + i, wall_ns) ? 0 : 1u << i;
+		*text++ = "0123456789abcdef"[digit];
+	}
+	pthread_rwlock_unlock(&sales->lock);
+	*text = '\0';
+}
+
+uint32_t sales_highest_id(struct sales *sales)
+{
+	uint32_t id;
+
+	pthread_rwlock_rdlock(&sales->lock);
+	id = highest_id(sales);
+	pthread_rwlock_unlock(&sales->lock);
+	return id;
+}
+
+uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns)
+{
+	uint32_t last, id = 0;
+
+	pthread_rwlock_rdlock(&sales->lock);
+	last = highest_id(sales);
 	for (uint32_t i = 1; i <= SLUICE_MAX_SALES && !id && last <= UINT32_MAX - i; i++)
 		if (slot_is_reusable(sales, last + i, wall_ns))
 			id = last + i;

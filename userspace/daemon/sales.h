@@ -79,6 +79,12 @@ unsigned sales_count(struct sales *sales);
 
 /* The smallest id above all known ones whose slot is free or may be taken over; 0: every slot is in use. */
 uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns);
+/* May a sale of this id have its slot? It is free, or nothing of the sale that has it can come back. */
+bool sales_slot_is_free(struct sales *sales, uint32_t id, uint64_t wall_ns);
+/* Which slots are in use, as hex digits of four slots each, the lowest bit first: SLUICE_MAX_SALES / 4 and a NUL. */
+void sales_used_slots(struct sales *sales, uint64_t wall_ns, char *text);
+/* Of all sales that are known; 0: there is none. */
+uint32_t sales_highest_id(struct sales *sales);
 /* Does the sale have its slot in the gate? */
 bool sales_in_gate(struct sales *sales, const struct sale *sale);
 uint64_t sales_free_units(struct sales *sales, const struct sale *sale); /* 0 without a slot */

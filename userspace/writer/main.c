@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* sluice-writer: makes admitted orders durable. Reads the config, listens, gives up root, opens the ledger, serves.
+ * With --consume it is another program: the reader of a fleet's order streams (consume.h).
  *
  * Exit codes: 0 ended by SIGTERM or SIGINT with the ledger closed (or --check found nothing wrong), 1 failed, 2 usage.
  */
@@ -20,6 +21,7 @@
 #include "common/log.h"
 #include "common/sandbox.h"
 #include "common/wire.h"
+#include "writer/consume.h"
 #include "writer/server.h"
 #include "writer/store.h"
 
@@ -31,13 +33,20 @@
 
 static const char usage_text[] =
 	"Usage: sluice-writer [--config FILE] [--check] [--foreground]\n"
+	"       sluice-writer --consume [--group NAME] [--consumer NAME] [--config FILE]\n"
 	"\n"
 	"Takes admitted orders from sluiced over a Unix socket and makes them durable in the ledger, which is a\n"
 	"file (SQLite) or a database of a server (PostgreSQL): writer.store.\n"
 	"\n"
+	"With --consume it reads the order streams of a fleet from Redis (fleet.redis) and keeps them in tables of\n"
+	"PostgreSQL (writer.postgres) instead. It needs no gate and no daemon beside it.\n"
+	"\n"
 	"  -c, --config FILE  configuration (default " CONFIG_DEFAULT_PATH ")\n"
 	"  -t, --check        check the configuration, and the ledger if there is one, and exit\n"
 	"  -f, --foreground   stay in the foreground (the default, and the only way: a service manager starts it)\n"
+	"  -C, --consume      read the order streams of a fleet\n"
+	"  -g, --group NAME   the consumer group to read as (default " CONSUME_GROUP ")\n"
+	"  -n, --consumer NAME  this consumer's name in the group, of no other that runs (default: the host's name)\n"
 	"  -v, --verbose      more in the log\n"
 	"  -V, --version      version\n"
 	"  -h, --help         this text\n";
@@ -46,6 +55,9 @@ static const struct option long_options[] = {
 	{"config", required_argument, NULL, 'c'},
 	{"check", no_argument, NULL, 't'},
 	{"foreground", no_argument, NULL, 'f'},
+	{"consume", no_argument, NULL, 'C'},
+	{"group", required_argument, NULL, 'g'},
+	{"consumer", required_argument, NULL, 'n'},
 	{"verbose", no_argument, NULL, 'v'},
 	{"version", no_argument, NULL, 'V'},
 	{"help", no_argument, NULL, 'h'},
@@ -117,10 +129,10 @@ static int hand_over_socket(const struct config *config, const struct passwd *us
 /* Gives up root and whatever the ledger does not need. Without a user to become, root keeps the one capability by which it writes in a
  * directory of somebody else: the ledger may lie in the daemon's. A server may be across a network.
  */
-static int drop_privileges(const struct config *config, const struct passwd *user)
+static int drop_privileges(const struct passwd *user, bool has_file, bool has_network)
 {
-	const struct sandbox sandbox = {.network = config->writer.in_postgres, .maps = false};
-	uint64_t keep = user || geteuid() || config->writer.in_postgres ? 0 : SANDBOX_CAPABILITY(CAP_DAC_OVERRIDE);
+	const struct sandbox sandbox = {.network = has_network, .maps = false};
+	uint64_t keep = user || geteuid() || !has_file ? 0 : SANDBOX_CAPABILITY(CAP_DAC_OVERRIDE);
 	int error;
 
 	sandbox_bound_capabilities(keep);
@@ -225,7 +237,8 @@ static int run(const struct config *config)
 		(!config->writer.in_postgres && ensure_directory(config->writer.ledger, user)))
 		goto out;
 	listen_fd = listen_on(config);
-	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || drop_privileges(config, user))
+	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || 
+		drop_privileges(user, !config->writer.in_postgres, config->writer.in_postgres))
 		goto out;
 	if (open_store(config, &store, error)) {
 		log_error("%s", error);
@@ -250,16 +263,59 @@ out:
 	return code;
 }
 
+/* Names stand in the commands to Redis, in its log, and in ours. */
+static bool is_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	for (size_t i = 0; i < length; i++)
+		if (name[i] <= ' ' || name[i] > '~')
+			return false;
+	return length > 0 && length <= CONSUME_NAME_MAX;
+}
+
+static int consume(const struct config *config, const char *group, const char *name)
+{
+	const struct passwd *user;
+	char host[CONSUME_NAME_MAX + 1] = "";
+	int stop_fd, code;
+
+	if (!config_is_fleet(config)) {
+		log_error("there is no stream to read: fleet.redis is empty");
+		return 1;
+	}
+	if (!name) {
+		gethostname(host, sizeof(host) - 1);
+		name = host;
+	}
+	if (!is_name(group) || !is_name(name)) {
+		log_error("a group and a consumer have names of 1 to %d printable characters without spaces: --group, --consumer",
+			CONSUME_NAME_MAX);
+		return EXIT_USAGE;
+	}
+	umask(077);
+	if (find_user(config, &user))
+		return 1;
+	stop_fd = take_signals();
+	if (stop_fd < 0) {
+		log_error("cannot take signals: %s", strerror(-stop_fd));
+		return 1;
+	}
+	code = drop_privileges(user, false, true) || consume_run(config, group, name, stop_fd);
+	close(stop_fd);
+	return code;
+}
+
 int main(int argc, char **argv)
 {
-	const char *path = NULL;
+	const char *path = NULL, *group = NULL, *name = NULL;
 	char error[CONFIG_ERROR_MAX];
 	static struct config config;
 	enum log_level level = LOG_INFO_LEVEL;
-	bool only_check = false;
+	bool only_check = false, consumes = false;
 	int option, code;
 
-	while ((option = getopt_long(argc, argv, "c:tfvVh", long_options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "c:tfCg:n:vVh", long_options, NULL)) != -1) {
 		switch (option) {
 		case 'c':
 			path = optarg;
@@ -268,6 +324,15 @@ int main(int argc, char **argv)
 			only_check = true;
 			break;
 		case 'f':
+			break;
+		case 'C':
+			consumes = true;
+			break;
+		case 'g':
+			group = optarg;
+			break;
+		case 'n':
+			name = optarg;
 			break;
 		case 'v':
 			level = LOG_DEBUG_LEVEL;
@@ -287,7 +352,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "sluice-writer: unexpected argument %s\n%s", argv[optind], usage_text);
 		return EXIT_USAGE;
 	}
-	log_init("sluice-writer", level);
+	if ((group || name) && !consumes) {
+		fprintf(stderr, "sluice-writer: --group and --consumer belong to --consume\n%s", usage_text);
+		return EXIT_USAGE;
+	}
+	log_init(consumes ? "sluice-consumer" : "sluice-writer", level);
 	config_defaults(&config);
 	code = config_load(&config, path ? path : CONFIG_DEFAULT_PATH, error, sizeof(error));
 	if (code == -ENOENT && !path) {
@@ -296,5 +365,7 @@ int main(int argc, char **argv)
 		log_error("%s", error);
 		return 1;
 	}
-	return only_check ? check(&config) : run(&config);
+	if (only_check)
+		return check(&config);
+	return consumes ? consume(&config, group ? group : CONSUME_GROUP, name) : run(&config);
 }

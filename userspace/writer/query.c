@@ -49,6 +49,7 @@ static const struct operation {
 	enum operation_kind kind;
 } operations[] = {
 	{"sales_list", ask_sales_list, OPERATION_ASKS},
+	{"sale_books", ask_sale_books, OPERATION_ASKS},
 	{"sale_put", ask_sale_put, OPERATION_ONCE},
 	{"stock_move", ask_stock_move, OPERATION_ONCE},
 	{"sale_event", ask_sale_event, OPERATION_CHANGES},

@@ -31,9 +31,13 @@ int listing_answer(struct question *question, struct listing *listing, const cha
 /* Adds a field to an answer, if there is one. Takes over `value`; when memory is out there is no answer any more. */
 void answer_add(struct question *question, const char *name, json_t *value);
 
+/* A field that is the name of a document, or the beginning of one; STORE_NAME_MAX + 1 bytes. */
+void document_read_name(struct fields *fields, const char *field, char *name);
+
 json_t *order_json(const struct store_order *order);
 
 int ask_sales_list(struct question *question);
+int ask_sale_books(struct question *question);
 int ask_sale_put(struct question *question);
 int ask_stock_move(struct question *question);
 int ask_sale_event(struct question *question);

@@ -11,11 +11,11 @@
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyz0123456789._-"
 #define LIST_CHOICES "deny or allow"
 
-static void read_name(struct fields *fields, char *name)
+void document_read_name(struct fields *fields, const char *field, char *name)
 {
-	fields_text(fields, "name", true, 1, STORE_NAME_MAX, name);
+	fields_text(fields, field, true, 1, STORE_NAME_MAX, name);
 	if (name[strspn(name, NAME_CHARACTERS)])
-		fields_fail(fields, "name may have a-z, 0-9, '.', '_' and '-'");
+		fields_fail(fields, "%s may have a-z, 0-9, '.', '_' and '-'", field);
 }
 
 int ask_document_put(struct question *question)
@@ -25,7 +25,7 @@ int ask_document_put(struct question *question)
 	const char *value;
 	int error;
 
-	read_name(fields, name);
+	document_read_name(fields, "name", name);
 	value = fields_long_text(fields, "value", STORE_DOCUMENT_MAX);
 	error = fields_end(fields);
 	if (!error)
@@ -42,7 +42,7 @@ int ask_document_get(struct question *question)
 	char *value = NULL;
 	int error;
 
-	read_name(fields, name);
+	document_read_name(fields, "name", name);
 	error = fields_end(fields);
 	if (!error)
 		error = question->store->ops->document_get(question->store, name, &value);

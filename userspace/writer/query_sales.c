@@ -59,6 +59,50 @@ int ask_sales_list(struct question *question)
 	return listing_answer(question, &sales, "sales", error);
 }
 
+struct books_page {
+	struct listing books;
+	unsigned left; /* until the page is full */
+	uint32_t last;
+	bool more;
+};
+
+static int append_book(const struct store_book *book, void *arg)
+{
+	struct books_page *page = arg;
+
+	if (!page->left) {
+		page->more = true;
+		return 1;
+	}
+	page->left--;
+	page->last = book->sale.id;
+	return listing_append(&page->books,
+		json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:s?}", "id", (json_int_t)book->sale.id, "slug", book->sale.slug,
+			"put_in", (json_int_t)book->sale.put_in, "held", (json_int_t)book->sale.held, "confirmed",
+			(json_int_t)book->sale.confirmed, "refunded", (json_int_t)book->refunded, "document",
+			book->document));
+}
+
+int ask_sale_books(struct question *question)
+{
+	struct fields *fields = &question->fields;
+	struct books_page page = {.more = false};
+	char prefix[STORE_NAME_MAX + 1];
+	uint32_t after = (uint32_t)fields_integer(fields, "after", 0, UINT32_MAX);
+	int error;
+
+	page.left = (unsigned)fields_integer(fields, "limit", 1, STORE_BOOKS_MAX);
+	document_read_name(fields, "documents", prefix);
+	error = fields_end(fields);
+	if (error)
+		return error;
+	page.books.array = json_array();
+	error = question->store->ops->sale_books(question->store, prefix, after, page.left + 1, append_book, &page);
+	error = listing_answer(question, &page.books, "books", error);
+	answer_add(question, "next", page.more ? json_integer(page.last) : json_null());
+	return error;
+}
+
 /* The key of a stock movement. The ledger makes some by itself, which nobody else may name: a movement under such a key
  * would stand where that of a refund belongs.
  */
@@ -99,10 +143,24 @@ int ask_sale_put(struct question *question)
 	return error;
 }
 
+/* A document that is to say what the movement was for, at no moment without it. */
+static void read_document(struct fields *fields, struct store_move *move, char *name)
+{
+	struct fields inner = fields_object(fields, "document", true);
+
+	if (!inner.object)
+		return;
+	document_read_name(&inner, "name", name);
+	move->document = name;
+	move->value = fields_long_text(&inner, "value", STORE_DOCUMENT_MAX);
+	fields_end(&inner);
+}
+
 int ask_stock_move(struct question *question)
 {
 	struct fields *fields = &question->fields;
 	struct store_move move = {.sale = (uint32_t)fields_integer(fields, "sale", 1, UINT32_MAX)};
+	char document[STORE_NAME_MAX + 1];
 	int64_t put_in;
 	int error;
 
@@ -111,6 +169,8 @@ int ask_stock_move(struct question *question)
 		fields_fail(fields, "delta must not be 0");
 	fields_text(fields, "key", true, 1, STORE_KEY_MAX, move.key);
 	fields_text(fields, "reason", false, 0, STORE_REASON_MAX, move.reason);
+	if (fields_has(fields, "document"))
+		read_document(fields, &move, document);
 	error = fields_end(fields);
 	if (!error)
 		error = check_key(question, &move);

@@ -35,6 +35,7 @@
 #define STORE_LABEL_MAX 63
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
 #define STORE_LIST_MAX 1000             /* orders, or events, on one page */
+#define STORE_BOOKS_MAX 200             /* sales on one page with their documents */
 #define STORE_CHANGES_MAX 1000          /* in one orders_change */
 #define STORE_ENTRIES_MAX 2000          /* in one list_put, list_remove or list_page */
 /* Rows one page looks at: bounds how long a search holds up admissions (some 10 ms). */
@@ -71,6 +72,18 @@ struct store_move {
 	int64_t delta; /* units, either sign */
 	char key[STORE_KEY_MAX + 1];
 	char reason[STORE_REASON_MAX + 1];
+	/* A document that is written with the movement, or NULL: both are stored, or neither. With a key that moved before it is left as
+	 * it is, for it may have been written again since.
+	 */
+	const char *document;
+	const char *value;
+};
+
+/* A sale with what else a node of a fleet must know of it at one moment. */
+struct store_book {
+	struct store_sale sale;
+	int64_t refunded;     /* units that refunds without restock took out of put_in */
+	const char *document; /* of the name that was asked for; NULL = there is none */
 };
 
 /* Who brought an order into its state. */
@@ -205,6 +218,7 @@ struct store_refused {
 struct store;
 /* Return non-zero to stop the listing. */
 typedef int (*store_sale_visit)(const struct store_sale *sale, void *arg);
+typedef int (*store_book_visit)(const struct store_book *book, void *arg);
 typedef int (*store_order_visit)(const struct store_order *order, void *arg);
 typedef int (*store_event_visit)(const struct store_event *event, void *arg);
 typedef int (*store_document_visit)(const struct store_document *document, void *arg);
@@ -253,6 +267,8 @@ struct store_ops {
 
 	/* By id. */
 	int (*sales_list)(struct store *store, store_sale_visit visit, void *arg);
+	/* Sales of ids above `after` by id, at most `limit`, each with its document: `prefix` and the id as digits. */
+	int (*sale_books)(struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
 	/* Creates or changes; `first` (or NULL) is the stock it is created with. Fills in what the store keeps. */
 	int (*sale_put)(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);
 	int (*stock_move)(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in);

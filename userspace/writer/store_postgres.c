@@ -425,6 +425,7 @@ static const struct store_ops postgres_ops = {
 	.orders_list = postgres_orders_list,
 	.order_get = postgres_order_get,
 	.sales_list = postgres_sales_list,
+	.sale_books = postgres_sale_books,
 	.sale_put = postgres_sale_put,
 	.stock_move = postgres_stock_move,
 	.sale_event = postgres_sale_event,

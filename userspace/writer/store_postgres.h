@@ -129,6 +129,11 @@
 		"INSERT INTO sluice.events(position, type, sale, at_ns, serial, by, restocked, put_in, held, confirmed) " \
 		"SELECT $2::bigint, $3::text, s.id, $4::bigint, NULL, '', false, s.put_in, s.held, s.confirmed " \
 		"FROM sluice.sales s WHERE s.id = $1::bigint") \
+	X(SALE_BOOKS, \
+		"SELECT " POSTGRES_SALE_COLUMNS ", (SELECT coalesce(-sum(m.delta), 0)::bigint FROM sluice.stock_moves m " \
+		"WHERE m.sale = s.id AND m.key LIKE '" STORE_REFUND_KEY "%'), d.value IS NOT NULL, d.value FROM sluice.sales s " \
+		"LEFT JOIN sluice.documents d ON d.name = $1::text || s.id::text WHERE s.id > $2::bigint ORDER BY s.id " \
+		"LIMIT $3::bigint") \
 	X(MOVE_GET, "SELECT sale, delta FROM sluice.stock_moves WHERE key = $1::text") \
 	X(MOVE_INSERT, \
 		"INSERT INTO sluice.stock_moves(key, sale, delta, reason, at_ns) VALUES($1::text, $2::bigint, $3::bigint, " \
@@ -255,6 +260,8 @@ int postgres_orders_list(struct store *store, const struct store_order_filter *f
 	void *arg, int64_t *next);
 int postgres_order_get(struct store *store, uint64_t serial, struct store_order *order);
 int postgres_sales_list(struct store *store, store_sale_visit visit, void *arg);
+int postgres_sale_books(
+	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
 int postgres_sale_put(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);
 int postgres_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in);
 int postgres_sale_event(
@@ -263,6 +270,8 @@ int postgres_events_list(struct store *store, const struct store_event_filter *f
 	void *arg, int64_t *next, bool *more);
 int postgres_once_get(struct store *store, const struct store_once *once, char **answer);
 int postgres_once_put(struct store *store, const struct store_once *once, const char *answer, uint64_t now_ns);
+/* Within a transaction. Returns 0 or -EIO. */
+int postgres_document_write(struct postgres *pg, const char *name, const char *value, uint64_t now_ns);
 int postgres_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns);
 int postgres_document_get(struct store *store, const char *name, char **value);
 int postgres_documents_list(struct store *store, store_document_visit visit, void *arg);

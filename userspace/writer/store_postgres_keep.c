@@ -65,10 +65,19 @@ int postgres_once_put(struct store *store, const struct store_once *once, const 
 }
 
 /* --- documents ----------------------------------------------------------------------------------------------------------- */
+int postgres_document_write(struct postgres *pg, const char *name, const char *value, uint64_t now_ns)
+{
+	struct link_values values = {.count = 0};
+
+	link_put_text(&values, name);
+	link_put_text(&values, value);
+	link_put_integer(&values, (int64_t)now_ns);
+	return postgres_change(pg, POSTGRES_DOCUMENT_PUT, &values, "keep a document", 1);
+}
+
 int postgres_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns)
 {
 	struct postgres *pg = postgres_of(store);
-	struct link_values values = {.count = 0};
 	int code;
 
 	if (strlen(name) > STORE_NAME_MAX || strlen(value) > STORE_DOCUMENT_MAX)
@@ -76,12 +85,7 @@ int postgres_document_put(struct store *store, const char *name, const char *val
 			"a document has at most %u bytes, and a name of at most %d", STORE_DOCUMENT_MAX,
 			STORE_NAME_MAX);
 	code = postgres_begin(pg);
-	if (code)
-		return code;
-	link_put_text(&values, name);
-	link_put_text(&values, value);
-	link_put_integer(&values, (int64_t)now_ns);
-	return postgres_end(pg, postgres_change(pg, POSTGRES_DOCUMENT_PUT, &values, "keep a document", 1));
+	return code ? code : postgres_end(pg, postgres_document_write(pg, name, value, now_ns));
 }
 
 int postgres_document_get(struct store *store, const char *name, char **value)

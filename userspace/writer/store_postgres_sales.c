@@ -81,6 +81,36 @@ int postgres_sales_list(struct store *store, store_sale_visit visit, void *arg)
 	return code;
 }
 
+int postgres_sale_books(
+	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg)
+{
+	struct postgres *pg = postgres_of(store);
+	struct link_values values = {.count = 0};
+	PGresult *rows = NULL;
+	int code = postgres_begin_reading(pg);
+
+	if (code)
+		return code;
+	link_put_text(&values, prefix);
+	link_put_integer(&values, after);
+	link_put_integer(&values, limit);
+	code = postgres_end(
+		pg, postgres_run(pg, POSTGRES_SALE_BOOKS, &values, "list sales with their documents", &rows));
+	for (int row = 0; !code && row < PQntuples(rows); row++) {
+		struct postgres_sale entry;
+		struct store_book book;
+
+		postgres_read_sale(rows, row, &entry);
+		book.sale = entry.sale;
+		book.refunded = link_integer(rows, row, 18);
+		book.document = link_bool(rows, row, 19) ? link_text(rows, row, 20) : NULL;
+		if (visit(&book, arg))
+			break;
+	}
+	PQclear(rows);
+	return code;
+}
+
 /* 0 if nothing was moved under the key yet, 1 if just this was, -EEXIST if something else was, -EIO. */
 static int find_move(struct postgres *pg, const struct store_move *move)
 {
@@ -133,6 +163,7 @@ static int apply_move(struct postgres *pg, struct store_sale *sale, const struct
 	return code;
 }
 
+/* 1 (the key has moved before) leaves all as it is, the document too. */
 int postgres_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
 {
 	struct postgres *pg = postgres_of(store);
@@ -145,6 +176,8 @@ int postgres_stock_move(struct store *store, const struct store_move *move, uint
 		code = find_move(pg, move);
 	if (!code)
 		code = apply_move(pg, &entry.sale, move, now_ns);
+	if (!code && move->document)
+		code = postgres_document_write(pg, move->document, move->value, now_ns);
 	code = postgres_end(pg, code == 1 ? 0 : code);
 	if (!code)
 		*put_in = entry.sale.put_in;

@@ -331,6 +331,7 @@ static const struct store_ops sqlite_ops = {
 	.orders_list = ledger_orders_list,
 	.order_get = ledger_order_get,
 	.sales_list = ledger_sales_list,
+	.sale_books = ledger_sale_books,
 	.sale_put = ledger_sale_put,
 	.stock_move = ledger_stock_move,
 	.sale_event = ledger_sale_event,

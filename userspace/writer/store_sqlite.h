@@ -35,6 +35,10 @@
 	/* sales */ \
 	X(SALE_GET, "SELECT " LEDGER_SALE_COLUMNS " FROM sales WHERE id = ?1") \
 	X(SALES_LIST, "SELECT " LEDGER_SALE_COLUMNS " FROM sales ORDER BY id") \
+	X(SALE_BOOKS, \
+		"SELECT " LEDGER_SALE_COLUMNS ", (SELECT coalesce(-sum(delta), 0) FROM stock_moves WHERE sale = s.id AND " \
+		"+key LIKE '" STORE_REFUND_KEY "%'), value FROM sales s LEFT JOIN documents ON name = ?1 || id WHERE id > ?2 " \
+		"ORDER BY id LIMIT ?3") \
 	X(SALE_OF_SLUG, "SELECT id FROM sales WHERE slug = ?1") \
 	X(SALE_INSERT, \
 		"INSERT INTO sales(id, slug, opens_ns, ends_ns, per_buyer, hold_seconds, pace_per_second, order_mode, " \
@@ -214,6 +218,8 @@ int ledger_orders_due(
 	struct store *store, uint64_t now_ns, unsigned limit, store_order_visit visit, void *arg, bool *more);
 
 int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg);
+int ledger_sale_books(
+	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
 int ledger_sale_put(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);
 int ledger_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in);
 /* Inside a transaction. Returns 0, -ENOENT, or -EIO after ledger_fail. */
@@ -237,6 +243,8 @@ int ledger_once_put(struct store *store, const struct store_once *once, const ch
 /* For maintain(): looks for old keys at most once a minute, and removes a bounded number of them. */
 void ledger_once_prune(struct ledger *ledger, uint64_t now_ns);
 
+/* Within a transaction. Returns 0 or -EIO. */
+int ledger_document_write(struct ledger *ledger, const char *name, const char *value, uint64_t now_ns);
 int ledger_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns);
 int ledger_document_get(struct store *store, const char *name, char **value);
 int ledger_documents_list(struct store *store, store_document_visit visit, void *arg);

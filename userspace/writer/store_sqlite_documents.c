@@ -5,21 +5,24 @@
 
 #include "writer/store_sqlite.h"
 
-int ledger_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns)
+int ledger_document_write(struct ledger *ledger, const char *name, const char *value, uint64_t now_ns)
 {
-	struct ledger *ledger = ledger_of(store);
-	sqlite3_stmt *statement;
-	int code = ledger_begin(ledger);
+	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_DOCUMENT_PUT);
 
-	if (code)
-		return code;
-	statement = ledger_statement(ledger, LEDGER_DOCUMENT_PUT);
 	sqlite3_bind_text(statement, 1, name, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 2, value, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 3, (int64_t)now_ns);
-	if (ledger_step_done(statement))
-		return ledger_fail(ledger, "write a document");
-	return ledger_commit(ledger);
+	return ledger_step_done(statement) ? ledger_fail(ledger, "write a document") : 0;
+}
+
+int ledger_document_put(struct store *store, const char *name, const char *value, uint64_t now_ns)
+{
+	struct ledger *ledger = ledger_of(store);
+	int code = ledger_begin(ledger);
+
+	if (!code)
+		code = ledger_document_write(ledger, name, value, now_ns);
+	return code ? code : ledger_commit(ledger);
 }
 
 int ledger_document_get(struct store *store, const char *name, char **value)

@@ -64,6 +64,35 @@ int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg)
 	return ledger_commit(ledger);
 }
 
+int ledger_sale_books(
+	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg)
+{
+	struct ledger *ledger = ledger_of(store);
+	sqlite3_stmt *statement;
+	int step;
+	int code = ledger_begin(ledger);
+
+	if (code)
+		return code;
+	statement = ledger_statement(ledger, LEDGER_SALE_BOOKS);
+	sqlite3_bind_text(statement, 1, prefix, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 2, after);
+	sqlite3_bind_int64(statement, 3, limit);
+	while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct store_book book;
+
+		read_sale(statement, &book.sale);
+		book.refunded = sqlite3_column_int64(statement, 15);
+		book.document = (const char *)sqlite3_column_text(statement, 16);
+		if (visit(&book, arg))
+			break;
+	}
+	if (step != SQLITE_ROW && step != SQLITE_DONE)
+		return ledger_fail(ledger, "list sales with their documents");
+	sqlite3_reset(statement);
+	return ledger_commit(ledger);
+}
+
 int ledger_move_find(struct ledger *ledger, const struct store_move *move)
 {
 	sqlite3_stmt *statement = ledger_statement(ledger, LEDGER_MOVE_GET);
@@ -129,6 +158,7 @@ static int apply_move(struct ledger *ledger, struct store_sale *sale, const stru
 	return 0;
 }
 
+/* 1 (the key has moved before) leaves all as it is, the document too. */
 int ledger_stock_move(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in)
 {
 	struct ledger *ledger = ledger_of(store);
@@ -144,6 +174,8 @@ int ledger_stock_move(struct store *store, const struct store_move *move, uint64
 		code = ledger_move_find(ledger, move);
 	if (!code)
 		code = apply_move(ledger, &sale, move, now_ns);
+	if (!code && move->document)
+		code = ledger_document_write(ledger, move->document, move->value, now_ns);
 	code = ledger_end(ledger, code == 1 ? 0 : code);
 	if (!code)
 		*put_in = sale.put_in;

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* A sale that is made or changed: the ledger first, then the gate. Called by the routes of sales, and for what other nodes of a fleet have set. */
+#ifndef SLUICE_DAEMON_SALE_CHANGE_H
+#define SLUICE_DAEMON_SALE_CHANGE_H
+
+#include <stdint.h>
+
+#include "daemon/pipeline.h"
+#include "daemon/sales.h"
+
+/* Stores `sale`, and waits for it; `stock` < 0: a change, else it is made with so many units. The gate's words follow on the pipeline's thread when the
+ * ledger has said yes. Holds no lock of its own: one change at a time (change_lock). Returns answer->error; answer->json is not the caller's.
+ */
+int sale_change_store(struct daemon *d, const struct sale *sale, int64_t stock, struct pipeline_answer *answer);
+
+#endif
