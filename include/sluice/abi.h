@@ -27,7 +27,7 @@
 #define SLUICE_MAX_QUANTITY 100
 /* One answer segment; with headers it fits the smallest IPv6 MTU. */
 #define SLUICE_ANSWER_MAX 1000
-#define SLUICE_ANSWER_SHORT_MAX 96
+#define SLUICE_ANSWER_SHORT_MAX 296 /* a status line, and the longest Location */
 #define SLUICE_RETRY_MAX_S 9999
 /* The highest number that a node of a fleet can have. */
 #define SLUICE_NODES_MAX 255
@@ -366,8 +366,8 @@ struct sluice_answer_bytes {
 	__u16 len;      /* 1..SLUICE_ANSWER_MAX, even */
 	__u16 retry_at; /* offset of the four digits of Retry-After, even; 0 = none */
 	__u32 sum; /* ones' complement sum of `bytes` as big-endian 16-bit words, folded, not inverted; digits counted as "0000" */
-	__u16 short_len; /* the form for frames that cannot grow: status line and empty body */
-	__u16 token_at;  /* map "homes": offset of the token in Location, even; 0 = none. The characters there count as zeros in `sum` */
+	__u16 short_len; /* the form for frames that cannot grow: status line, Location if it has one, and empty body */
+	__u16 token_at; /* map "homes": offset of the token in Location, even, in both forms; 0 = none. It counts as zeros in the sums */
 	__u32 short_sum;
 	__u8 bytes[SLUICE_ANSWER_MAX];
 	__u8 short_bytes[SLUICE_ANSWER_SHORT_MAX];
@@ -375,7 +375,7 @@ struct sluice_answer_bytes {
 
 /* --- map "homes": array[2 * SLUICE_HOMES] of struct sluice_answer_bytes; entry = bank * SLUICE_HOMES + node, bank as of answer wrong_node ---------------
  * The answer to a token of that node: as in map "answers", with a Location into which the gate copies the token. `len` 0 = no such node is known:
- * the answer is that of map "answers", which has no Location. Written by the daemon.
+ * the answer is that of map "answers", which has no Location; so it is where not even the short form has room. Written by the daemon.
  */
 #define SLUICE_HOMES (SLUICE_NODES_MAX + 1)
 
@@ -459,7 +459,7 @@ _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_denial) == 32, "abi");
 _Static_assert(SLUICE_DENIALS_SLOTS == 1 << 15, "sluice_denial_slot");
-_Static_assert(sizeof(struct sluice_answer_bytes) == 1112, "abi");
+_Static_assert(sizeof(struct sluice_answer_bytes) == 1312, "abi");
 _Static_assert(sizeof(struct sluice_call) == 168, "abi");
 
 #endif

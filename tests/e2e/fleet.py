@@ -32,6 +32,7 @@ from world import DEVICE, PORT, Network, World
 
 NODES = 3
 KNOWN_WITHIN_S = 10
+HEAD = ("server", "gen", "state", "total", "version", "operation", "free", "cut", "cut_at", "said")  # userspace/fleet/scripts/prelude.lua
 UNLIMITED = {f"limits.{name}": {"rate": 0.0, "burst": 1} for name in ("source", "prefix", "token", "syn_prefix")}
 
 
@@ -172,9 +173,11 @@ class Fleet:
         return f"{self.nodes[0].settings['fleet.prefix']}:{{{slug}}}:{name}"
 
     def stock(self, sale):
-        """What the coordinator has of a sale: a hash, with numbers as numbers."""
+        """What the coordinator has of a sale: a hash, with what its `head` says beside it, and numbers as numbers."""
         key = self.key(sale, "stock")
         flat = self.hub.call("HGETALL", key)
+        for name, value in zip(HEAD, dict(zip(flat[::2], flat[1::2])).get("head", "").split()):
+            flat += [name, value]
         return {name: int(value) if value.lstrip("-").isdigit() else value for name, value in zip(flat[::2], flat[1::2])}
 
     def is_well(self, sale):

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """The sale page in a real browser behind the gate: countdown, order link, one order at the opening, honest words for refusals."""
+import http.server
+import json
 import re
+import socket
+import threading
 import time
 
 import pytest
 
 import browser
 from netns import wait_until
-from world import PORT, SHOP, rfc3339
+from world import CROWD, PORT, SHOP, World, rfc3339
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 
@@ -111,3 +115,78 @@ def test_a_page_without_a_sale_says_so(world, chromium, family):
         assert answer.status == 200 and answer.header("content-type").startswith(kind)
         assert "script-src 'self'" in answer.header("content-security-policy")
     assert world.public("GET", "/assets/none.js", family=family).status == 404
+
+
+class OtherNode:
+    """Another node of the fleet, as far as a page can tell: it has one order, and lets every page read its answers."""
+    PORT = 9000
+    URL = f"http://{CROWD['ipv4']}:{PORT}"
+    ORDER = {"id": "0123456789abcdef", "seq": 7, "state": "held", "quantity": 1, "admitted_at": "2026-11-22T12:00:00Z"}
+
+    def __init__(self, world):
+        self.asked, self.ordered = [], False
+        other = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.answer()
+
+            def do_POST(self):
+                other.ordered = True
+                self.answer()
+
+            def answer(self):
+                other.asked.append((self.command, self.path))
+                body = json.dumps(other.ORDER if other.ordered else {"code": "no_order", "detail": "It has not been admitted."}).encode()
+                self.send_response(201 if other.ordered else 404)
+                self.send_header("Access-Control-Allow-Origin", "*")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        listener = world.crowd.socket(socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((CROWD["ipv4"], self.PORT))
+        listener.listen(16)
+        self.server = http.server.ThreadingHTTPServer((CROWD["ipv4"], self.PORT), Handler, bind_and_activate=False)
+        self.server.socket.close()
+        self.server.socket = listener
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def test_an_order_link_of_another_node_is_followed_there():
+    nodes = [{"id": 1, "url": f"http://{SHOP['ipv4']}:{PORT}"}, {"id": 2, "url": OtherNode.URL}]
+    with World(settings={"fleet.node": 1, "nodes": nodes}) as world:
+        sale = world.sale(stock=3)
+        token = sale.signed(node=2)
+        other = OtherNode(world)
+        try:
+            with browser.Browser(world, "followed") as page:
+                page.open(address("ipv4", f"/sales/{sale.slug}"))
+                wait_armed(page)
+                kept = json.dumps({"text": token, "expires": (time.time() + 600) * 1000, "quantity": 1})
+                page.run(f"localStorage.setItem('sluice.token.{sale.slug}', {json.dumps(kept)})")
+                page.open(address("ipv4", f"/sales/{sale.slug}"))
+                # Loaded anew the page asks for its order, and the daemon sends it there.
+                wait_until(lambda: ("GET", f"/v1/orders/{token}") in other.asked, "the other node is asked for the order", timeout=30)
+                wait_armed(page)
+                # And from the gate: as if the page had not been told yet.
+                before = world.packets("wrong_node") + world.calls("wrong_node")
+                page.run("home = ''")
+                page.click("#order")
+                wait_text(page, "It is yours")
+                assert ("POST", f"/v1/orders/{token}") in other.asked
+                assert OtherNode.ORDER["id"] in page.text()
+                assert world.packets("wrong_node") + world.calls("wrong_node") > before
+                sale.assert_books(put_in=3, free=3, held=0)
+        finally:
+            other.close()

@@ -37,7 +37,7 @@ fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
-fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
+fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/fleet/*.c)) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
 	$(filter-out $(addprefix userspace/common/,log answers answers_check file token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
 
@@ -71,7 +71,7 @@ fuzz_objects = $(patsubst %,$(FUZZ_BUILD)/%.o,$(1))
 $(FUZZ_BUILD)/userspace/%.o: userspace/%.c tests/fuzz/rules.mk | $(FUZZ_GENERATED)
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3 libpq) -c $< -o $@
+	$(Q)$(CLANG) -std=c17 $(FUZZ_CFLAGS) $(FUZZ_SANITIZE) $(call pkg_cflags,libbpf libconfig jansson libmicrohttpd sqlite3 libpq hiredis) -c $< -o $@
 
 $(FUZZ_BUILD)/tests/%.o: tests/%.c tests/fuzz/rules.mk
 	$(call say,FUZZ,$@)

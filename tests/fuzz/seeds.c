@@ -337,13 +337,13 @@ static void gate_fleet(void)
 	add_three(&seed, FLEET, 4 | 1, 0, 0); /* this is node 1 */
 	add_u8(&seed, 0);
 	for (unsigned node = 0; node < 4; node++) {
-		add_order(&seed, node & 1, 0, node << 6 | 1, 1);
-		add_call(&seed, node << 6 | 2, 1);
+		add_order(&seed, node & 1, 0, node << 6 | (1 + 2 * node), 1);
+		add_call(&seed, node << 6 | (2 + 2 * node), 1);
 	}
 	add_three(&seed, FLEET, 4 | 2, 0, 0); /* and now 2: what it has in its books stays */
 	add_u8(&seed, 0);
 	add_call(&seed, 1, 1);
-	add_call(&seed, 3, 1);
+	add_call(&seed, 20, 1);
 	save(&seed, "gate", "fleet");
 	seed.length = 0;
 	for (unsigned flags = 8; flags <= 24; flags += 8) { /* more may come, nothing may be sold, both */

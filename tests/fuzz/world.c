@@ -255,11 +255,14 @@ void world_home(unsigned node, uint8_t fill, unsigned length, unsigned token_at)
 {
 	struct sluice_answer_bytes *answer = home_of(node);
 
-	*answer = (struct sluice_answer_bytes){.len = length, .token_at = token_at, .short_len = 32};
+	*answer = (struct sluice_answer_bytes){
+		.len = length, .token_at = token_at, .short_len = token_at ? token_at + SLUICE_TOKEN_TEXT + 2 : 34};
 	memset(answer->bytes, fill, length);
 	memset(answer->short_bytes, fill, answer->short_len);
-	if (token_at)
+	if (token_at) {
 		memset(answer->bytes + token_at, 0, SLUICE_TOKEN_TEXT);
+		memset(answer->short_bytes + token_at, 0, SLUICE_TOKEN_TEXT);
+	}
 	answer->sum = sum_words(answer->bytes, length);
 	answer->short_sum = sum_words(answer->short_bytes, answer->short_len);
 }
@@ -539,31 +542,36 @@ static const uint8_t *token_in(const uint8_t *came, uint32_t length, struct slui
 	return NULL;
 }
 
-/* The template in use. */
-static const struct sluice_answer_bytes *template_of(int reason, const uint8_t *came, uint32_t came_length)
+/* The answer to a token of another node, in either form, with that token in its place. False: that node has none, or it is not this one. */
+static bool is_sent_home(const uint8_t *came, uint32_t came_length, const struct parsed *parsed)
 {
-	__u32 code = wanted_answer[reason], bank = control_get()->answer_banks >> code & 1;
-	__u32 index = code + bank * SLUICE_ANSWER_COUNT;
+	uint8_t bytes[SLUICE_ANSWER_MAX];
 	struct sluice_token token;
+	const uint8_t *text = token_in(came, came_length, &token);
+	const struct sluice_answer_bytes *answer;
 
-	if (reason == SLUICE_REASON_WRONG_NODE) {
-		token_in(came, came_length, &token);
-		CHECK(control_get()->node && token.node != control_get()->node, "a token of node %u", token.node);
-		if (token.node < SLUICE_HOMES && home_of(token.node)->len)
-			return home_of(token.node);
-	}
-	return bpf_map_lookup_elem(&answers, &index);
+	CHECK(control_get()->node && token.node != control_get()->node, "a token of node %u", token.node);
+	answer = token.node < SLUICE_HOMES ? home_of(token.node) : NULL;
+	if (!answer || !answer->len || (parsed->payload_len != answer->len && parsed->payload_len != answer->short_len))
+		return false;
+	memcpy(bytes, parsed->payload_len == answer->len ? answer->bytes : answer->short_bytes, parsed->payload_len);
+	if (answer->token_at)
+		memcpy(bytes + answer->token_at, text, SLUICE_TOKEN_TEXT);
+	return !memcmp(bytes, parsed->payload, parsed->payload_len);
 }
 
-/* The body is the template in use, with four digits or the request's token where it has some, or its short form. */
+/* The body is the template in use, with four digits where it has some, or its short form. */
 static void check_answer(
 	const uint8_t *came, uint32_t came_length, const struct world_run *run, const struct parsed *parsed)
 {
-	const struct sluice_answer_bytes *answer = template_of(run->reason, came, came_length);
+	__u32 code = wanted_answer[run->reason], bank = control_get()->answer_banks >> code & 1;
+	__u32 index = code + bank * SLUICE_ANSWER_COUNT;
+	const struct sluice_answer_bytes *answer = bpf_map_lookup_elem(&answers, &index);
 	uint8_t bytes[SLUICE_ANSWER_MAX];
-	struct sluice_token token;
 
 	CHECK(parsed->flags == (F_PSH | F_FIN | F_ACK), "flags %x", parsed->flags);
+	if (run->reason == SLUICE_REASON_WRONG_NODE && is_sent_home(came, came_length, parsed))
+		return;
 	if (parsed->payload_len == answer->short_len) {
 		CHECK(!memcmp(parsed->payload, answer->short_bytes, answer->short_len), "another short answer");
 		return;
@@ -574,8 +582,6 @@ static void check_answer(
 		bytes[answer->retry_at + i] = parsed->payload[answer->retry_at + i];
 		CHECK(bytes[answer->retry_at + i] >= '0' && bytes[answer->retry_at + i] <= '9', "Retry-After");
 	}
-	if (answer->token_at)
-		memcpy(bytes + answer->token_at, token_in(came, came_length, &token), SLUICE_TOKEN_TEXT);
 	CHECK(!memcmp(bytes, parsed->payload, answer->len), "another answer");
 }
 

@@ -28,7 +28,7 @@ struct gate {
 	__u64 *recent;
 	int prog, door;
 	int listeners[2];
-	uint32_t homes; /* bit n: node n has an address */
+	uint32_t homes;   /* bit n: node n has an address */
 	bool syn_limited; /* the SYN budget may have been written to */
 };
 

@@ -305,8 +305,7 @@ struct model_verdict model_packet_judge(
 		(!model_reason_is(verdict.said, SLUICE_ACTION_PASS) || verdict.said == SLUICE_REASON_ADMITTED)) {
 		model_shadow_checked(model, true, true, verdict.said);
 		verdict.reason = SLUICE_REASON_SHADOWED;
-	} else if (is_answer(verdict.said) &&
-		!model_reply_fits(model, &packet, verdict.said, verdict.home, &verdict.short_form)) {
+	} else if (is_answer(verdict.said) && !model_reply_fits(model, &packet, &verdict)) {
 		verdict.reason = SLUICE_REASON_ANSWER_FAILED;
 	}
 	return verdict;

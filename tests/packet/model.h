@@ -191,6 +191,7 @@ struct model_verdict {
 	unsigned retry_after_s;
 	uint64_t home;   /* the node that the token names */
 	bool short_form; /* an answer that had no room for the whole */
+	bool homeless;   /* one that has no address, or no room for it */
 };
 
 /* Judges one frame. Trials: model_begin, this, then model_take_back or model_keep. */

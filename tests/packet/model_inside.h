@@ -91,8 +91,7 @@ int model_reclaim(struct model *model, const struct sluice_admission *admission)
 int model_request_read(const uint8_t *data, unsigned length, const char **token);
 
 /* --- model_reply.c */
-/* Is there room for the answer? Returns false if not even for the short form. */
-bool model_reply_fits(
-	const struct model *model, const struct model_packet *packet, int reason, uint64_t home, bool *short_form);
+/* Is there room for the answer to verdict->said? Returns false if not even for the short form; else says which form it has. */
+bool model_reply_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict);
 
 #endif

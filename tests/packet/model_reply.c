@@ -32,12 +32,12 @@ bool model_answer_waits(int code)
 	return waits[code];
 }
 
-static const struct sluice_answer_bytes *answer_in_use(const struct model *model, int reason, uint64_t home)
+static const struct sluice_answer_bytes *answer_in_use(const struct model *model, const struct model_verdict *verdict)
 {
-	int code = model_answer_of(reason), bank = model->banks >> code & 1;
+	int code = model_answer_of(verdict->said), bank = model->banks >> code & 1;
 
-	if (code == SLUICE_ANSWER_WRONG_NODE && home < MODEL_HOMES && model->homes[bank][home].len)
-		return &model->homes[bank][home];
+	if (code == SLUICE_ANSWER_WRONG_NODE && !verdict->homeless)
+		return &model->homes[bank][verdict->home];
 	return &model->answers[bank][code];
 }
 
@@ -55,18 +55,29 @@ static bool has_room(const struct model *model, const struct model_packet *packe
 	return model->grows_head && needed - packet->length <= HEAD_ROOM;
 }
 
-bool model_reply_fits(
-	const struct model *model, const struct model_packet *packet, int reason, uint64_t home, bool *short_form)
+static bool form_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, reason, home);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict);
 
 	if (!answer->len || answer->len > SLUICE_ANSWER_MAX)
 		return false;
-	*short_form = !has_room(model, packet, answer->len);
-	if (!*short_form)
+	verdict->short_form = !has_room(model, packet, answer->len);
+	if (!verdict->short_form)
 		return true;
 	return answer->short_len && answer->short_len <= SLUICE_ANSWER_SHORT_MAX &&
 		has_room(model, packet, answer->short_len);
+}
+
+bool model_reply_fits(const struct model *model, const struct model_packet *packet, struct model_verdict *verdict)
+{
+	verdict->homeless = verdict->home >= MODEL_HOMES;
+	if (form_fits(model, packet, verdict))
+		return true;
+	/* What cannot carry the address goes without it. */
+	if (verdict->homeless || model_answer_of(verdict->said) != SLUICE_ANSWER_WRONG_NODE)
+		return false;
+	verdict->homeless = true;
+	return form_fits(model, packet, verdict);
 }
 
 static void put16(uint8_t *at, unsigned value)
@@ -118,23 +129,19 @@ static void write_ip(const struct model_packet *packet, uint8_t *ip, unsigned pa
 static unsigned payload_of(const struct model *model, const struct model_packet *packet,
 	const struct model_verdict *verdict, uint8_t *payload)
 {
-	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict->reason, verdict->home);
+	const struct sluice_answer_bytes *answer = answer_in_use(model, verdict);
+	unsigned length = verdict->short_form ? answer->short_len : answer->len;
 	const char *token;
 	char digits[5];
 
-	if (verdict->short_form) {
-		memcpy(payload, answer->short_bytes, answer->short_len);
-		return answer->short_len;
-	}
-	memcpy(payload, answer->bytes, answer->len);
-	if (answer->retry_at) {
+	memcpy(payload, verdict->short_form ? answer->short_bytes : answer->bytes, length);
+	if (answer->retry_at && !verdict->short_form) {
 		snprintf(digits, sizeof(digits), "%04u", verdict->retry_after_s % 10000);
 		memcpy(payload + answer->retry_at, digits, 4);
 	}
-	if (answer->token_at &&
-		model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
+	if (answer->token_at && model_request_read(packet->bytes + packet->data_at, packet->data_len, &token) == GO_ON)
 		memcpy(payload + answer->token_at, token, SLUICE_TOKEN_TEXT);
-	return answer->len;
+	return length;
 }
 
 unsigned model_reply(const struct model *model, const uint8_t *bytes, unsigned length,

@@ -393,8 +393,7 @@ static void name_homes(struct arena *arena)
 {
 	for (__u32 node = 1; node < MODEL_HOMES - 1; node++) {
 		gate_home(&arena->gate, node, node == 1 ? "https://shop1.example" : "http://[2001:db8::2]:8080");
-		if (bpf_map_lookup_elem(
-			    bpf_map__fd(arena->gate.skel->maps.homes), &node, &arena->model.homes[0][node]))
+		if (bpf_map_lookup_elem(bpf_map__fd(arena->gate.skel->maps.homes), &node, &arena->model.homes[0][node]))
 			die("homes");
 	}
 }

@@ -362,7 +362,9 @@ static void make_answer(struct dice *dice, bool waits, bool has_token, struct sl
 	for (unsigned i = 0; i < answer->len; i++)
 		answer->bytes[i] = dice_word(dice);
 	if (has_token) {
-		answer->token_at = 2 * (1 + dice_below(dice, (answer->len - SLUICE_TOKEN_TEXT) / 2));
+		unsigned room = answer->len < SLUICE_ANSWER_SHORT_MAX ? answer->len : SLUICE_ANSWER_SHORT_MAX;
+
+		answer->token_at = 2 * (1 + dice_below(dice, (room - SLUICE_TOKEN_TEXT) / 2));
 		memset(answer->bytes + answer->token_at, 0, SLUICE_TOKEN_TEXT);
 	}
 	if (waits) {
@@ -370,7 +372,11 @@ static void make_answer(struct dice *dice, bool waits, bool has_token, struct sl
 		memcpy(answer->bytes + answer->retry_at, "0000", 4);
 	}
 	answer->short_len = 2 * (8 + dice_below(dice, SLUICE_ANSWER_SHORT_MAX / 2 - 7));
+	if (has_token && answer->short_len < answer->token_at + SLUICE_TOKEN_TEXT)
+		answer->short_len = answer->token_at + SLUICE_TOKEN_TEXT;
 	memset(answer->short_bytes, 's', answer->short_len);
+	if (has_token)
+		memset(answer->short_bytes + answer->token_at, 0, SLUICE_TOKEN_TEXT);
 	answer->sum = sum_of(answer->bytes, answer->len);
 	answer->short_sum = sum_of(answer->short_bytes, answer->short_len);
 	if (dice_once_in(dice, 12))
@@ -388,8 +394,7 @@ static void step_answer(struct arena *arena, struct dice *dice)
 		unsigned node = dice_below(dice, MODEL_HOMES), place = SLUICE_HOMES + node;
 
 		make_answer(dice, false, !dice_once_in(dice, 8), &arena->model.homes[1][node]);
-		bpf_map_update_elem(
-			bpf_map__fd(arena->gate.skel->maps.homes), &place, &arena->model.homes[1][node], 0);
+		bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.homes), &place, &arena->model.homes[1][node], 0);
 	}
 	arena->dirty_answers[code] = true;
 	bpf_map_update_elem(bpf_map__fd(arena->gate.skel->maps.answers), &row, answer, 0);

@@ -5,6 +5,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "common/addr.h"
 #include "common/answers.h"
@@ -372,7 +373,18 @@ static void the_same_segment_again_gets_the_same_answer_and_then_closes(void **s
 	}
 }
 
-static void a_frame_makes_room_for_the_address_or_carries_the_short_form(void **state)
+/* As expect_sent_to, for the form of a frame that could not grow by all of it. */
+static void expect_sent_to_shortly(struct gate *gate, const struct run *run, unsigned node, const char *token)
+{
+	struct sluice_answer_bytes answer;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(gate->skel->maps.homes), &node, &answer), 0);
+	assert_int_equal(run->parsed.payload_len, answer.short_len);
+	memcpy(answer.short_bytes + answer.token_at, token, SLUICE_TOKEN_TEXT);
+	assert_memory_equal(run->parsed.payload, answer.short_bytes, answer.short_len);
+}
+
+static void a_frame_makes_room_for_the_address_or_goes_without_a_body(void **state)
 {
 	static const uint32_t rooms[] = {0, SLUICE_GROW_HEAD, SLUICE_GROW_TAIL, SLUICE_GROW_HEAD | SLUICE_GROW_TAIL};
 	struct gate *gate = *state;
@@ -388,10 +400,27 @@ static void a_frame_makes_room_for_the_address_or_carries_the_short_form(void **
 		expect_reason(&run, SLUICE_REASON_WRONG_NODE, "%u bytes, room %u", frame.payload_len, rooms[i / 6]);
 		expect_way_back(&run, &frame);
 		assert_memory_equal(run.parsed.payload, "HTTP/1.1 421 Misdirected Request\r\n", 34);
+		/* The smallest request is some 80 bytes long, the head room 216, the whole answer 400, the short one 190. */
 		if (length == LONG_REQUEST || rooms[i / 6] & SLUICE_GROW_TAIL)
 			expect_sent_to(gate, &run, OTHER, THERE, text_of(gate, &token));
 		else if (!rooms[i / 6])
 			expect_no_location(&run);
+		else if (length)
+			expect_sent_to_shortly(gate, &run, OTHER, text_of(gate, &token));
+	}
+	{ /* whatever the address: a frame as small as can be has the head room for the longest */
+		static char url[CONFIG_URL_BYTES + 1];
+		struct sluice_token token = token_of_node(999, OTHER);
+		struct frame frame = order_frame(gate, &token, true, 0, 16 + SLUICE_TOKEN_TEXT + 1);
+		struct run run;
+
+		memset(url, 'a', CONFIG_URL_BYTES);
+		gate_home(gate, OTHER, url);
+		gate->control->grow = SLUICE_GROW_HEAD;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_WRONG_NODE, "the longest address");
+		expect_sent_to_shortly(gate, &run, OTHER, text_of(gate, &token));
+		gate_home(gate, OTHER, THERE);
 	}
 	{ /* as on native veth, a plain request and a plain address */
 		struct sluice_token token = token_of_node(1000, OTHER);
@@ -611,8 +640,7 @@ static void a_gate_that_only_looks_wants_no_units(void **state)
 
 static struct sluice_call call_late(struct gate *gate, enum sluice_call_op op, uint64_t buyer, unsigned quantity)
 {
-	struct sluice_call call = {
-		.op = op, .admission = {.sale = GATE_SALE, .buyer = buyer, .quantity = quantity}};
+	struct sluice_call call = {.op = op, .admission = {.sale = GATE_SALE, .buyer = buyer, .quantity = quantity}};
 
 	gate_call(gate, &call);
 	return call;
@@ -651,6 +679,52 @@ static void a_late_payment_finds_its_units_elsewhere_and_has_taken_nothing(void 
 	assert_int_equal(stock->free, 5);
 	assert_int_equal(units_of_buyer(gate, 1), 0);
 	assert_int_equal(stock->wanted, 2);
+}
+
+#define FLICKERS 50000
+
+static atomic_bool flicker_is_over;
+
+/* The daemon takes a token back, and forgets it, as fast as it can. */
+static void *flicker(void *arg)
+{
+	struct gate *gate = arg;
+	struct sluice_admission entry = {.buyer = 1, .sale = GATE_SALE, .serial = 1, .state = SLUICE_ADMISSION_REVOKED};
+	int admissions = bpf_map__fd(gate->skel->maps.admissions);
+	uint64_t serial = 1;
+
+	while (!atomic_load(&flicker_is_over)) {
+		bpf_map_update_elem(admissions, &serial, &entry, 0);
+		bpf_map_delete_elem(admissions, &serial);
+	}
+	return NULL;
+}
+
+/* It is in the books at one look and not at the next: no reason to sell to another node's buyer. */
+static void a_token_that_leaves_the_books_meanwhile_is_not_admitted(void **state)
+{
+	struct gate *gate = *state;
+	struct sluice_token token = token_of_node(1, OTHER);
+	struct sluice_call call;
+	pthread_t daemon;
+	unsigned revoked = 0;
+
+	atomic_store(&flicker_is_over, false);
+	assert_int_equal(pthread_create(&daemon, NULL, flicker, gate), 0);
+	for (int i = 0; i < FLICKERS; i++) {
+		call = call_order(gate, &token);
+		revoked += call.reason == SLUICE_REASON_TOKEN_REVOKED;
+		/* An entry that is written or removed while it is read is in progress. */
+		if (call.reason != SLUICE_REASON_WRONG_NODE && call.reason != SLUICE_REASON_TOKEN_REVOKED &&
+			call.reason != SLUICE_REASON_IN_PROGRESS)
+			break;
+	}
+	atomic_store(&flicker_is_over, true);
+	pthread_join(daemon, NULL);
+	expect(call.reason == SLUICE_REASON_WRONG_NODE || call.reason == SLUICE_REASON_TOKEN_REVOKED ||
+			call.reason == SLUICE_REASON_IN_PROGRESS,
+		"another node's token: %s", reason_label(call.reason));
+	print_message("           %u of %d were met in the books\n", revoked, FLICKERS);
 }
 
 struct racer {
@@ -716,7 +790,7 @@ int main(void)
 		node_test(a_token_of_this_node_is_judged_as_ever),
 		node_test(what_is_in_the_books_here_stays_here),
 		node_test(the_same_segment_again_gets_the_same_answer_and_then_closes),
-		node_test(a_frame_makes_room_for_the_address_or_carries_the_short_form),
+		node_test(a_frame_makes_room_for_the_address_or_goes_without_a_body),
 		node_test(the_token_is_found_wherever_the_headers_put_it),
 		node_test(addresses_switch_with_the_bank_of_their_answer),
 		node_test(in_shadow_a_token_of_another_node_goes_up_and_is_counted),
@@ -725,6 +799,7 @@ int main(void)
 		node_test(a_lack_of_units_is_said_where_sold_out_would_be),
 		node_test(a_gate_that_only_looks_wants_no_units),
 		node_test(a_late_payment_finds_its_units_elsewhere_and_has_taken_nothing),
+		node_test(a_token_that_leaves_the_books_meanwhile_is_not_admitted),
 		node_test(cpus_that_race_for_the_last_units_count_what_they_want),
 	};
 

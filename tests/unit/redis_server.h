@@ -262,7 +262,7 @@ static inline void redis_cluster_id(const struct redis_server *node, char id[48]
 /* Made by hand: redis-cli --cluster create waits for seconds. */
 static inline void redis_cluster_start(struct redis_cluster *cluster, unsigned masters, bool has_replicas)
 {
-	static const char *const options[] = {"--cluster-enabled", "yes", "--cluster-node-timeout", "500",
+	static const char *const options[] = {"--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
 		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
 		"--cluster-allow-replica-migration", "no"};
 	char id[48], known[32];

@@ -270,6 +270,366 @@ static void a_big_reply_and_a_big_call_come_through_whole(void **state)
 	redis_link_free(link);
 }
 
+static void what_the_kernel_did_not_take_is_surely_not_done(void **state)
+{
+	struct redis_link *link = link_to(server.address, 200);
+	size_t size = 32u << 20;
+	char *value = calloc(1, size);
+	const char *argv[] = {"SET", "big", value};
+	const size_t lengths[] = {3, 3, size};
+	struct redis_call calls[3];
+
+	(void)state;
+	assert_non_null(value);
+	ask_until_done(link, "k", "PING", &calls[0]);
+	kill(server.pid, SIGSTOP);
+	calls[0] = command("k", "INCR number");
+	calls[1] = (struct redis_call){.key = "big", .argc = 3, .argv = argv, .lengths = lengths};
+	calls[2] = command("k", "INCR number");
+	redis_link_round(link, calls, 3);
+	kill(server.pid, SIGCONT);
+	assert_int_equal(calls[0].error, -ETIMEDOUT);
+	assert_int_equal(calls[1].error, -ETIMEDOUT); /* begun */
+	assert_int_equal(calls[2].error, -ENOTCONN);
+	ask_until_done(link, "k", "GET number", &calls[0]);
+	assert_string_equal(calls[0].reply->str, "1");
+	ask_until_done(link, "k", "EXISTS big", &calls[0]);
+	assert_int_equal(calls[0].reply->integer, 0);
+	free(value);
+	redis_link_free(link);
+}
+
+static void a_round_ends_when_it_is_told_to(void **state)
+{
+	struct redis_link *link = link_to(server.address, 60000);
+	struct redis_call call;
+	uint64_t began;
+
+	(void)state;
+	ask_until_done(link, "k", "PING", &call);
+	kill(server.pid, SIGSTOP);
+	began = time_mono_ns();
+	redis_link_finish_by(link, began + 100 * MS);
+	call = command("k", "INCR number");
+	assert_int_equal(ask(link, &call), -ETIMEDOUT);
+	assert_true(time_mono_ns() - began < 30000 * MS);
+	kill(server.pid, SIGCONT);
+	redis_link_free(link);
+}
+
+static void a_server_is_found_by_its_name_and_by_ipv6(void **state)
+{
+	struct redis_server both = {.options = {"--bind", "127.0.0.1", "::1"}};
+	char name[64];
+	struct redis_link *link;
+	struct redis_call call;
+
+	(void)state;
+	redis_server_start(&both);
+	snprintf(name, sizeof(name), "localhost:%u", both.port);
+	link = link_to(name, 2000);
+	call = command("k", "PING");
+	assert_int_equal(ask(link, &call), 0);
+	redis_link_free(link);
+	snprintf(name, sizeof(name), "[::1]:%u", both.port);
+	link = link_to(name, 2000);
+	call = command("k", "PING");
+	assert_int_equal(ask(link, &call), 0);
+	redis_server_stop(&both, SIGKILL);
+	call = command("k", "PING");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, name)); /* with its brackets */
+	redis_link_free(link);
+	link = link_to("no-such-host.invalid:6379", 2000);
+	call = command("k", "PING");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "no-such-host.invalid"));
+	redis_link_free(link);
+}
+
+static void two_servers_that_are_no_cluster_are_not_used_together(void **state)
+{
+	struct redis_server other = {0};
+	struct redis_link *link;
+	struct redis_call call;
+	char servers[80];
+
+	(void)state;
+	redis_server_start(&other);
+	snprintf(servers, sizeof(servers), "%s,%s", server.address, other.address);
+	link = link_to(servers, 500);
+	call = command("k", "INCR number");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "no node of a Redis Cluster"));
+	redis_link_free(link);
+	redis_server_stop(&other, SIGKILL);
+}
+
+static void a_server_that_loads_its_data_is_waited_for(void **state)
+{
+	struct redis_server slow = {.options = {"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}};
+	struct redis_link *link;
+	struct redis_call call;
+	unsigned loading = 0;
+
+	(void)state;
+	redis_server_start(&slow);
+	redis_server_do(&slow, "DEBUG POPULATE 400");
+	redis_server_do(&slow, "SAVE");
+	link = link_to(slow.address, 2000);
+	ask_until_done(link, "k", "GET key:0", &call);
+	redis_server_stop(&slow, SIGKILL);
+	redis_server_start(&slow);
+	do {
+		call = command("k", "GET key:0");
+		if (ask(link, &call) == -EREMOTEIO) {
+			assert_non_null(strstr(call.reply->str, "LOADING"));
+			assert_false(figures_of(link).connected);
+			assert_non_null(strstr(figures_of(link).failure, "LOADING"));
+			loading++;
+		}
+		usleep(2000);
+	} while (call.error);
+	assert_true(loading > 0);
+	assert_string_equal(call.reply->str, "value:0");
+	redis_link_free(link);
+	redis_server_stop(&slow, SIGKILL);
+}
+
+/* --- users -------------------------------------------------------------------------------------------------------------------------- */
+static const char *write_password(const char *text, mode_t mode)
+{
+	static char path[96];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/password", server.directory);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+	assert_int_equal(chmod(path, mode), 0);
+	return path;
+}
+
+static void a_user_logs_in_with_the_password_of_the_file_as_it_is_then(void **state)
+{
+	struct redis_options options = {.servers = server.address, .user = "node", .timeout_ms = 1000, .name = "sluiced-7"};
+	struct redis_link *link;
+	struct redis_call call;
+
+	(void)state;
+	redis_server_do(&server, "ACL SETUSER node on >secret ~a* +get +cluster|slots");
+	options.password_file = write_password("wrong\n", 0600);
+	link = redis_link_new(&options);
+	call = command("a", "GET a");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "the log-in is refused: WRONGPASS"));
+	assert_null(strstr(figures_of(link).failure, "wrong\n"));
+	write_password("secret\nanything else\n", 0600);
+	ask_until_done(link, "a", "GET a", &call);
+	/* What the user may not do is an error of that call. */
+	call = command("a", "SET a 1");
+	assert_int_equal(ask(link, &call), -EREMOTEIO);
+	assert_non_null(strstr(call.reply->str, "NOPERM"));
+	assert_true(figures_of(link).connected);
+	redis_link_free(link);
+	write_password("secret\n", 0644);
+	link = redis_link_new(&options);
+	call = command("a", "GET a");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "nobody else may read"));
+	redis_link_free(link);
+	unlink(options.password_file);
+	link = redis_link_new(&options);
+	call = command("a", "GET a");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "No such file"));
+	redis_link_free(link);
+	redis_server_do(&server, "ACL DELUSER node");
+}
+
+/* --- a server that is no friend ------------------------------------------------------------------------------------------------------- */
+struct fake {
+	const char *answer;  /* to what is neither greeting nor question for slots */
+	const char *failure; /* what is said of it */
+	unsigned repeats;
+	bool hangs_up;
+	int fd;
+	char address[32];
+	pthread_t thread;
+};
+
+static void fake_talk(const struct fake *fake, int fd)
+{
+	char text[4096];
+	ssize_t length;
+
+	while ((length = read(fd, text, sizeof(text) - 1)) > 0) {
+		const char *answer = fake->answer;
+		unsigned repeats = fake->repeats;
+
+		text[length] = '\0';
+		if (strstr(text, "SETNAME")) {
+			answer = "+OK\r\n";
+			repeats = 1;
+		} else if (strstr(text, "SLOTS")) {
+			answer = "-ERR This instance has cluster support disabled\r\n";
+			repeats = 1;
+		}
+		for (unsigned i = 0; i < repeats; i++)
+			if (write(fd, answer, strlen(answer)) < 0)
+				break;
+		if (fake->hangs_up && answer == fake->answer)
+			break;
+	}
+	close(fd);
+}
+
+static void *fake_run(void *arg)
+{
+	struct fake *fake = arg;
+	int fd;
+
+	while ((fd = accept(fake->fd, NULL, NULL)) >= 0)
+		fake_talk(fake, fd);
+	return NULL;
+}
+
+static void fake_start(struct fake *fake)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+
+	fake->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fake->fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fake->fd, 8), 0);
+	assert_int_equal(getsockname(fake->fd, (struct sockaddr *)&address, &length), 0);
+	snprintf(fake->address, sizeof(fake->address), "127.0.0.1:%u", ntohs(address.sin_port));
+	assert_int_equal(pthread_create(&fake->thread, NULL, fake_run, fake), 0);
+}
+
+static void fake_stop(struct fake *fake)
+{
+	shutdown(fake->fd, SHUT_RDWR);
+	pthread_join(fake->thread, NULL);
+	close(fake->fd);
+}
+
+static void a_hostile_server_costs_a_bounded_wait_and_bounded_memory(void **state)
+{
+	static char many[65536], deep[64 * 4 + 1];
+	struct fake fakes[] = {
+		{.answer = "hello, world\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = "$100\r\nhalf of it", .failure = "not answered in time", .repeats = 1},
+		{.answer = "$100\r\nhalf of it", .failure = "has closed", .repeats = 1, .hangs_up = true},
+		{.answer = "", .failure = "has closed", .repeats = 1, .hangs_up = true},
+		{.answer = "*2147483647\r\n", .failure = "too large", .repeats = 1},
+		{.answer = "*4294967297\r\n", .failure = "too large", .repeats = 1},
+		{.answer = "*-7\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = "$-7\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = "$99999999999999999999\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = ":99999999999999999999\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = deep, .failure = "not the protocol", .repeats = 1},
+		{.answer = "+no end of line ", .failure = "not answered in time", .repeats = 1},
+		{.answer = "\r\n", .failure = "not the protocol", .repeats = 1},
+		{.answer = many, .failure = "64 MiB", .repeats = 2000}, /* begins a bulk of 2 GB, and goes on */
+	};
+
+	(void)state;
+	memset(many, 'x', sizeof(many) - 1);
+	memcpy(many, "$2000000000\r\n", strlen("$2000000000\r\n"));
+	for (unsigned i = 0; i < 64; i++)
+		memcpy(deep + 4 * i, "*1\r\n", 4);
+	for (unsigned i = 0; i < sizeof(fakes) / sizeof(fakes[0]); i++) {
+		bool is_endless = fakes[i].answer == many;
+		struct redis_link *link;
+		struct redis_call calls[2];
+
+		fake_start(&fakes[i]);
+		link = link_to(fakes[i].address, is_endless ? 10000 : 400);
+		calls[0] = command("k", "INCR number");
+		calls[1] = command("k", "INCR number");
+		redis_link_round(link, calls, 2);
+		if (calls[0].error != -ETIMEDOUT || calls[1].error != -ETIMEDOUT)
+			fail_msg("server %u: %d %d: %s", i, calls[0].error, calls[1].error, figures_of(link).failure);
+		assert_null(calls[0].reply);
+		assert_non_null(strstr(figures_of(link).failure, fakes[i].failure));
+		calls[0] = command("k", "INCR number");
+		assert_int_equal(ask(link, &calls[0]), -ENOTCONN); /* it rests */
+		redis_link_free(link);
+		fake_stop(&fakes[i]);
+	}
+}
+
+static void an_answer_too_many_is_never_taken_for_the_next_call(void **state)
+{
+	struct fake fake = {.answer = "+first\r\n+second\r\n", .repeats = 1};
+	struct redis_call call;
+	struct redis_link *link;
+	unsigned answered = 0;
+
+	(void)state;
+	fake_start(&fake);
+	link = link_to(fake.address, 500);
+	for (int i = 0; i < 5; i++) {
+		call = command("k", "GET k");
+		if (!ask(link, &call)) {
+			assert_string_equal(call.reply->str, "first");
+			answered++;
+		}
+		usleep(20000);
+	}
+	assert_true(answered > 1);
+	redis_link_free(link);
+	fake_stop(&fake);
+}
+
+/* --- news ------------------------------------------------------------------------------------------------------------------------------ */
+static bool wait_news(struct redis_link *link, unsigned ms)
+{
+	return redis_link_wait(link, -1, time_mono_ns() + ms * MS);
+}
+
+static void await_news(struct redis_link *link)
+{
+	uint64_t end = time_mono_ns() + PATIENCE_NS;
+
+	while (!wait_news(link, 100))
+		assert_true(time_mono_ns() < end);
+}
+
+static void a_message_is_heard_and_so_is_a_subscription_made_anew(void **state)
+{
+	struct redis_link *link = link_to(server.address, 300);
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(redis_link_subscribe(link, "fleet:news"), 0);
+	await_news(link); /* it begins: who knows what was missed */
+	assert_false(wait_news(link, 50));
+	redis_server_do(&server, "PUBLISH other x");
+	assert_false(wait_news(link, 50));
+	redis_server_do(&server, "PUBLISH fleet:news x");
+	await_news(link);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(write(ends[1], "x", 1), 1);
+	assert_false(redis_link_wait(link, ends[0], time_mono_ns() + 60000 * MS));
+	close(ends[0]);
+	close(ends[1]);
+	redis_server_stop(&server, SIGKILL);
+	assert_false(wait_news(link, 100));
+	redis_server_start(&server);
+	await_news(link);
+	/* A server that says nothing any more is asked, and left. */
+	kill(server.pid, SIGSTOP);
+	assert_false(wait_news(link, 2000));
+	kill(server.pid, SIGCONT);
+	await_news(link);
+	redis_server_do(&server, "PUBLISH fleet:news x");
+	await_news(link);
+	redis_link_free(link);
+}
+
 /* --- a cluster ------------------------------------------------------------------------------------------------------------------------- */
 static struct redis_cluster cluster;
 
@@ -346,18 +706,24 @@ static void each_call_goes_to_the_master_of_its_key(void **state)
 	redis_link_free(link);
 }
 
+static void move_slot(unsigned slot, unsigned to)
+{
+	char id[48];
+
+	redis_cluster_id(&cluster.nodes[to], id);
+	redis_server_do(&cluster.nodes[to], "CLUSTER SETSLOT %u NODE %s", slot, id);
+	redis_server_do(&cluster.nodes[to == OWNER_OF_A ? OWNER_OF_B : OWNER_OF_A], "CLUSTER SETSLOT %u NODE %s", slot, id);
+}
+
 static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
 {
 	struct redis_link *link = link_to(cluster.addresses, 2000);
 	struct redis_call calls[3];
-	char id[48];
 
 	(void)state;
 	ask_counts(link, calls);
 	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL"); /* an empty slot moves at once */
-	redis_cluster_id(&cluster.nodes[OWNER_OF_B], id);
-	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
-	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
+	move_slot(15495, OWNER_OF_B);
 	ask_counts(link, calls);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(calls[i].error, 0);
@@ -368,9 +734,32 @@ static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)
 	assert_int_equal(figures_of(link).redirects, 1); /* it is known now */
 	/* And back. */
 	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
-	redis_cluster_id(&cluster.nodes[OWNER_OF_A], id);
-	redis_server_do(&cluster.nodes[OWNER_OF_A], "CLUSTER SETSLOT 15495 NODE %s", id);
-	redis_server_do(&cluster.nodes[OWNER_OF_B], "CLUSTER SETSLOT 15495 NODE %s", id);
+	move_slot(15495, OWNER_OF_A);
+	ask_counts(link, calls);
+	assert_int_equal(calls[0].error, 0);
+	redis_link_free(link);
+}
+
+static void one_redirection_makes_all_slots_be_asked_for_anew(void **state)
+{
+	struct redis_link *link = link_to(cluster.addresses, 2000);
+	const unsigned other = redis_slot_of("{d}", 3); /* 11298: of the same master as {a} */
+	struct redis_call calls[3], call;
+
+	(void)state;
+	ask_counts(link, calls);
+	redis_server_do(&cluster.nodes[OWNER_OF_A], "FLUSHALL");
+	move_slot(15495, OWNER_OF_B);
+	move_slot(other, OWNER_OF_B);
+	ask_counts(link, calls);
+	ask_counts(link, calls); /* the slots may have come after the first round */
+	assert_int_equal(figures_of(link).redirects, 1);
+	call = count_call("{d}:n");
+	assert_int_equal(ask(link, &call), 0);
+	assert_int_equal(figures_of(link).redirects, 1);
+	redis_server_do(&cluster.nodes[OWNER_OF_B], "FLUSHALL");
+	move_slot(15495, OWNER_OF_A);
+	move_slot(other, OWNER_OF_A);
 	ask_counts(link, calls);
 	assert_int_equal(calls[0].error, 0);
 	redis_link_free(link);
@@ -400,9 +789,21 @@ static void a_slot_that_is_being_moved_is_asked_for_where_its_key_is(void **stat
 	redis_link_free(link);
 }
 
+static void a_message_of_one_server_is_heard_at_another(void **state)
+{
+	struct redis_link *link = link_to(cluster.nodes[0].address, 1000);
+
+	(void)state;
+	redis_link_subscribe(link, "fleet:news");
+	await_news(link);
+	redis_server_do(&cluster.nodes[2], "PUBLISH fleet:news x");
+	await_news(link);
+	redis_link_free(link);
+}
+
 static void a_master_that_hangs_does_not_hold_up_the_calls_to_others(void **state)
 {
-	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_link *link = link_to(cluster.addresses, 400);
 	struct redis_call calls[3];
 
 	(void)state;
@@ -425,7 +826,7 @@ static void a_master_that_hangs_does_not_hold_up_the_calls_to_others(void **stat
 
 static void a_master_that_dies_is_replaced_by_its_replica(void **state)
 {
-	struct redis_link *link = link_to(cluster.addresses, 200);
+	struct redis_link *link = link_to(cluster.addresses, 500);
 	struct redis_call calls[3];
 	unsigned others = 0, tries = 0;
 	bool is_over;
@@ -461,11 +862,22 @@ int main(void)
 		cmocka_unit_test_setup(a_server_that_is_stopped_is_left_alone_and_found_again, start_server),
 		cmocka_unit_test_setup(what_was_not_sent_to_a_killed_server_is_surely_not_done, start_server),
 		cmocka_unit_test_setup(a_big_reply_and_a_big_call_come_through_whole, start_server),
+		cmocka_unit_test_setup(what_the_kernel_did_not_take_is_surely_not_done, start_server),
+		cmocka_unit_test_setup(a_round_ends_when_it_is_told_to, start_server),
+		cmocka_unit_test_setup(a_server_is_found_by_its_name_and_by_ipv6, start_server),
+		cmocka_unit_test_setup(two_servers_that_are_no_cluster_are_not_used_together, start_server),
+		cmocka_unit_test_setup(a_server_that_loads_its_data_is_waited_for, start_server),
+		cmocka_unit_test_setup(a_user_logs_in_with_the_password_of_the_file_as_it_is_then, start_server),
+		cmocka_unit_test(a_hostile_server_costs_a_bounded_wait_and_bounded_memory),
+		cmocka_unit_test(an_answer_too_many_is_never_taken_for_the_next_call),
+		cmocka_unit_test_setup(a_message_is_heard_and_so_is_a_subscription_made_anew, start_server),
 		cmocka_unit_test(slots_are_those_of_the_specification),
 		cmocka_unit_test(addresses_are_read_and_others_refused),
 		cmocka_unit_test_setup(each_call_goes_to_the_master_of_its_key, start_cluster),
 		cmocka_unit_test_setup(a_slot_that_has_moved_is_followed_in_the_same_round, start_cluster),
+		cmocka_unit_test_setup(one_redirection_makes_all_slots_be_asked_for_anew, start_cluster),
 		cmocka_unit_test_setup(a_slot_that_is_being_moved_is_asked_for_where_its_key_is, start_cluster),
+		cmocka_unit_test_setup(a_message_of_one_server_is_heard_at_another, start_cluster),
 		cmocka_unit_test_setup(a_master_that_hangs_does_not_hold_up_the_calls_to_others, start_cluster),
 		cmocka_unit_test_setup(a_master_that_dies_is_replaced_by_its_replica, start_cluster),
 	};

@@ -25,13 +25,14 @@
 #define NAMES 14
 #define SEEDS 150
 #define STEPS 150
-#define KEYS "4", "t:{fleet}:settings", "t:{fleet}:settings:values", "t:{fleet}:settings:index", "t:{fleet}:settings:due"
+#define KEYS \
+	"4", "t:{fleet}:settings", "t:{fleet}:settings:values", "t:{fleet}:settings:index", "t:{fleet}:settings:due"
 #define KEY_COUNT 4
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-static const char *const names[NAMES] = {"deny/10.0.0.1/32", "deny/10.0.0.2/32", "deny/10.0.0.3/32", "deny/2001:db8::/32",
-	"allow/10.0.0.0/8", "allow/10.1.0.0/16", "limit/source", "limit/token", "shadow/deny", "answer/sold_out", "cors", "answer/paused",
-	"sale/first", "sale/second"};
+static const char *const names[NAMES] = {"deny/10.0.0.1/32", "deny/10.0.0.2/32", "deny/10.0.0.3/32",
+	"deny/2001:db8::/32", "allow/10.0.0.0/8", "allow/10.1.0.0/16", "limit/source", "limit/token", "shadow/deny",
+	"answer/sold_out", "cors", "answer/paused", "sale/first", "sale/second"};
 static const char *const key_names[KEY_COUNT] = {
 	"t:{fleet}:settings", "t:{fleet}:settings:values", "t:{fleet}:settings:index", "t:{fleet}:settings:due"};
 
@@ -98,8 +99,8 @@ static int start_redis(void **state)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (!freopen("/dev/null", "w", stdout))
 			_exit(126);
-		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", server.socket, "--dir", server.dir, "--save", "",
-			"--appendonly", "no", (char *)NULL);
+		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", server.socket, "--dir",
+			server.dir, "--save", "", "--appendonly", "no", (char *)NULL);
 		_exit(127);
 	}
 	for (int i = 0; i < 500; i++) {
@@ -119,7 +120,8 @@ static int start_redis(void **state)
 static int tell_seed(void **state)
 {
 	(void)state;
-	print_message("the last seed was %lu (SETTINGS_SEED=%lu runs it alone)\n", (unsigned long)last_seed, (unsigned long)last_seed);
+	print_message("the last seed was %lu (SETTINGS_SEED=%lu runs it alone)\n", (unsigned long)last_seed,
+		(unsigned long)last_seed);
 	return 0;
 }
 
@@ -719,8 +721,8 @@ static redisReply *ask_sale(struct node *node, const char *slug, const char *hig
 	char number[16];
 
 	snprintf(number, sizeof(number), "%u", node->id);
-	return call("EVALSHA %s 4 %s %s %s %s sale %s %s news %s %s %s", server.sha, key_names[0], key_names[1], key_names[2],
-		key_names[3], node->sync->gen, number, slug, highest, busy);
+	return call("EVALSHA %s 4 %s %s %s %s sale %s %s news %s %s %s", server.sha, key_names[0], key_names[1],
+		key_names[2], key_names[3], node->sync->gen, number, slug, highest, busy);
 }
 
 static uint32_t new_sale(struct node *node, const char *slug, const char *highest, const char *busy)
@@ -777,8 +779,8 @@ static void a_sale_gets_one_number_that_no_node_knows(void **state)
 /* --- texts ---------------------------------------------------------------------------------------------------------------------- */
 static void a_setting_is_read_back_as_it_was_written(void **state)
 {
-	static const char *const bad[] = {"", "1", "1 2 0 0", "1 2 0 0 ", "1 2 2 0 v", "-1 2 0 0 v", "1 99999999999 0 0 v", "1 2 0 0 y", "1 2 0 0 xy",
-		"99999999999999999999999 2 0 0 v"};
+	static const char *const bad[] = {"", "1", "1 2 0 0", "1 2 0 0 ", "1 2 2 0 v", "-1 2 0 0 v",
+		"1 99999999999 0 0 v", "1 2 0 0 y", "1 2 0 0 xy", "99999999999999999999999 2 0 0 v"};
 	char text[64] = "1795766400000000 2 1 33 v{\"a b\":1}", again[64];
 	struct setting_view view = {.name = "cors"};
 	struct settings *settings = settings_new(1);
@@ -807,7 +809,8 @@ int main(void)
 		cmocka_unit_test_setup(what_one_sets_reaches_the_others, flush),
 		cmocka_unit_test_setup(a_change_that_arrived_unheard_is_not_made_again_over_a_later_one, flush),
 		cmocka_unit_test_setup(a_change_by_hand_while_redis_was_away_is_not_overwritten_by_an_older_one, flush),
-		cmocka_unit_test_setup(after_a_loss_the_nodes_tell_redis_again_and_what_was_removed_stays_removed, flush),
+		cmocka_unit_test_setup(
+			after_a_loss_the_nodes_tell_redis_again_and_what_was_removed_stays_removed, flush),
 		cmocka_unit_test_setup(what_was_ended_stays_ended_whoever_comes_later, flush),
 		cmocka_unit_test_setup(of_what_nodes_bring_along_the_fleets_counts_and_the_rest_is_added, flush),
 		cmocka_unit_test_setup(who_was_away_for_too_long_brings_nothing_back_that_was_removed, flush),
@@ -815,7 +818,8 @@ int main(void)
 		cmocka_unit_test_setup(many_come_in_pages, flush),
 		cmocka_unit_test_setup(a_sale_gets_one_number_that_no_node_knows, flush),
 		cmocka_unit_test(a_setting_is_read_back_as_it_was_written),
-		cmocka_unit_test_setup_teardown(whatever_is_lost_doubled_or_late_all_nodes_end_the_same, flush, tell_seed),
+		cmocka_unit_test_setup_teardown(
+			whatever_is_lost_doubled_or_late_all_nodes_end_the_same, flush, tell_seed),
 	};
 
 	return cmocka_run_group_tests(tests, start_redis, stop_redis);

@@ -34,6 +34,7 @@ struct cli_api {
 	bool too_long;
 	bool unclear;
 	bool said_not_durable; /* once is enough for a command of many requests */
+	bool said_not_replicated;
 };
 
 /* What to do about it; by the `code` of problem+json, then by status. */
@@ -494,6 +495,10 @@ int cli_api_send(struct cli_api *api, const char *about, const char *method, cha
 		cli_say("%s: in force, but the order writer is away: it is written to the ledger when that is back",
 			about);
 		api->said_not_durable = true;
+	}
+	if (json_is_true(json_object_get(got, "not_replicated")) && !api->said_not_replicated) {
+		cli_say("%s: in force on this node; Redis is away, and the other nodes get it when that is back", about);
+		api->said_not_replicated = true;
 	}
 	if (answer)
 		*answer = got;

@@ -51,6 +51,18 @@ static void print_leases(FILE *out, json_t *nodes)
 		cli_table_end(table);
 }
 
+static void print_redis(FILE *out, const json_t *redis)
+{
+	const char *failure = json_string_value(json_object_get(redis, "failure"));
+
+	if (json_is_true(json_object_get(redis, "connected")))
+		fprintf(out, "\nredis: connected\n");
+	else
+		fprintf(out, "\nredis: away for %lld s: %s\n",
+			(long long)json_integer_value(json_object_get(redis, "away_seconds")),
+			failure ? failure : "not asked yet");
+}
+
 static int run_list(const struct cli_call *call)
 {
 	json_t *answer, *nodes, *row;
@@ -67,6 +79,7 @@ static int run_list(const struct cli_call *call)
 	}
 	cli_table_end(table);
 	print_leases(call->out, nodes);
+	print_redis(call->out, json_object_get(answer, "redis"));
 	json_decref(answer);
 	return CLI_OK;
 }

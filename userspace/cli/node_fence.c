@@ -49,7 +49,7 @@ static int check_options(const struct cli_call *call)
 }
 
 /* Asks for one sale, or with `slug` NULL for all, and adds what came to `rows`. */
-static int fence(const struct cli_call *call, uint64_t node, const char *slug, const uint64_t *sold, json_t *rows)
+static int fence(const struct cli_call *call, uint64_t node, const char *slug, const uint64_t *sold, const json_t *heard, json_t *rows)
 {
 	char text[ABOUT_MAX], id[24];
 	json_t *body = json_object(), *answer;
@@ -65,6 +65,8 @@ static int fence(const struct cli_call *call, uint64_t node, const char *slug, c
 		json_object_set_new(body, "nothing", json_true());
 	if (call->value[FENCE_LEDGER])
 		json_object_set_new(body, "exact", json_true());
+	if (heard)
+		json_object_set(body, "heard", (json_t *)(uintptr_t)heard);
 	if (call->value[FENCE_FORCE])
 		json_object_set_new(body, "force", json_true());
 	code = cli_api_ask(call->api, text, "POST", cli_api_path("/v1/nodes/%s/fence", id), body, &answer);
@@ -73,6 +75,21 @@ static int fence(const struct cli_call *call, uint64_t node, const char *slug, c
 	if (!code)
 		json_decref(answer);
 	return code;
+}
+
+/* What Redis has of the node in a sale, NULL if nothing. */
+static const json_t *row_of(const json_t *fleet, const char *node, const char *slug)
+{
+	json_t *sale;
+	size_t i;
+
+	json_array_foreach(json_object_get(fleet, "sales"), i, sale) {
+		const char *name = json_string_value(json_object_get(sale, "sale"));
+
+		if (name && !strcmp(name, slug))
+			return json_object_get(json_object_get(sale, "nodes"), node);
+	}
+	return NULL;
 }
 
 /* What has left the stock for good, or may: units in live orders, and those that a refund took out of it. */
@@ -85,24 +102,35 @@ static int fence_by_ledger(const struct cli_call *call, uint64_t node, json_t *r
 {
 	const char *only = call->value[FENCE_SALE];
 	struct verify_ledger ledger;
-	int code = verify_read_file(call->value[FENCE_LEDGER], &ledger);
 	bool found = false;
+	json_t *fleet;
+	/* Looked at before the ledger is read: if the node has spoken since then it is not gone, and what was read is old. */
+	int code = cli_api_ask(call->api, "the fleet's sales", "GET", cli_api_path("/v1/cluster/sales"), NULL, &fleet);
 
 	if (code)
 		return code;
+	code = verify_read_file(call->value[FENCE_LEDGER], &ledger);
+	if (code) {
+		json_decref(fleet);
+		return code;
+	}
 	for (size_t i = 0; !code && i < ledger.sale_count; i++) {
 		const struct verify_sale *sale = &ledger.sales[i];
+		const json_t *row = row_of(fleet, call->operand[0], sale->slug);
 		uint64_t sold = sold_of(sale);
 
-		if (only && strcmp(only, sale->slug) != 0)
+		/* Its ledger may have sales of before the fleet, or that were never its own. */
+		if ((only && strcmp(only, sale->slug) != 0) || !row)
 			continue;
 		found = true;
-		code = fence(call, node, sale->slug, &sold, rows);
+		code = fence(call, node, sale->slug, &sold, json_object_get(row, "heard"), rows);
 	}
 	if (!code && only && !found) {
-		cli_say("the ledger %s has no sale \"%s\"", call->value[FENCE_LEDGER], only);
+		cli_say("the ledger %s has no sale \"%s\" in which Redis knows node %s", call->value[FENCE_LEDGER], only,
+			call->operand[0]);
 		code = CLI_NOT_FOUND;
 	}
+	json_decref(fleet);
 	verify_ledger_free(&ledger);
 	return code;
 }
@@ -124,7 +152,7 @@ int node_fence_run(const struct cli_call *call)
 	rows = json_array();
 	code = call->value[FENCE_LEDGER]
 		? fence_by_ledger(call, node, rows)
-		: fence(call, node, call->value[FENCE_SALE], call->value[FENCE_SOLD] ? &sold : NULL, rows);
+		: fence(call, node, call->value[FENCE_SALE], call->value[FENCE_SOLD] ? &sold : NULL, NULL, rows);
 	/* What was done before something failed is told all the same. */
 	if (call->globals->json && (!code || json_array_size(rows))) {
 		json_t *all = json_pack("{s:I, s:O}", "node", (json_int_t)node, "sales", rows);

@@ -41,6 +41,7 @@ static int take_sale(const json_t *json, struct verify_ledger *ledger)
 {
 	const char *slug = json_string_value(json_object_get(json, "slug"));
 	const char *state = json_string_value(json_object_get(json, "state"));
+	const json_t *fleet;
 	struct verify_sale *sale =
 		verify_append(&ledger->sales, &ledger->sale_count, &ledger->sale_capacity, sizeof(*sale));
 
@@ -57,7 +58,9 @@ static int take_sale(const json_t *json, struct verify_ledger *ledger)
 	sale->paused = !strcmp(state, "paused");
 	/* "ended" also when its time is over; only before that it was ended by hand */
 	sale->ended = !strcmp(state, "ended") && sale->ends_ns > time_wall_ns();
-	sale->put_in = number(json, "stock");
+	/* In a fleet "stock" is that of all nodes. */
+	fleet = json_object_get(json, "fleet");
+	sale->put_in = json_is_object(fleet) ? number(fleet, "put_in") : number(json, "stock");
 	sale->held = number(json, "held");
 	sale->confirmed = number(json, "confirmed");
 	return CLI_OK;

@@ -81,6 +81,7 @@ static const json_t *account_of(const json_t *said, const char *slug)
 
 struct sums {
 	json_int_t balances, held, confirmed, refunded, unsold, settled, members;
+	bool has_accounts;      /* a node knows of a lease */
 	json_int_t silent_sold; /* by nodes that do not answer, as they last told Redis */
 };
 
@@ -104,6 +105,7 @@ static void compare_node(struct fleet_look *look, const char *slug, const char *
 	sums->members += row != NULL;
 	sums->settled += json_is_true(json_object_get(row, "settled"));
 	sums->balances += balance;
+	sums->has_accounts = sums->has_accounts || account;
 	if (account) {
 		sums->held += number(account, "held");
 		sums->confirmed += number(account, "confirmed");
@@ -137,6 +139,9 @@ static void compare_sale(struct fleet_look *look, const json_t *audit, const cha
 
 	json_object_foreach(json_object_get(audit, "nodes"), node, said)
 		compare_node(look, slug, node, said, redis, &sums);
+	/* A sale of before the fleet, which never had a unit. */
+	if (!is_known && !sums.has_accounts)
+		return;
 	sold = sums.held + sums.confirmed + sums.refunded + sums.silent_sold;
 	if (!is_known)
 		differs(look, KIND_NOT_IN_REDIS, slug, NULL, 0, 0);

@@ -175,16 +175,22 @@ static size_t render_operators(const struct content *content, struct sluice_answ
 	return put_together(&head_text, &body_text, out);
 }
 
-static bool render_short(enum sluice_answer code, struct sluice_answer_bytes *out)
+/* Location stands where it does in the whole answer, so that the token has one place. */
+static bool render_short(const struct content *content, struct sluice_answer_bytes *out)
 {
 	char bytes[SLUICE_ANSWER_SHORT_MAX + 1] = "";
 	struct text text = {.at = bytes, .size = sizeof(bytes)};
 
-	text_add(&text, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: ", texts[code].status, texts[code].title);
+	text_add(&text, "HTTP/1.1 %d %s\r\n", texts[content->code].status, texts[content->code].title);
+	if (content->home)
+		render_location(content->home, &text, out);
+	text_add(&text, "Content-Length: 0\r\nConnection: ");
 	text_add(&text, "%sclose\r\n\r\n", (text.used + strlen("close\r\n\r\n")) % 2 ? " " : "");
 	if (text.full)
 		return false;
 	memcpy(out->short_bytes, bytes, text.used);
+	if (out->token_at)
+		memset(out->short_bytes + out->token_at, 0, SLUICE_TOKEN_TEXT);
 	out->short_len = (__u16)text.used;
 	out->short_sum = ones_sum(out->short_bytes, out->short_len);
 	return true;
@@ -204,7 +210,7 @@ static int render(const struct content *content, struct sluice_answer_bytes *out
 		return -EINVAL;
 	memset(out, 0, sizeof(*out));
 	*size = content->custom ? render_operators(content, out) : render_default(content, out);
-	return out->len && render_short(code, out) ? 0 : -EMSGSIZE;
+	return out->len && render_short(content, out) ? 0 : -EMSGSIZE;
 }
 
 int answer_render(enum sluice_answer code, const char *cors_origin, struct sluice_answer_bytes *out)
@@ -217,8 +223,7 @@ int answer_render(enum sluice_answer code, const char *cors_origin, struct sluic
 int answer_render_custom(enum sluice_answer code, const char *cors_origin, const struct answer_custom *custom,
 	struct sluice_answer_bytes *out, size_t *size)
 {
-	return render(
-		&(struct content){.code = code, .cors_origin = cors_origin, .custom = custom}, out, size);
+	return render(&(struct content){.code = code, .cors_origin = cors_origin, .custom = custom}, out, size);
 }
 
 int answer_render_home(const char *url, const char *cors_origin, const struct answer_custom *custom,

@@ -597,12 +597,15 @@ static int read_services(const struct reader *reader, const config_setting_t *li
 	return 0;
 }
 
-/* A URL that names a host and no path: what stands behind it is the buyer's own target. */
+/* A URL that names a host, perhaps a port, and nothing else: what stands behind it is the buyer's own target, and it goes into headers where a
+ * comma or a semicolon would end it.
+ */
 static bool is_node_url(const char *text)
 {
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._:[]";
 	const char *host = strstr(text, "://");
 
-	return is_url(text) && host && !strpbrk(host + 3, "/?@");
+	return is_url(text) && host && !host[3 + strspn(host + 3, allowed)];
 }
 
 static int read_node(const struct reader *reader, const config_setting_t *group, struct config_node *node)

@@ -289,9 +289,8 @@ static int publish(const struct gate_maps *maps, const struct rendered *all)
 	atomic_thread_fence(memory_order_seq_cst);
 	for (__u32 code = SLUICE_ANSWER_NONE + 1; code < SLUICE_ANSWER_COUNT; code++) {
 		__u32 index = (~banks >> code & 1) * SLUICE_ANSWER_COUNT + code;
-		int err = changed >> code & 1
-			? bpf_map_update_elem(maps->answers, &index, &all->answers[code], BPF_ANY)
-			: 0;
+		int err = changed >> code & 1 ? bpf_map_update_elem(maps->answers, &index, &all->answers[code], BPF_ANY)
+					      : 0;
 
 		if (!err && code == SLUICE_ANSWER_WRONG_NODE && changed >> code & 1)
 			err = write_homes(maps, ~banks >> code & 1, all);

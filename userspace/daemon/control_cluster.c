@@ -45,15 +45,16 @@ enum MHD_Result control_send_fleet_error(struct http_request *request, int error
 /* --- a node that is gone ------------------------------------------------------------------------------------------------------------- */
 struct fence_body {
 	char sale[SALE_SLUG_MAX + 1];
-	int64_t sold;
+	int64_t sold, heard;
 	bool exact, nothing, force;
 };
 
-enum { FIELD_SALE, FIELD_SOLD, FIELD_EXACT, FIELD_NOTHING, FIELD_FORCE, FIELD_COUNT };
+enum { FIELD_SALE, FIELD_SOLD, FIELD_HEARD, FIELD_EXACT, FIELD_NOTHING, FIELD_FORCE, FIELD_COUNT };
 
 static const struct validate_field fence_fields[FIELD_COUNT] = {
 	[FIELD_SALE] = {.name = "sale", .kind = VALIDATE_TEXT, .min = 1, .max = SALE_SLUG_MAX, .offset = offsetof(struct fence_body, sale)},
 	[FIELD_SOLD] = {.name = "sold", .kind = VALIDATE_INTEGER, .max = SOLD_MAX, .offset = offsetof(struct fence_body, sold)},
+	[FIELD_HEARD] = {.name = "heard", .kind = VALIDATE_INTEGER, .max = INT64_MAX, .offset = offsetof(struct fence_body, heard)},
 	[FIELD_EXACT] = {.name = "exact", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, exact)},
 	[FIELD_NOTHING] = {.name = "nothing", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, nothing)},
 	[FIELD_FORCE] = {.name = "force", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, force)},
@@ -106,6 +107,8 @@ static bool read_fence(struct http_request *request, struct fence_body *body, en
 		return false;
 	}
 	sold = present >> FIELD_SOLD & 1u;
+	if (!(present >> FIELD_HEARD & 1u))
+		body->heard = -1;
 	if (sold == body->nothing) {
 		*result = http_problem_field(request, 400, "missing_field", "sold",
 			"Say what the node has sold: {\"sale\":…,\"sold\":n}, or {\"nothing\":true} if nobody knows.");
@@ -152,11 +155,21 @@ enum MHD_Result control_fence_node(struct http_request *request)
 			"Node %u was heard of less than %.0f s ago, and may be selling. Stop it first; or send \"force\":true if you know better.",
 			node, ALIVE_S);
 	rows = json_array();
-	err = fleet_leases_fence(
-		request->d, node, *body.sale ? body.sale : NULL, body.sold, body.exact, rows, failure, sizeof(failure));
+	err = fleet_leases_fence(request->d,
+		&(struct fleet_fence){.node = node,
+			.slug = *body.sale ? body.sale : NULL,
+			.sold = body.sold,
+			.is_exact = body.exact,
+			.heard = body.heard},
+		rows, failure, sizeof(failure));
 	if (err) {
 		json_decref(rows);
 		return control_send_fleet_error(request, err, failure);
+	}
+	if (has_result(rows, "heard_of")) {
+		json_decref(rows);
+		return http_problem(request, 409, "node_is_alive",
+			"Node %u has spoken meanwhile, so it is alive. It was not fenced in every sale: stop it, and ask again.", node);
 	}
 	if (*body.sale && has_result(rows, "out_of_range")) {
 		const json_t *row = json_array_get(rows, 0);

@@ -432,13 +432,13 @@ static enum MHD_Result put(struct http_request *request, struct bulk *bulk)
 			done.added, done.refreshed, done.replaced, done.kept);
 	return http_send_json(request, 200,
 		fleet_settings_mark(
-			kept_note(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "entries",
-					  (json_int_t)bulk->count + bulk->expired, "added", (json_int_t)done.added,
-					  "refreshed", (json_int_t)done.refreshed, "replaced",
-					  (json_int_t)done.replaced, "kept", (json_int_t)done.kept, "duplicates",
-					  (json_int_t)done.duplicates, "expired", (json_int_t)bulk->expired, "needed",
-					  (json_int_t)done.needed, "room", (json_int_t)done.room, "dry_run",
-					  options->dry_run),
+			kept_note(
+				json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "entries",
+					(json_int_t)bulk->count + bulk->expired, "added", (json_int_t)done.added,
+					"refreshed", (json_int_t)done.refreshed, "replaced", (json_int_t)done.replaced,
+					"kept", (json_int_t)done.kept, "duplicates", (json_int_t)done.duplicates,
+					"expired", (json_int_t)bulk->expired, "needed", (json_int_t)done.needed, "room",
+					(json_int_t)done.room, "dry_run", options->dry_run),
 				is_durable),
 			fleet_settings_await(d, told)));
 }

@@ -80,15 +80,18 @@ static json_t *sale_json(struct daemon *d, const struct sale *sale)
 {
 	char opens[TIME_TEXT_MAX], ends[TIME_TEXT_MAX];
 	struct stock_view stock;
+	json_t *json;
 
 	maintenance_read_stock(d, sale, &stock);
-	return json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug,
+	json = json_pack("{s:s, s:I, s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "slug", sale->slug,
 		"id", (json_int_t)sale->id, "state", sales_state_name(sales_state(sale, stock.free, time_wall_ns())),
 		"stock", (json_int_t)stock.put_in, "opens_at", time_format_rfc3339(sale->opens_ns, opens), "ends_at",
 		time_format_rfc3339(sale->ends_ns, ends), "per_buyer", (json_int_t)sale->per_buyer, "hold_seconds",
 		(json_int_t)sale->hold_seconds, "pace_per_second", (json_int_t)sale->pace_per_second, "order_mode",
 		sale->order_mode, "token_multiplier", (json_int_t)sale->token_multiplier, "free",
 		(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed);
+	fleet_leases_describe(d, sale, stock.put_in, json);
+	return json;
 }
 
 /* Of what can be set; the figures are not in it. */

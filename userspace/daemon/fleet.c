@@ -34,6 +34,8 @@
 #define REST_NS (1000 * MS)
 #define LEAVE_NS (2000 * MS)
 #define LEAVE_GAP_NS (20 * MS)
+/* A round that was begun in time may still get its answers. */
+#define LEAVE_GRACE_NS (250 * MS)
 /* An error reply that is the same again is logged so often. */
 #define SAY_AGAIN_NS (60000 * MS)
 #define ARGUMENTS_MAX 16384
@@ -64,7 +66,7 @@ struct fleet {
 	uint64_t round_began_ns;
 	pthread_mutex_t lock; /* of the status */
 	struct fleet_status status;
-	char said[128]; /* the last error reply that was logged */
+	char said[256]; /* the last error reply that was logged */
 	uint64_t said_ns;
 };
 
@@ -189,18 +191,22 @@ static void say_error(struct fleet *fleet, const redisReply *reply, uint64_t now
 	if (!strncmp(fleet->said, reply->str, sizeof(fleet->said) - 1) && now - fleet->said_ns < SAY_AGAIN_NS)
 		return;
 	snprintf(fleet->said, sizeof(fleet->said), "%s", reply->str);
+	for (char *c = fleet->said; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
 	fleet->said_ns = now;
-	log_warn("redis answers: %.400s", reply->str);
+	log_warn("redis answers: %s", fleet->said);
 }
 
 static void note_status(struct fleet *fleet, uint64_t now)
 {
 	struct redis_figures figures;
-	bool was_connected, is_first;
+	bool was_connected, is_first, was_deaf;
 
 	redis_link_figures(fleet->link, &figures);
 	pthread_mutex_lock(&fleet->lock);
 	was_connected = fleet->status.connected;
+	was_deaf = *fleet->status.redis.deaf;
 	is_first = !*fleet->status.redis.failure && !was_connected;
 	fleet->status.redis = figures;
 	fleet->status.connected = figures.connected;
@@ -213,6 +219,9 @@ static void note_status(struct fleet *fleet, uint64_t now)
 		log_info("redis: connected (%s)", fleet->d->config.fleet.redis);
 	else if (!figures.connected && (was_connected || is_first))
 		log_warn("redis is away, and this node goes on with what it has: %s", figures.failure);
+	/* While the rest of Redis is away it goes without saying. */
+	if (figures.connected && was_connected && *figures.deaf && !was_deaf)
+		log_warn("redis: news of other nodes are not heard, and looked for from time to time instead: %s", figures.deaf);
 }
 
 /* Asks, and tells those who have asked. Returns false if nobody was reached. */
@@ -435,7 +444,7 @@ void fleet_stop(struct daemon *d)
 
 	if (!fleet || !fleet->is_started || atomic_exchange(&fleet->stop, true))
 		return;
-	redis_link_finish_by(fleet->link, time_mono_ns() + LEAVE_NS);
+	redis_link_finish_by(fleet->link, time_mono_ns() + LEAVE_NS + LEAVE_GRACE_NS);
 	fleet_wake(d);
 	pthread_join(fleet->thread, NULL);
 }

@@ -105,11 +105,17 @@ static json_t *members_json(const struct lease_members *members)
 
 void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t put_in, json_t *json)
 {
-	struct fleet_stock stock;
+	/* Before its book was read: it sells nothing, and more is not known. */
+	struct fleet_stock stock = {.is_withheld = true};
+	bool is_read = !fleet_leases_stock(d, sale->id, &stock);
 
-	if (!json || fleet_leases_stock(d, sale->id, &stock))
+	if (!json || !d->leases)
 		return;
-	if (json_object_get(json, "stock"))
+	if (!fleet_leases_has(d, sale->id)) {
+		json_object_set_new(json, "fleet", json_null());
+		return;
+	}
+	if (is_read && json_object_get(json, "stock"))
 		json_object_set_new(json, "stock", json_integer((json_int_t)stock.total));
 	json_object_set_new(json, "fleet",
 		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b}", "state",

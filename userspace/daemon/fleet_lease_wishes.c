@@ -251,8 +251,7 @@ static bool ask_fence(struct daemon *d, struct fleet_round *round, struct fleet_
 	if (item->phase == FENCE_LOOK)
 		lease_show_call(lease, node, &call);
 	else
-		lease_fence_call(lease, node, json_integer_value(json_object_get(item->known, "epoch")), wanted(item, "sold"),
-			wanted(item, "exact"), &call);
+		lease_fence_call(lease, node, &item->answer.row, wanted(item, "sold"), wanted(item, "exact"), &call);
 	return ask_call(d, round, item, &call);
 }
 
@@ -263,10 +262,14 @@ static bool take_fence(struct daemon *d, struct fleet_wish_item *item, const red
 
 	if (use != ANSWER_TAKE || item->phase == FENCE_SET) {
 		look_anew(d, item->slug);
+		item->phase = use == ANSWER_AGAIN ? FENCE_LOOK : item->phase;
 		return use != ANSWER_AGAIN;
 	}
-	item->known = json_pack("{s:I, s:I, s:b}", "epoch", (json_int_t)row->epoch, "balance", (json_int_t)row->balance, "fenced", row->fenced);
+	item->known = json_pack("{s:I, s:I}", "balance", (json_int_t)row->balance, "sold", (json_int_t)row->sold);
 	if (item->answer.answer == LEASE_ABSENT || !lease_members_has(&item->answer.members, (unsigned)wanted(item, "node")))
+		return true;
+	/* Whoever read its ledger looked before: a node that has spoken since then is alive. */
+	if (wanted(item, "heard") >= 0 && wanted(item, "heard") != row->heard)
 		return true;
 	item->phase = FENCE_SET;
 	return false;
@@ -274,30 +277,43 @@ static bool take_fence(struct daemon *d, struct fleet_wish_item *item, const red
 
 static const struct fleet_wish_kind fence_kind = {.ask = ask_fence, .take = take_fence};
 
+static const char *fence_result(const struct fleet_wish_item *item)
+{
+	if (item->phase == FENCE_LOOK)
+		return item->answer.answer == LEASE_OK && lease_members_has(&item->answer.members, (unsigned)wanted(item, "node"))
+			? "heard_of"
+			: "unknown";
+	switch (item->answer.answer) {
+	case LEASE_OK:
+		return "fenced";
+	case LEASE_REFUSED:
+		return "out_of_range";
+	default:
+		return "heard_of";
+	}
+}
+
 static json_t *fence_row(const struct fleet_wish_item *item)
 {
 	const struct lease_row *row = &item->answer.row;
-	json_int_t before = json_integer_value(json_object_get(item->known, "balance")), given = 0;
-	const char *result = "unknown";
+	const char *result = fence_result(item);
+	json_int_t held = json_integer_value(json_object_get(item->known, "balance"));
+	bool is_fenced = !strcmp(result, "fenced");
 
-	if (item->phase == FENCE_SET && item->answer.answer == LEASE_OK) {
-		result = "fenced";
-		given = before - row->balance;
-	} else if (item->phase == FENCE_SET && item->answer.answer == LEASE_STALE) {
-		result = "fenced_before";
-	} else if (item->phase == FENCE_SET && item->answer.answer == LEASE_REFUSED) {
-		result = "out_of_range";
-	}
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "sale", item->slug, "result", result, "balance", before, "sold",
-		(json_int_t)row->sold, "given_back", given, "epoch", (json_int_t)row->epoch);
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "sale", item->slug, "result", result, "balance", held, "sold",
+		is_fenced && row->balance >= 0 ? (json_int_t)row->balance : json_integer_value(json_object_get(item->known, "sold")),
+		"given_back", is_fenced && row->balance >= 0 && held > row->balance ? held - (json_int_t)row->balance : 0, "epoch",
+		(json_int_t)row->epoch);
 }
 
 int fleet_leases_fence(
-	struct daemon *d, unsigned node, const char *slug, int64_t sold, bool is_exact, json_t *rows, char *failure, size_t failure_size)
+	struct daemon *d, const struct fleet_fence *fence, json_t *rows, char *failure, size_t failure_size)
 {
 	struct fleet_wish *wish;
-	int err = wish_for_all(d, &fence_kind, slug,
-		json_pack("{s:i, s:I, s:i}", "node", (int)node, "sold", (json_int_t)sold, "exact", is_exact), &wish, failure, failure_size);
+	int err = wish_for_all(d, &fence_kind, fence->slug,
+		json_pack("{s:i, s:I, s:i, s:I}", "node", (int)fence->node, "sold", (json_int_t)fence->sold, "exact", fence->is_exact,
+			"heard", (json_int_t)fence->heard),
+		&wish, failure, failure_size);
 
 	if (err)
 		return err;
@@ -382,8 +398,8 @@ static void add_row(struct daemon *d, struct fleet_wish_item *item)
 		return;
 	snprintf(name, sizeof(name), "%u", node);
 	json_object_set_new(json_object_get(item->known, "nodes"), name,
-		json_pack("{s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold", (json_int_t)row->sold,
-			"epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "fenced", row->fenced, "settled",
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold", (json_int_t)row->sold,
+			"epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "heard", (json_int_t)row->heard, "fenced", row->fenced, "settled",
 			!lease_members_has(&item->answer.missing, node)));
 }
 

@@ -25,6 +25,8 @@
  * sales at rest do not answer every message of a busy one.
  */
 #define LOOKS_PER_TURN 16
+/* Sales of the fleet have higher numbers (FIRST_ID of scripts/settings.lua). */
+#define LAST_LONELY_ID 16777216u
 
 /* --- sales ---------------------------------------------------------------------------------------------------------------------- */
 struct leased_sale *leases_find(struct fleet_leases *leases, const char *slug)
@@ -103,7 +105,7 @@ static void set_state(struct fleet_leases *leases, struct leased_sale *sale, enu
 	pthread_mutex_unlock(&leases->lock);
 }
 
-/* A sale without a book is new, and no unit of it was ever leased to this node; or it is older than the fleet, and has units that were never leased. */
+/* A sale without a book is new, and no unit of it was ever leased to this node; or this node has made it when it was alone, as its number tells. */
 static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *json)
 {
 	const char *text = json_string_value(json_object_get(json, "document"));
@@ -117,7 +119,7 @@ static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *
 			sale->sale.slug, sale->sale.id);
 		return;
 	}
-	if (!text && json_integer_value(json_object_get(json, "put_in"))) {
+	if (!text && sale->sale.id <= LAST_LONELY_ID) {
 		set_state(d->leases, sale, LEASED_NOT);
 		set_flags(d, sale, (struct lease_flags){.more = false});
 		return;

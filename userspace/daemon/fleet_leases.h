@@ -47,7 +47,9 @@ struct fleet_stock {
 
 /* Returns 0, or -ENOENT: the sale has no lease (yet), or none at all: it is older than the fleet. */
 int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stock);
-/* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest. Does nothing to others, or without a fleet. */
+/* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest; it is null for a sale that is this node's own. Without a
+ * fleet it does nothing.
+ */
 void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t put_in, json_t *json);
 /* For a sale of the fleet: *total becomes that of all nodes, and to *free_units comes what is free elsewhere, as was heard last. Else they stay as they are. */
 void fleet_leases_widen(struct daemon *d, uint32_t sale, uint64_t *total, uint64_t *free_units);
@@ -71,17 +73,24 @@ int fleet_leases_await(struct daemon *d, const char *slug);
 int fleet_leases_move(
 	struct daemon *d, const char *slug, int64_t delta, const char *key, uint64_t *total, uint64_t *available);
 
-/* What the operator says of a node that is gone: it has sold `sold` units of the sale; -1: nobody knows, so all that it may hold counts as sold. `is_exact`: that
- * was read in its ledger, and may be less than it last told. *row: {"sale","result","balance","sold","given_back","epoch"}; result is "fenced",
- * "fenced_before", "unknown" (Redis does not know the sale or the node in it) or "out_of_range" (sold is more than it holds, or less than
- * it has told). `slug` NULL: every sale, with `rows` an array. 0, or as above for the first that failed.
+/* What the operator says of a node that is gone. */
+struct fleet_fence {
+	unsigned node;
+	const char *slug; /* NULL: every sale */
+	int64_t sold;     /* units; -1: nobody knows, so all that it may hold counts as sold */
+	bool is_exact;    /* that was read in its ledger, and may be less than it last told */
+	int64_t heard;    /* what "heard" was (fleet_leases_read) before the ledger was read; -1: not looked at */
+};
+
+/* `rows` gets of each sale {"sale","result","balance","sold","given_back","epoch"}: what it held, what counts as sold. result is "fenced", "heard_of" (it has
+ * spoken since then, so it is alive), "unknown" (Redis does not know the sale, or the node in it) or "out_of_range" (sold is more than it
+ * holds, or less than it has told).
  */
-int fleet_leases_fence(
-	struct daemon *d, unsigned node, const char *slug, int64_t sold, bool is_exact, json_t *rows, char *failure, size_t failure_size);
+int fleet_leases_fence(struct daemon *d, const struct fleet_fence *fence, json_t *rows, char *failure, size_t failure_size);
 /* Redis forgets what it knows of leases, and all nodes tell it anew. `rows` gets {"sale","free_before"} of each. */
 int fleet_leases_rebuild(struct daemon *d, json_t *rows, char *failure, size_t failure_size);
 /* What Redis says of each sale, and of each node in it: {"SLUG":{"state","total","version","free","outside","deficit","missing":[1,…],"nodes":{"1":
- * {"balance","sold","epoch","seq","fenced","settled"}}} or null}.
+ * {"balance","sold","epoch","seq","heard","fenced","settled"}}} or null}.
  */
 int fleet_leases_read(struct daemon *d, json_t **sales, char *failure, size_t failure_size);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/timefmt.h"
+#include "daemon/fleet_report.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
@@ -189,7 +190,7 @@ json_t *fleet_nodes_json(struct daemon *d)
 		if (config_node(&d->config, id) || nodes->nodes[id].report)
 			json_array_append_new(list, node_json(d, id, now));
 	pthread_mutex_unlock(&nodes->lock);
-	return json_pack("{s:o}", "nodes", list);
+	return json_pack("{s:o, s:o}", "nodes", list, "redis", fleet_report_json(d));
 }
 
 void fleet_nodes_set_stream_lag(struct daemon *d, uint64_t events)

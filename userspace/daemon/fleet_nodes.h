@@ -17,7 +17,7 @@ extern const struct fleet_part fleet_nodes_part;
 int fleet_nodes_open(struct daemon *d);
 void fleet_nodes_free(struct daemon *d);
 
-/* {"nodes":[…]} as GET /v1/nodes has it, of what was heard last: every node of the config, and others that have reported. Any thread. NULL: no
+/* {"nodes":[…],"redis":{…}} as GET /v1/nodes has it, of what was heard last: every node of the config, and others that have reported. Any thread. NULL: no
  * memory.
  */
 json_t *fleet_nodes_json(struct daemon *d);

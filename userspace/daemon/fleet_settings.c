@@ -82,9 +82,11 @@ static void on_answer(struct daemon *d, void *arg, int error, const redisReply *
 	pthread_cond_signal(&s->work);
 	settings_unlock(s);
 	if ((err == -EPROTO || err == -ENOMEM) && !was_away)
-		log_error("fleet: the answer of Redis about settings cannot be used: %s", err == -ENOMEM ? "no memory" : "it has another form");
+		log_error("fleet: the answer of Redis about settings cannot be used: %s",
+			err == -ENOMEM ? "no memory" : "it has another form");
 	if (losses)
-		log_warn("fleet: Redis is not the one of before, or has lost settings; what it lacks is told to it again");
+		log_warn(
+			"fleet: Redis is not the one of before, or has lost settings; what it lacks is told to it again");
 	if (dropped)
 		log_info("fleet: %" PRIu64 " entries were removed by other nodes while this one was away", dropped);
 }
@@ -101,14 +103,15 @@ static void ask(struct fleet_settings *s, struct fleet_round *round)
 	more.highest_sale = sales_highest_id(s->d->sales);
 	s->slots_asked[0] = '\0';
 	/* Not before the ledger's are known. */
-	if (atomic_load(&s->d->sales_known) && (strcmp(slots, s->slots_told) != 0 || strcmp(s->slots_gen, s->sync.gen) != 0)) {
+	if (atomic_load(&s->d->sales_known) &&
+		(strcmp(slots, s->slots_told) != 0 || strcmp(s->slots_gen, s->sync.gen) != 0)) {
 		memcpy(s->slots_asked, slots, sizeof(slots));
 		more.busy = s->slots_asked;
 	}
 	if (settings_sync_ask(&s->sync, &more, &question))
 		return;
-	if (!fleet_script(round, SCRIPT, make_keys(s->d, &keys), KEY_COUNT, (const char *const *)question.arguments, question.count,
-		    on_answer, s)) {
+	if (!fleet_script(round, SCRIPT, make_keys(s->d, &keys), KEY_COUNT, (const char *const *)question.arguments,
+		    question.count, on_answer, s)) {
 		settings_sync_lost(&s->sync);
 		s->next_ns = 0;
 	}
@@ -209,7 +212,8 @@ static void ask_new_sales(struct fleet_settings *s, struct fleet_round *round)
 	char slots[SETTINGS_SLOTS_TEXT], node[16], highest[16], channel[FLEET_CHANNEL_MAX];
 
 	for (struct new_sale *sale = s->new_sales; sale && s->sync.complete; sale = sale->next) {
-		const char *arguments[] = {"sale", s->sync.gen, node, fleet_channel(s->d, channel), sale->slug, highest, slots};
+		const char *arguments[] = {
+			"sale", s->sync.gen, node, fleet_channel(s->d, channel), sale->slug, highest, slots};
 		struct keys keys;
 
 		if (sale->state != NEW_SALE_WAITS || sale->is_abandoned)
@@ -217,8 +221,8 @@ static void ask_new_sales(struct fleet_settings *s, struct fleet_round *round)
 		sales_used_slots(s->d->sales, time_wall_ns(), slots);
 		snprintf(node, sizeof(node), "%" PRIu32, s->sync.node);
 		snprintf(highest, sizeof(highest), "%" PRIu32, sales_highest_id(s->d->sales));
-		if (fleet_script(round, SCRIPT, make_keys(s->d, &keys), KEY_COUNT, arguments, sizeof(arguments) / sizeof(arguments[0]),
-			    on_new_sale, sale))
+		if (fleet_script(round, SCRIPT, make_keys(s->d, &keys), KEY_COUNT, arguments,
+			    sizeof(arguments) / sizeof(arguments[0]), on_new_sale, sale))
 			sale->state = NEW_SALE_ASKED;
 	}
 }
@@ -335,7 +339,8 @@ bool fleet_settings_await(struct daemon *d, uint64_t change)
 		return true;
 	settings_lock(s);
 	/* With Redis away it is the file that makes it outlive this daemon. */
-	while (in_time && !atomic_load(&d->stopping) && (s->saved_ops < change || !(settings_has_sent(s->table, change) || s->is_away)))
+	while (in_time && !atomic_load(&d->stopping) &&
+		(s->saved_ops < change || !(settings_has_sent(s->table, change) || s->is_away)))
 		in_time = !pthread_cond_timedwait(&s->told, &s->lock, &until);
 	is_sent = settings_has_sent(s->table, change);
 	settings_unlock(s);

@@ -32,9 +32,9 @@ void fleet_settings_stop(struct daemon *d); /* before pipeline and kept.c stop *
 void fleet_settings_free(struct daemon *d);
 
 /* These look at what is in force now, and tell the others if it is news. They return the number of the change, for fleet_settings_await; 0: none. */
-uint64_t fleet_settings_note_limits(struct daemon *d, uint64_t set);     /* SLUICE_KEPT_*; under change_lock */
+uint64_t fleet_settings_note_limits(struct daemon *d, uint64_t set);            /* SLUICE_KEPT_*; under change_lock */
 uint64_t fleet_settings_note_answer(struct daemon *d, enum sluice_answer code); /* under answers_lock */
-uint64_t fleet_settings_note_origin(struct daemon *d);                   /* under answers_lock */
+uint64_t fleet_settings_note_origin(struct daemon *d);                          /* under answers_lock */
 uint64_t fleet_settings_note_entries(
 	struct daemon *d, const struct sluice_list_key *keys, unsigned count); /* under kept_lists_lock */
 /* A sale of the fleet was changed: as the registry has it. Under change_lock. */
@@ -54,10 +54,11 @@ int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id);
 
 struct fleet_settings_status {
 	uint64_t settings, removed; /* that this node knows of, and of these those that were removed */
-	uint64_t place, behind;     /* in the order in which Redis has them: where this node is, and how many come after it */
-	uint64_t unsent;            /* changed here, and not with Redis */
-	uint64_t due;               /* known, and not in force here yet */
-	uint64_t refused;           /* that cannot be in force here: see the log */
+	uint64_t place,
+		behind;   /* in the order in which Redis has them: where this node is, and how many come after it */
+	uint64_t unsent;  /* changed here, and not with Redis */
+	uint64_t due;     /* known, and not in force here yet */
+	uint64_t refused; /* that cannot be in force here: see the log */
 	uint64_t published, pulled; /* changes, since the start */
 	uint64_t losses;            /* times that Redis had lost its memory, or may have */
 };

@@ -92,7 +92,9 @@ static int read_limit(const char *value, struct sluice_limit *limit)
 	struct limit_body body = {0};
 	struct config_limit wanted;
 	uint32_t present = 0;
-	int err = json_is_object(json) ? validate_object(json, limit_fields, LIMIT_FIELD_SHADOW, &body, &present, &wrong) : -EINVAL;
+	int err = json_is_object(json)
+		? validate_object(json, limit_fields, LIMIT_FIELD_SHADOW, &body, &present, &wrong)
+		: -EINVAL;
 
 	json_decref(json);
 	if (err || present != (1u << LIMIT_FIELD_RATE | 1u << LIMIT_FIELD_BURST))
@@ -211,10 +213,11 @@ static void apply_answer(struct work *work, struct setting *setting)
 	err = is_origin ? put_origin(work, value, &fault) : put_answer(work, code, value, &fault);
 	answers_unlock();
 	if (!err)
-		log_info("%s is %s, as it was set on another node", setting->name, value ? "the operator's" : "the default");
+		log_info("%s is %s, as it was set on another node", setting->name,
+			value ? "the operator's" : "the default");
 	else if (err == -EMSGSIZE)
-		refuse(work, setting, "with its headers the answer %s would have %zu bytes; one segment holds %d", answer_code(fault.code),
-			fault.size, SLUICE_ANSWER_MAX);
+		refuse(work, setting, "with its headers the answer %s would have %zu bytes; one segment holds %d",
+			answer_code(fault.code), fault.size, SLUICE_ANSWER_MAX);
 	else if (err == -EINVAL)
 		refuse(work, setting, "it is not understood");
 	else if (err != -EALREADY) /* a full disk, mostly: it may be over some day */
@@ -249,7 +252,8 @@ static int read_entry(const char *value, struct sluice_list_entry *entry)
 }
 
 /* All of a piece, or else one by one: those that fit. `d->lists_lock` is held. */
-static void put_entries(struct work *work, struct setting **settings, const struct sluice_list_key *keys, struct sluice_list_entry *entries, unsigned count)
+static void put_entries(struct work *work, struct setting **settings, const struct sluice_list_key *keys,
+	struct sluice_list_entry *entries, unsigned count)
 {
 	uint64_t now = time_wall_ns();
 	struct lists_result result;
@@ -260,15 +264,16 @@ static void put_entries(struct work *work, struct setting **settings, const stru
 		int err = lists_put_many(work->d->lists, &keys[i], &entries[i], 1, now, LISTS_OVERWRITE, &result);
 
 		if (err == -E2BIG)
-			refuse(work, settings[i], "the lists are full: raise gate.max_prefixes and attach again, as on the other nodes");
+			refuse(work, settings[i],
+				"the lists are full: raise gate.max_prefixes and attach again, as on the other nodes");
 		else if (err)
 			refuse(work, settings[i], "%s", strerror(-err));
 	}
 }
 
 /* What is to become of the entry: 1 to be put, -1 to be removed, 0 it is so already; or -EINVAL. */
-static int compare_entry(
-	struct work *work, struct setting *setting, struct sluice_list_key *key, struct sluice_list_entry *entry, uint64_t now)
+static int compare_entry(struct work *work, struct setting *setting, struct sluice_list_key *key,
+	struct sluice_list_entry *entry, uint64_t now)
 {
 	struct sluice_list_entry present;
 	char *value = take_value(work->s, setting);
@@ -342,12 +347,14 @@ static int read_sale(const char *value, const char *slug, struct sale *sale)
 	const char *named, *mode;
 	int paused, ended;
 	int err = !json ||
-		json_unpack(json, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b}", "id", &id, "slug", &named, "opens_ns", &opens,
-			"ends_ns", &ends, "per_buyer", &per_buyer, "hold_seconds", &hold, "pace_per_second", &pace, "order_mode", &mode,
-			"token_multiplier", &multiplier, "paused", &paused, "ended", &ended);
+		json_unpack(json, "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:b, s:b}", "id", &id, "slug", &named,
+			"opens_ns", &opens, "ends_ns", &ends, "per_buyer", &per_buyer, "hold_seconds", &hold,
+			"pace_per_second", &pace, "order_mode", &mode, "token_multiplier", &multiplier, "paused",
+			&paused, "ended", &ended);
 
 	if (!err)
-		err = strcmp(named, slug) != 0 || !sales_slug_is_valid(slug) || id < 1 || id > UINT32_MAX || strlen(mode) >= SALE_MODE_MAX;
+		err = strcmp(named, slug) != 0 || !sales_slug_is_valid(slug) || id < 1 || id > UINT32_MAX ||
+			strlen(mode) >= SALE_MODE_MAX;
 	if (!err) {
 		*sale = (struct sale){.id = (uint32_t)id,
 			.opens_ns = (uint64_t)opens,
@@ -370,12 +377,15 @@ static bool put_sale(struct work *work, struct setting *setting, struct sale *sa
 {
 	struct pipeline_answer answer;
 	struct sale known;
-	bool exists = !sales_find(work->d->sales, sale->slug, &known), is_over = sale->ended || sale->ends_ns <= time_wall_ns();
+	bool exists = !sales_find(work->d->sales, sale->slug, &known),
+	     is_over = sale->ended || sale->ends_ns <= time_wall_ns();
 	char *text, *wanted;
 	bool is_same;
 
 	if (exists && known.id != sale->id) {
-		refuse(work, setting, "this node has a sale of that name from before it belonged to the fleet (id %u), and that stays its own", known.id);
+		refuse(work, setting,
+			"this node has a sale of that name from before it belonged to the fleet (id %u), and that stays its own",
+			known.id);
 		return true;
 	}
 	if (!exists && is_over) /* and was before this node heard of it: there is nothing to sell */
@@ -385,7 +395,8 @@ static bool put_sale(struct work *work, struct setting *setting, struct sale *sa
 		return true;
 	}
 	if (!exists && !sales_slot_is_free(work->d->sales, sale->id, time_wall_ns())) {
-		refuse(work, setting, "its place in the gate is taken by a sale of this node alone, until that is over");
+		refuse(work, setting,
+			"its place in the gate is taken by a sale of this node alone, until that is over");
 		return false;
 	}
 	if (exists) {

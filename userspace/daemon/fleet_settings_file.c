@@ -32,8 +32,8 @@ struct reader {
 static int say_spoilt(struct reader *reader, unsigned number)
 {
 	snprintf(reader->error, reader->error_size,
-		"%s:%u is no line of ours; move the file away to take the fleet's settings as they are in Redis", reader->s->path,
-		number);
+		"%s:%u is no line of ours; move the file away to take the fleet's settings as they are in Redis",
+		reader->s->path, number);
 	return -EINVAL;
 }
 
@@ -88,8 +88,9 @@ static int read_line(void *arg, unsigned number, const char *line)
 static void print_setting(FILE *out, const struct setting *setting)
 {
 	fprintf(out, "%s %c %" PRIu64 " %" PRIu32 " %d %" PRIu64 " %c%s\n", setting->name,
-		setting->flags & SETTING_DIRTY ? 'd' : '-', setting->stamp.version, setting->stamp.node, setting->stamp.is_final,
-		setting->until_ms, setting->value ? 'v' : 'x', setting->value ? setting->value : "");
+		setting->flags & SETTING_DIRTY ? 'd' : '-', setting->stamp.version, setting->stamp.node,
+		setting->stamp.is_final, setting->until_ms, setting->value ? 'v' : 'x',
+		setting->value ? setting->value : "");
 }
 
 /* Where something may be missing in Redis, a restart has to look again. And who was away for too long is so until he has seen all. */
@@ -219,8 +220,9 @@ bool settings_file_save(struct fleet_settings *s)
 		err = 0;
 	}
 	if (err && !s->save_failed)
-		log_error("cannot write to %s: %s; what is set is in force, and a restart may forget that it was not told to Redis yet", s->path,
-			strerror(-err));
+		log_error(
+			"cannot write to %s: %s; what is set is in force, and a restart may forget that it was not told to Redis yet",
+			s->path, strerror(-err));
 	s->save_failed = err != 0;
 	return !err;
 }

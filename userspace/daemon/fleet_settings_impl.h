@@ -40,7 +40,8 @@ struct fleet_settings {
 	struct settings_sync sync;
 	bool has_news; /* Redis may have something */
 	bool is_away;  /* the last question had no answer */
-	uint64_t asked_ns, next_ns, gap_ns; /* when Redis was asked last, and is asked at the latest; least time between messages' effects */
+	uint64_t asked_ns, next_ns,
+		gap_ns; /* when Redis was asked last, and is asked at the latest; least time between messages' effects */
 	struct new_sale *new_sales;
 	char slots_told[SETTINGS_SLOTS_TEXT], slots_asked[SETTINGS_SLOTS_TEXT];
 	char slots_gen[SETTINGS_GEN_SIZE]; /* to which Redis they were told */

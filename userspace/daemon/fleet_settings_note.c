@@ -102,7 +102,8 @@ static void note(struct fleet_settings *s, const char *name, const char *value, 
 	if (!err)
 		err = settings_set(s->table, name, value, until_ms, is_final);
 	if (err < 0)
-		log_error("the other nodes do not hear of %s: %s; set it there as well, or again here", name, strerror(-err));
+		log_error("the other nodes do not hear of %s: %s; set it there as well, or again here", name,
+			strerror(-err));
 }
 
 /* Takes `value` over; NULL: removed. Returns the number of the change. */
@@ -280,12 +281,14 @@ void settings_adopt_all(struct fleet_settings *s)
 	settings_unlock(s);
 	adopt_limits(s);
 	adopt_answers(s);
-	if (lists_each(s->d->lists, SLUICE_LIST_DENY, adopt_entry, s) || lists_each(s->d->lists, SLUICE_LIST_ALLOW, adopt_entry, s))
+	if (lists_each(s->d->lists, SLUICE_LIST_DENY, adopt_entry, s) ||
+		lists_each(s->d->lists, SLUICE_LIST_ALLOW, adopt_entry, s))
 		log_warn("not all entries of this node's lists could be read, and the other nodes may lack some");
 	settings_lock(s);
 	after = s->table->count;
 	settings_unlock(s);
 	if (after > before)
-		log_info("fleet: %zu settings of this node were unknown to it until now, and go to the others", after - before);
+		log_info("fleet: %zu settings of this node were unknown to it until now, and go to the others",
+			after - before);
 	fleet_wake(s->d);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The sale page, embedded at build time from userspace/web. Static: the page reads its sale from its own address.
  *
- * The content security policy allows nothing but these files, and requests to this origin and to the other nodes of the fleet.
+ * The content security policy allows nothing but these files and requests to this origin, and, in a fleet, to its nodes.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/http_public.h"
@@ -11,9 +12,7 @@
 
 #define PAGE_POLICY \
 	"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; " \
-	"frame-ancestors 'none'; connect-src 'self'"
-/* Of the nodes' addresses. A header that is longer might not fit the connection's memory; then requests to any origin are allowed. */
-#define NODES_MAX_BYTES 4000
+	"frame-ancestors 'none'; connect-src 'self'" /* and the nodes */
 /* Short, so that a new version of the page is there a minute after an update and not after the sale. */
 #define ASSET_CACHE "public, max-age=60"
 
@@ -35,25 +34,26 @@ static const char *type_of(const char *name)
 	return "application/octet-stream";
 }
 
-static const char *make_policy(const struct config *config, char *policy, size_t size)
+static void add_policy(struct MHD_Response *response, const struct config *config)
 {
-	size_t begin = (size_t)snprintf(policy, size, "%s", PAGE_POLICY), used = begin;
+	size_t size = sizeof(PAGE_POLICY) + config->node_count * (CONFIG_NODE_URL_MAX + 1), used;
+	char *policy = malloc(size);
 
-	for (unsigned i = 0; i < config->node_count; i++) {
-		used += (size_t)snprintf(policy + used, size - used, " %s", config->nodes[i].url);
-		if (used - begin > NODES_MAX_BYTES) {
-			snprintf(policy + begin, size - begin, " *");
-			break;
-		}
+	if (!policy) { /* what is not allowed by name is not allowed */
+		MHD_add_response_header(response, "Content-Security-Policy", PAGE_POLICY);
+		return;
 	}
-	return policy;
+	used = (size_t)snprintf(policy, size, "%s", PAGE_POLICY);
+	for (unsigned i = 0; i < config->node_count; i++)
+		used += (size_t)snprintf(policy + used, size - used, " %s", config->nodes[i].url);
+	MHD_add_response_header(response, "Content-Security-Policy", policy);
+	free(policy);
 }
 
 static enum MHD_Result send_asset(struct http_request *request, const char *name)
 {
 	const struct web_asset *asset = web_assets;
 	struct MHD_Response *response;
-	char policy[sizeof(PAGE_POLICY) + NODES_MAX_BYTES + CONFIG_NODE_URL_MAX + 2];
 
 	while (asset->name && strcmp(asset->name, name) != 0)
 		asset++;
@@ -66,8 +66,7 @@ static enum MHD_Result send_asset(struct http_request *request, const char *name
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, ASSET_CACHE);
 		MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
 		MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
-		MHD_add_response_header(response, "Content-Security-Policy",
-			make_policy(&request->d->config, policy, sizeof(policy)));
+		add_policy(response, &request->d->config);
 	}
 	return http_send(request, 200, response);
 }

@@ -57,6 +57,7 @@ struct problem_text {
 	X("too_many_watchers", "503", "As many watch as can at a time: verdicts (/v1/events, /v1/top and the commands that use them) or the ledger's events (/v1/events/ledger).", "Try again after the seconds of Retry-After, or end one of the others.") \
 	X("webhooks_off", "409", "The daemon posts events nowhere.", "Set daemon.webhook_url in the config and start the daemon again.") \
 	X("fleet_away", "503", "Redis cannot be asked now, or has not answered in time, and this is not done without it.", "The detail says whether anything was changed. What this node holds it goes on selling.") \
+	X("fleet_behind", "503", "The fleet has a sale of that name already, and this node has just heard of it. Nothing was changed.", "Send the same request again after the seconds of Retry-After.") \
 	X("fleet_settling", "503", "Redis has lost its memory and waits until every node has told it what it holds. Nothing was changed.", "Try again after the seconds of Retry-After; fence a node that does not come back.") \
 	X("node_is_alive", "409", "The node was heard of just now, and may be selling. Nothing was changed.", "Stop it, and ask again; or send \"force\":true.") \
 	X("no_node", "404", "The config of this node knows no such node.", "GET /v1/nodes lists them.") \

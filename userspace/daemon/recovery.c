@@ -30,7 +30,8 @@
 
 static int hello(struct pipeline *p)
 {
-	json_t *greeting = json_pack("{s:i, s:i}", "version", WIRE_VERSION, "node", (int)config_home(&p->d->config)), *answer;
+	json_t *greeting = json_pack("{s:i, s:i}", "version", WIRE_VERSION, "node", (int)config_home(&p->d->config)),
+	       *answer;
 	char *text = greeting ? json_dumps(greeting, JSON_COMPACT) : NULL;
 	struct wire_header header;
 	const void *body;

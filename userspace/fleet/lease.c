@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sluice/plant.h"
+#include "fleet/lease_plant.h"
 
 #define MS 1000000ull
 #define RETRY_NS (100 * MS)      /* after a call that failed */
@@ -19,10 +19,10 @@
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
-#define IDLE_NS (1000 * MS)      /* who has sold nothing for so long gives everything to who wants it */
+#define IDLE_NS (1100 * MS)      /* who has sold nothing for so long gives everything to who wants it: buyers who were refused come again after 1 s */
 #define KEEP_MS 500              /* who sells keeps so much of its own sales when others want units */
 #define FRESH_NS (700 * MS)      /* what an answer said of the others is true for so long */
-#define MISSED_NS (2000 * MS)    /* buyers who were refused longer ago do not come back */
+#define MISSED_NS (1000 * MS)    /* buyers who were refused are counted over so long: after that they come again */
 #define ASK_NS (50 * MS)         /* between grants asked in vain; doubles, up to */
 #define ASK_DOUBLINGS 3
 #define COUNT_NS (50 * MS)       /* the rate is made of spans of at least that length, */
@@ -110,16 +110,17 @@ void lease_create_call(
 	call_begin(l, call, "total", l->seq);
 	call_add(call, operation);
 	call_add_number(call, total);
-	call_add(call, absent->run);
-	call_add_number(call, absent->time_ms);
+	call_add(call, absent ? absent->run : "any");
+	call_add_number(call, absent ? absent->time_ms : 0);
 }
 
-void lease_fence_call(
-	const struct lease *l, unsigned target, int64_t epoch, int64_t sold, bool exact, struct lease_call *call)
+void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,
+	struct lease_call *call)
 {
 	call_begin(l, call, "fence", l->seq);
 	call_add_number(call, target);
-	call_add_number(call, epoch);
+	call_add_number(call, shown->epoch);
+	call_add_number(call, shown->heard);
 	call_add_number(call, sold);
 	call_add(call, exact ? "1" : "0");
 }
@@ -197,7 +198,8 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 		text_number(texts[14], 0, LEASE_UNITS_MAX, &r.row.units) ||
 		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||
 		text_number(texts[16], 0, LEASE_UNITS_MAX, &r.row.sold) || text_number(texts[17], 0, 1, &fenced) ||
-		text_copy(texts[18], r.run, sizeof(r.run)) || text_number(texts[19], 0, LEASE_COUNT_MAX, &r.time_ms))
+		text_number(texts[18], 0, LEASE_COUNT_MAX, &r.row.heard) || text_copy(texts[19], r.run, sizeof(r.run)) ||
+		text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms))
 		return -EPROTO;
 	r.answer = (enum lease_answer)answer;
 	r.open = strcmp(texts[2], "open") == 0;
@@ -211,13 +213,13 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 
 void lease_init(struct lease *l, const struct lease_options *options, const struct lease_book *book)
 {
-	*l = (struct lease){
-		.options = *options,
-		.book = book ? *book : (struct lease_book){.epoch = 0},
-		.strange = true,
-		/* The daemon before this one may have asked for units, and nobody knows what became of it. */
-		.asked = true,
-	};
+	*l = (struct lease){0};
+	l->options = *options;
+	if (book)
+		l->book = *book;
+	l->strange = !lease_planted(sells_while_strange);
+	/* The daemon before this one may have asked for units, and nobody knows what became of it. */
+	l->asked = !lease_planted(number_used_twice);
 	l->seq = l->book.seq;
 }
 
@@ -242,7 +244,7 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 
 	if (!l->counting) {
 		l->counting = true;
-		l->counted_ns = l->sold_ns = view->now_ns;
+		l->counted_ns = l->active_ns = l->missed_ns = view->now_ns;
 		l->admitted = view->admitted;
 		l->wanted = view->wanted;
 		return;
@@ -250,13 +252,13 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 	sold = grown(&l->admitted, view->admitted);
 	wanted = grown(&l->wanted, view->wanted);
 	if (sold > 0)
-		l->sold_ns = view->now_ns;
-	if (wanted > 0) {
-		l->missed += wanted;
-		l->missed_ns = view->now_ns;
-	} else if (view->now_ns - l->missed_ns > MISSED_NS) {
+		l->active_ns = view->now_ns;
+	if (view->now_ns - l->missed_ns > MISSED_NS) {
+		l->missed_before = view->now_ns - l->missed_ns > 2 * MISSED_NS ? 0 : l->missed;
 		l->missed = 0;
+		l->missed_ns = view->now_ns;
 	}
+	l->missed += wanted;
 	l->counted += sold;
 	if (span >= COUNT_NS) {
 		double now = (double)l->counted * 1e9 / (double)span;
@@ -270,7 +272,13 @@ static void count_sales(struct lease *l, const struct lease_view *view)
 
 static bool is_idle(const struct lease *l, uint64_t now_ns)
 {
-	return now_ns - l->sold_ns > IDLE_NS;
+	return now_ns - l->active_ns > IDLE_NS;
+}
+
+/* Units that buyers wanted in vain, about those of the last second. */
+static int64_t missed(const struct lease *l)
+{
+	return l->missed > l->missed_before ? l->missed : l->missed_before;
 }
 
 static int64_t units_of_ms(const struct lease *l, uint32_t ms)
@@ -294,6 +302,8 @@ static int64_t surplus(const struct lease *l, const struct lease_view *view)
 		return 0;
 	if (view->over || view->leaving)
 		return view->unsold;
+	if (view->now_ns - l->granted_ns < IDLE_NS)
+		return 0; /* those for whom they came may be on their way */
 	spare = view->unsold - (is_idle(l, view->now_ns) ? 0 : units_of_ms(l, KEEP_MS));
 	return at_least_0(spare < l->last.demand ? spare : l->last.demand);
 }
@@ -301,18 +311,17 @@ static int64_t surplus(const struct lease *l, const struct lease_view *view)
 /* Units to ask for now; `least`: fewer may be of no use. */
 static int64_t wish(const struct lease *l, const struct lease_view *view, int64_t *least)
 {
+	int64_t refused = missed(l), target, first;
 	unsigned members = 0;
-	int64_t target, first;
 
 	*least = 0;
 	if (view->over || view->leaving || !l->last.open)
 		return 0;
-	if (l->missed > 0) {
+	if (refused > 0) {
 		target = units_of_ms(l, l->options.lease_ms);
-		target = at_least_0((target > l->missed ? target : l->missed) - view->unsold);
-		*least = at_least_0((l->missed < view->order_max ? l->missed : view->order_max) - view->unsold);
-		/* Units are there, and somebody was refused all the same: the gate had them a moment later. */
-		return target > *least ? target : *least;
+		target = at_least_0((target > refused ? target : refused) - view->unsold);
+		*least = at_least_0((refused < view->order_max ? refused : view->order_max) - view->unsold);
+		return target;
 	}
 	if (!is_idle(l, view->now_ns)) {
 		target = units_of_ms(l, l->last.demand > 0 ? KEEP_MS : l->options.lease_ms);
@@ -328,7 +337,7 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
-	bool busy = view->unsold > 0 || l->missed > 0 || l->last.demand > 0;
+	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
 	uint64_t every = !l->last.open ? GATHER_NS : view->over || l->lost ? OVER_NS : busy ? BUSY_NS : QUIET_NS;
 	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
 
@@ -350,6 +359,8 @@ static void move(struct lease *l, struct lease_action *action, int under_way, in
 	action->kind = LEASE_MOVE;
 	action->units = units;
 	action->book = l->next;
+	if (lease_planted(promise_not_kept))
+		memcpy(action->book.generation, l->book.generation, sizeof(action->book.generation));
 }
 
 /* The total, if another version of it is told than the book has. */
@@ -380,7 +391,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 {
 	bool returning = l->book.op == LEASE_OP_RETURN && !l->confirmed;
 	int64_t units, least;
-	uint64_t due;
+	uint64_t due, idle;
 
 	count_sales(l, view);
 	l->unsold = view->unsold;
@@ -394,6 +405,10 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	action->until_ns = UINT64_MAX;
 	if (l->under_way != LEASE_IDLE)
 		return;
+	if (view->now_ns < l->quiet_until_ns) {
+		action->until_ns = l->quiet_until_ns;
+		return;
+	}
 	l->next = l->book;
 
 	/* Another generation. The promise is durable before the first word in it: never again is anything taken of an earlier one, not even after
@@ -405,14 +420,14 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		lease_members_join(&l->next.members, &l->told_members);
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
-		move(l, action, LEASE_PROMISE_MOVE, l->strange ? -view->unsold : 0);
+		move(l, action, LEASE_PROMISE_MOVE, l->strange && !lease_planted(strange_keeps_units) ? -view->unsold : 0);
 		return;
 	}
 	if (l->told_epoch) {
 		l->next.epoch = l->told_epoch;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
-		move(l, action, LEASE_BOW_MOVE, -view->unsold);
+		move(l, action, LEASE_BOW_MOVE, lease_planted(bows_and_keeps) ? 0 : -view->unsold);
 		return;
 	}
 	if (l->granted) {
@@ -421,10 +436,6 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		l->next.units = l->granted;
 		take_news(&l->next, &l->last);
 		move(l, action, LEASE_GRANT_MOVE, l->granted);
-		return;
-	}
-	if (view->now_ns < l->quiet_until_ns) {
-		action->until_ns = l->quiet_until_ns;
 		return;
 	}
 	if (returning) {
@@ -453,6 +464,9 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		int64_t spare = surplus(l, view);
 
 		if (spare > 0) {
+			/* Units lay here and nobody took them: who was refused before does not come again. */
+			if (is_idle(l, view->now_ns))
+				l->missed = l->missed_before = 0;
 			l->next.op = LEASE_OP_RETURN;
 			l->next.units = spare;
 			move(l, action, LEASE_RETURN_MOVE, -spare);
@@ -474,9 +488,9 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	if (units > 0 && l->ask_after_ns < due)
 		action->until_ns = l->ask_after_ns;
 	/* Who has sold nothing for a while gives its units to who wants them. */
-	if (l->last.demand > 0 && view->unsold > 0 && l->sold_ns + IDLE_NS >= view->now_ns &&
-		l->sold_ns + IDLE_NS + 1 < action->until_ns)
-		action->until_ns = l->sold_ns + IDLE_NS + 1;
+	idle = (l->active_ns > l->granted_ns ? l->active_ns : l->granted_ns) + IDLE_NS + 1;
+	if (l->last.demand > 0 && view->unsold > 0 && idle > view->now_ns && idle < action->until_ns)
+		action->until_ns = idle;
 }
 
 /* --- what came of it */
@@ -488,7 +502,7 @@ static void take_row(struct lease *l, const struct lease_row *row)
 {
 	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
 
-	if (row->seq > l->seq) {
+	if (row->seq > l->seq || (lease_planted(grant_taken_twice) && grant && row->seq == l->seq)) {
 		l->asked = false;
 		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
 		l->seq = row->seq;
@@ -503,6 +517,7 @@ static void take_grant(struct lease *l, const struct lease_reply *reply, uint64_
 {
 	if (l->granted) {
 		l->missed = at_least_0(l->missed - l->granted);
+		l->missed_before = at_least_0(l->missed_before - l->granted);
 		l->empty_asks = 0;
 		l->ask_after_ns = 0;
 	} else if (reply->answer == LEASE_NOTHING) {
@@ -519,7 +534,7 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 	l->under_way = LEASE_IDLE;
 	l->connected = outcome == LEASE_ANSWERED;
 	if (outcome != LEASE_ANSWERED) {
-		if (outcome == LEASE_UNKNOWN && script == LEASE_GRANT_CALL)
+		if (outcome == LEASE_UNKNOWN && script == LEASE_GRANT_CALL && !lease_planted(forgotten_grant))
 			l->asked = true;
 		l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
@@ -585,7 +600,7 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 	int what = l->under_way;
 
 	l->under_way = LEASE_IDLE;
-	if (error) {
+	if (error && !(lease_planted(return_before_gate) && what == LEASE_RETURN_MOVE)) {
 		/* A buyer was faster than a return: look again at once. The ledger's other refusals want a moment. */
 		if (error != -EAGAIN)
 			l->quiet_until_ns = now_ns + RETRY_NS;
@@ -600,16 +615,18 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 		/* Calls that were sent before quote another generation or epoch, and do nothing any more. */
 		*l->told = '\0';
 		l->told_epoch = 0;
-		l->granted = 0;
+		if (!lease_planted(grant_of_before))
+			l->granted = 0;
 		l->asked = false;
 		l->settled = false;
 		l->confirmed = true;
 		break;
 	case LEASE_GRANT_MOVE:
 		l->granted = 0;
+		l->granted_ns = now_ns;
 		break;
 	case LEASE_RETURN_MOVE:
-		l->confirmed = false;
+		l->confirmed = lease_planted(return_not_repeated);
 		break;
 	default:
 		break;

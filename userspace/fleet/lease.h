@@ -96,16 +96,17 @@ enum lease_answer {
 	LEASE_ABSENT,   /* no such sale, and the caller knows nothing of it either */
 	LEASE_SHORT,    /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
 	LEASE_REFUSED,  /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
-	LEASE_STALE,    /* fence: the target has another epoch than was quoted: done already, or by another */
+	LEASE_STALE,    /* fence: done already, or the target was heard of since it was shown: look again */
 };
 
 struct lease_row {
 	int64_t epoch, seq, units, balance, sold;
+	int64_t heard; /* counts what the node has said */
 	enum lease_op op;
 	bool fenced;
 };
 
-#define LEASE_REPLY_TEXTS 20
+#define LEASE_REPLY_TEXTS 21
 #define LEASE_RUN_MAX 48
 struct lease_reply {
 	enum lease_answer answer;
@@ -171,12 +172,12 @@ struct lease {
 	int64_t unsold;          /* of the last view */
 	/* the node's own sales */
 	bool counting;
-	uint64_t counted_ns, sold_ns;
+	uint64_t counted_ns, active_ns, granted_ns; /* active_ns: of the last admission; granted_ns: when units came last */
 	uint64_t admitted, wanted;
-	int64_t counted;    /* units since counted_ns */
-	double rate;        /* units per second */
-	int64_t missed;     /* units that buyers wanted in vain since the last grant */
-	uint64_t missed_ns; /* when last */
+	int64_t counted;               /* units since counted_ns */
+	double rate;                   /* units per second */
+	int64_t missed, missed_before; /* units that buyers wanted in vain, in this second and in the one before */
+	uint64_t missed_ns;            /* when this one began */
 };
 
 /* `book` NULL: the ledger has none. */
@@ -204,14 +205,17 @@ bool lease_is_left(const struct lease *l, const struct lease_view *view);
 
 /* `delta` units more or fewer, by operation id (1..63 of A-Z a-z 0-9 . _ : -). LEASE_SETTLING, LEASE_REGEN and LEASE_SHORT: later again. */
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call);
-/* Makes the sale with `total` units, before other nodes know of it. Quotes server and time of an answer (LEASE_ABSENT) that is at most 3 s old. */
+/* Makes the sale with `total` units, before other nodes know of it. Quotes server and time of an answer (LEASE_ABSENT, in l->last) that is at most 3 s
+ * old: then the sale is open at once. After LEASE_UNKNOWN ask again with the same operation and `absent` NULL: the sale may have been made, and sold
+ * from, and lost, so then all members settle before anything is granted.
+ */
 void lease_create_call(
 	const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent, struct lease_call *call);
-/* Node `target`, which has `epoch` (row.epoch), surely sells nothing any more and has sold `sold` units; -1: nobody knows, so count all that it may
- * hold. `exact`: `sold` was read from its ledger, so it may be less than it last reported.
+/* Node `target`, which was shown (lease_show_call) before its ledger was read, surely sells nothing any more and has sold `sold` units; -1: nobody
+ * knows, so count all that it may hold (then it may be alive, too). `exact`: `sold` was read from its ledger, so it may be less than it last reported.
  */
-void lease_fence_call(
-	const struct lease *l, unsigned target, int64_t epoch, int64_t sold, bool exact, struct lease_call *call);
+void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,
+	struct lease_call *call);
 /* Begins a new generation: every node tells anew what it holds. */
 void lease_rebuild_call(const struct lease *l, struct lease_call *call);
 /* The row of `node`, in reply.row; changes nothing. */

@@ -763,6 +763,9 @@ void redis_link_finish_by(struct redis_link *link, uint64_t mono_ns)
 void redis_link_figures(const struct redis_link *link, struct redis_figures *figures)
 {
 	*figures = link->figures;
+	figures->subscribed = link->news_on && link->news.state == REDIS_READY;
+	if (!figures->subscribed)
+		snprintf(figures->deaf, sizeof(figures->deaf), "%s", link->news.failure);
 }
 
 uint64_t redis_link_resting_until(const struct redis_link *link)

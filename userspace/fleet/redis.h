@@ -5,7 +5,7 @@
  * the most. So a slow Redis costs one wait for many calls, and nothing but the thread that calls waits for it. A connection on which an
  * answer is late is closed: what comes late is never taken for something else.
  *
- * One link belongs to one thread.
+ * One link belongs to one thread. The program ignores SIGPIPE.
  */
 #ifndef SLUICE_FLEET_REDIS_H
 #define SLUICE_FLEET_REDIS_H
@@ -55,6 +55,8 @@ struct redis_figures {
 	uint64_t whole_ns;   /* and how long they took together */
 	bool connected;      /* the last round reached every server that it needed */
 	char failure[256];   /* why not, if not */
+	bool subscribed;     /* messages are heard */
+	char deaf[256];      /* why not, if not */
 };
 
 /* Returns NULL without memory. Connects to nobody yet. */

@@ -76,6 +76,18 @@ static uint64_t next_random(struct redis_connection *connection)
 	return connection->random;
 }
 
+/* Text may come from a server that is none. */
+static void note_failure(struct redis_connection *connection, const char *why)
+{
+	char name[REDIS_HOST_MAX + 16];
+
+	snprintf(connection->failure, sizeof(connection->failure), "%.60s: %.180s",
+		redis_connection_name(connection, name), why);
+	for (char *c = connection->failure; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
 static void rest(struct redis_connection *connection, uint64_t now, uint64_t most)
 {
 	uint64_t pause = REST_MIN_NS;
@@ -91,24 +103,20 @@ static void rest(struct redis_connection *connection, uint64_t now, uint64_t mos
 
 void redis_connection_fail(struct redis_connection *connection, uint64_t now, const char *format, ...)
 {
-	char name[REDIS_HOST_MAX + 16], why[192];
+	char why[192];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(why, sizeof(why), format, args);
 	va_end(args);
-	snprintf(connection->failure, sizeof(connection->failure), "%.60s: %s", redis_connection_name(connection, name),
-		why);
+	note_failure(connection, why);
 	redis_connection_close(connection);
 	rest(connection, now, REST_MAX_NS);
 }
 
 void redis_connection_rest(struct redis_connection *connection, uint64_t now, const char *why)
 {
-	char name[REDIS_HOST_MAX + 16];
-
-	snprintf(connection->failure, sizeof(connection->failure), "%.60s: %.180s",
-		redis_connection_name(connection, name), why);
+	note_failure(connection, why);
 	rest(connection, now, REST_UNFIT_MAX_NS);
 }
 

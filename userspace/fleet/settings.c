@@ -86,7 +86,8 @@ static void grow(struct settings *settings)
 	free(settings->buckets);
 	settings->buckets = larger;
 	settings->bucket_count *= 2;
-	TAILQ_FOREACH (setting, &settings->all, in_all) {
+	TAILQ_FOREACH(setting, &settings->all, in_all)
+	{
 		struct setting **bucket = bucket_of(settings, setting->name);
 
 		setting->next = *bucket;
@@ -344,8 +345,8 @@ void settings_doubt_all(struct settings *settings)
 {
 	struct setting *setting;
 
-	TAILQ_FOREACH (setting, &settings->all, in_all)
-		make_unsure(settings, setting);
+	TAILQ_FOREACH(setting, &settings->all, in_all)
+	make_unsure(settings, setting);
 }
 
 /* Limits and switches have always a value, and sales stay. */
@@ -360,9 +361,9 @@ void settings_retry_refused(struct settings *settings)
 	struct setting *setting;
 
 	if (settings->refused_count)
-		TAILQ_FOREACH (setting, &settings->all, in_all)
-			if (setting->flags & SETTING_REFUSED)
-				settings_put_due(settings, setting);
+		TAILQ_FOREACH(setting, &settings->all, in_all)
+	if (setting->flags & SETTING_REFUSED)
+		settings_put_due(settings, setting);
 }
 
 size_t settings_drop_unsure(struct settings *settings)

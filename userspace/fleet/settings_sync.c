@@ -10,7 +10,18 @@
 
 #define FIXED_ARGUMENTS 9
 /* An answer: "ok", gen, now, place, version, results, place of the last entry, whether it is the end, entries. */
-enum { ANSWER_WORD, ANSWER_GEN, ANSWER_NOW, ANSWER_PLACE, ANSWER_VERSION, ANSWER_RESULTS, ANSWER_LAST, ANSWER_END, ANSWER_ENTRIES, ANSWER_SIZE };
+enum {
+	ANSWER_WORD,
+	ANSWER_GEN,
+	ANSWER_NOW,
+	ANSWER_PLACE,
+	ANSWER_VERSION,
+	ANSWER_RESULTS,
+	ANSWER_LAST,
+	ANSWER_END,
+	ANSWER_ENTRIES,
+	ANSWER_SIZE
+};
 
 void settings_sync_init(struct settings_sync *sync, struct settings *settings, const char *life)
 {
@@ -39,27 +50,31 @@ static int add_number(struct settings_question *question, uint64_t number)
 }
 
 /* Returns the bytes that it took, or -ENOMEM. */
-static int add_put(struct settings_sync *sync, struct settings_question *question, struct setting *setting, bool is_dirty)
+static int add_put(
+	struct settings_sync *sync, struct settings_question *question, struct setting *setting, bool is_dirty)
 {
 	char *text;
-	int length = asprintf(&text, "%c %" PRIu64 " %" PRIu64 " %" PRIu32 " %d %" PRIu64 " %c %s%s%s", is_dirty ? 'n' : 'm',
-		is_dirty ? setting->op : 0, setting->stamp.version, setting->stamp.node, setting->stamp.is_final, setting->until_ms,
-		setting->value ? 'v' : 'x', setting->name, setting->value ? " " : "", setting->value ? setting->value : "");
+	int length = asprintf(&text, "%c %" PRIu64 " %" PRIu64 " %" PRIu32 " %d %" PRIu64 " %c %s%s%s",
+		is_dirty ? 'n' : 'm', is_dirty ? setting->op : 0, setting->stamp.version, setting->stamp.node,
+		setting->stamp.is_final, setting->until_ms, setting->value ? 'v' : 'x', setting->name,
+		setting->value ? " " : "", setting->value ? setting->value : "");
 
 	if (length < 0)
 		return -ENOMEM;
 	question->arguments[question->count++] = text;
-	sync->asked[sync->asked_count++] = (struct settings_asked){.setting = setting, .op = is_dirty ? setting->op : 0};
+	sync->asked[sync->asked_count++] =
+		(struct settings_asked){.setting = setting, .op = is_dirty ? setting->op : 0};
 	setting->flags |= SETTING_ASKED;
 	return length;
 }
 
-static int add_puts(
-	struct settings_sync *sync, struct settings_question *question, const struct setting_queue *queue, bool is_dirty, size_t *bytes)
+static int add_puts(struct settings_sync *sync, struct settings_question *question, const struct setting_queue *queue,
+	bool is_dirty, size_t *bytes)
 {
 	struct setting *setting;
 
-	TAILQ_FOREACH (setting, queue, in_unsent) {
+	TAILQ_FOREACH(setting, queue, in_unsent)
+	{
 		int length;
 
 		if (sync->asked_count == SETTINGS_PUTS || *bytes > SETTINGS_BYTES)
@@ -164,7 +179,8 @@ static int take_result(struct settings_sync *sync, const struct settings_asked *
 	}
 	err = read_entry(&name, result, &view, &copy);
 	if (!err)
-		err = asked->op ? settings_merge_answer(sync->settings, &view, asked->op) : settings_merge(sync->settings, &view);
+		err = asked->op ? settings_merge_answer(sync->settings, &view, asked->op)
+				: settings_merge(sync->settings, &view);
 	free(copy);
 	return err < 0 ? err : 0;
 }
@@ -225,9 +241,10 @@ static int take_ok(struct settings_sync *sync, const redisReply *reply)
 		return -EPROTO;
 	results = reply->element[ANSWER_RESULTS];
 	entries = reply->element[ANSWER_ENTRIES];
-	if (results->type != REDIS_REPLY_ARRAY || results->elements != sync->asked_count || entries->type != REDIS_REPLY_ARRAY ||
-		entries->elements % 2 || read_number(reply->element[ANSWER_NOW], &now) ||
-		read_number(reply->element[ANSWER_PLACE], &place) || read_number(reply->element[ANSWER_VERSION], &version) ||
+	if (results->type != REDIS_REPLY_ARRAY || results->elements != sync->asked_count ||
+		entries->type != REDIS_REPLY_ARRAY || entries->elements % 2 ||
+		read_number(reply->element[ANSWER_NOW], &now) || read_number(reply->element[ANSWER_PLACE], &place) ||
+		read_number(reply->element[ANSWER_VERSION], &version) ||
 		read_number(reply->element[ANSWER_LAST], &last))
 		return -EPROTO;
 	err = 0;
@@ -250,11 +267,13 @@ int settings_sync_take(struct settings_sync *sync, const redisReply *reply)
 	uint64_t now;
 	int err = -EPROTO;
 
-	if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements > ANSWER_NOW && is_text(reply->element[ANSWER_WORD]) &&
-		is_text(reply->element[ANSWER_GEN]) && reply->element[ANSWER_GEN]->len < sizeof(sync->gen)) {
+	if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements > ANSWER_NOW &&
+		is_text(reply->element[ANSWER_WORD]) && is_text(reply->element[ANSWER_GEN]) &&
+		reply->element[ANSWER_GEN]->len < sizeof(sync->gen)) {
 		if (!strcmp(reply->element[ANSWER_WORD]->str, "ok")) {
 			err = take_ok(sync, reply);
-		} else if (!strcmp(reply->element[ANSWER_WORD]->str, "regen") && !read_number(reply->element[ANSWER_NOW], &now)) {
+		} else if (!strcmp(reply->element[ANSWER_WORD]->str, "regen") &&
+			!read_number(reply->element[ANSWER_NOW], &now)) {
 			sync->losses += *sync->gen != '\0';
 			snprintf(sync->gen, sizeof(sync->gen), "%s", reply->element[ANSWER_GEN]->str);
 			begin_anew(sync);

@@ -35,7 +35,7 @@ struct settings_sync {
 	uint64_t end;                  /* the last place of Redis, as it said */
 	bool complete;                 /* the end of `gen` has been seen */
 	uint64_t contact_us;           /* by Redis's clock: its last answer; 0 = none ever */
-	uint64_t away_since_us;        /* not 0: this node was away too long to have heard of everything that was removed */
+	uint64_t away_since_us; /* not 0: this node was away too long to have heard of everything that was removed */
 	struct settings_asked asked[SETTINGS_PUTS];
 	unsigned asked_count;
 	/* counts for the metrics */

@@ -12,7 +12,6 @@ const VIEW_EVERY = 15000;
 const ORDER_TIMEOUT = 15000; // the daemon answers within ten seconds
 const BACKOFF_MIN = 400;
 const BACKOFF_MAX = 8000;
-const HOPS_MAX = 2; // from one node of a fleet to another
 
 const slug = slugOfAddress();
 let sale = null;        // the public view
@@ -21,7 +20,7 @@ let offsetError = Infinity;
 let token = null;       // {text, expires, quantity}
 let tokenWait = null;   // a fetch of the token that is under way
 let tokenRetryAt = 0;
-let home = "";          // origin of the node where this buyer is at home; "" = this one
+let home = "";          // origin of the server that the order link is good at; "" = the one that this page is from
 let ordering = false;
 let done = false;       // nothing more to be had here
 
@@ -80,54 +79,14 @@ function retryAfter(response, fallback) {
 	return Number.isFinite(seconds) && seconds > 0 ? seconds * 1000 : fallback;
 }
 
-// The node that a 421 leads to, as an origin; "" if it does not say.
-function homeIn(answer) {
-	try {
-		const url = new URL(answer.response.headers.get("Location"), location.href);
-		return /^https?:$/.test(url.protocol) ? url.origin : "";
-	} catch {
-		return "";
-	}
-}
-
-// Whether a node answers at all; what it says, another origin's page is not told.
-async function isReachable(node) {
-	try {
-		await fetch(node + "/", {mode: "no-cors", cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(4000)});
-		return true;
-	} catch {
-		return false;
-	}
-}
-
-// Asks the node where this buyer is at home, and learns from a 421 which that is. A home that does not allow our origin cannot be asked from here: then
-// the page moves there, where the browser is another buyer.
 async function ask(method, path, body, timeout) {
-	for (let hops = 0;; hops++) {
-		const asked = home;
-		let answer;
-		try {
-			answer = await askNode(asked, method, path, body, timeout);
-		} catch (error) {
-			if (hops && error instanceof TypeError && await isReachable(asked))
-				location.assign(asked + "/sales/" + encodeURIComponent(slug));
-			throw error;
-		}
-		const next = answer.status === 421 && hops < HOPS_MAX ? homeIn(answer) : "";
-		if (!next || next === (asked || location.origin))
-			return answer;
-		home = next === location.origin ? "" : next;
-	}
-}
-
-async function askNode(node, method, path, body, timeout) {
 	const options = {method, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(timeout)};
 	if (body !== undefined) {
 		options.body = JSON.stringify(body);
 		options.headers = {"Content-Type": "application/json"};
 	}
 	const sent = Date.now();
-	const response = await fetch(node + path, options);
+	const response = await fetch(path, options);
 	const received = Date.now();
 	let json = null;
 	try {
@@ -140,13 +99,28 @@ async function askNode(node, method, path, body, timeout) {
 	return {status: response.status, json: json || {}, response};
 }
 
+// Where a shop has several servers, a buyer is at home at one of them. Another says which, and that one is asked then.
+async function askHome(method, path, body, timeout) {
+	try {
+		const answer = await ask(method, home + path, body, timeout);
+		const where = answer.status === 421 && answer.response.headers.get("Location");
+		if (!where)
+			return answer;
+		home = new URL(where).origin;
+		return await ask(method, where, body, timeout);
+	} catch (error) {
+		home = ""; // the server of this page will know whether that is still right
+		throw error;
+	}
+}
+
 // --- what is shown -------------------------------------------------------------------------------------------------------------------------
 const WORDS = {
 	token_invalid: "Your order link is not valid any more. The page is getting another one.",
 	token_expired: "Your order link has expired. The page is getting another one.",
-	wrong_node: "Your order link belongs to another server, and this one cannot say which. The page is getting another one.",
 	wrong_network: "Your order link belongs to another network. Did you change from Wi-Fi to mobile? The page is getting another one.",
 	unknown_sale: "There is no such sale here.",
+	wrong_node: "Your order link is good at another server of this shop, and this one cannot say where that is.",
 	sale_not_open: "The sale has not opened yet. Nothing is lost: the button works at the opening.",
 	sold_out: "Sold out. Every unit has a buyer. If units come back, this page will say so.",
 	already_ordered: "You have already ordered as many as one buyer may have.",
@@ -169,7 +143,7 @@ function say(text, kind) {
 	message.className = kind || "";
 }
 
-const codeOf = (answer) => answer.json.code || {401: "token_invalid", 403: "wrong_network", 404: "unknown_sale", 410: "sale_ended", 421: "wrong_node",
+const codeOf = (answer) => answer.json.code || {401: "token_invalid", 403: "wrong_network", 404: "unknown_sale", 410: "sale_ended",
 	429: "rate_limited", 503: "unavailable"}[answer.status] || "";
 
 function wordsFor(answer) {
@@ -286,7 +260,7 @@ async function watchSale() {
 
 // --- the order link ---------------------------------------------------------------------------------------------------------------------------
 function keepToken(json) {
-	token = {text: json.token, expires: Date.parse(json.expires_at), quantity: json.quantity, home};
+	token = {text: json.token, expires: Date.parse(json.expires_at), quantity: json.quantity};
 	save(tokenKey, JSON.stringify(token));
 	drawOnce();
 }
@@ -299,10 +273,8 @@ function dropToken() {
 function loadToken() {
 	try {
 		const kept = JSON.parse(load(tokenKey) || "null");
-		if (kept && /^[\w-]{64}$/.test(kept.text)) {
+		if (kept && /^[\w-]{64}$/.test(kept.text))
 			token = kept;
-			home = typeof kept.home === "string" ? kept.home : "";
-		}
 	} catch {
 		// not ours
 	}
@@ -310,7 +282,7 @@ function loadToken() {
 
 async function requestToken() {
 	const quantity = Number($("quantity").value) || 1;
-	const answer = await ask("POST", "/v1/sales/" + encodeURIComponent(slug) + "/tokens", {buyer, quantity}, 8000);
+	const answer = await askHome("POST", "/v1/sales/" + encodeURIComponent(slug) + "/tokens", {buyer, quantity}, 8000);
 	if (answer.status === 200 || answer.status === 201) {
 		keepToken(answer.json);
 		if (stateNow() === "scheduled")
@@ -354,7 +326,7 @@ function judgeAnswer(answer, backoff) {
 	}
 	const code = codeOf(answer);
 	say(wordsFor(answer), "bad");
-	if (code === "token_invalid" || code === "token_expired" || code === "wrong_network" || code === "wrong_node") {
+	if (code === "token_invalid" || code === "token_expired" || code === "wrong_network") {
 		dropToken();
 		return true;
 	}
@@ -378,7 +350,7 @@ async function order() {
 	for (;;) {
 		let wait;
 		try {
-			wait = judgeAnswer(await ask("POST", path, undefined, ORDER_TIMEOUT), backoff);
+			wait = judgeAnswer(await askHome("POST", path, undefined, ORDER_TIMEOUT), backoff);
 		} catch {
 			say("The answer got lost on the way. The page asks again with the same order link; you cannot order twice by that.");
 			wait = backoff;
@@ -398,7 +370,7 @@ async function resumeOrder() {
 		return;
 	for (let backoff = BACKOFF_MIN; !done && backoff < BACKOFF_MAX; backoff *= 2) {
 		try {
-			const answer = await ask("GET", "/v1/orders/" + token.text, undefined, 8000);
+			const answer = await askHome("GET", "/v1/orders/" + token.text, undefined, 8000);
 			if (answer.status === 200 && answer.json.state !== "pending")
 				showOrder(answer.json);
 			if (answer.status === 401)

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 -- Takes the lease of a node away, by the operator's word: it sells nothing any more, and has sold so many. Arguments: the 13 of all calls (of the
--- node that asks), then the node, its epoch as it was seen, how many it has sold (-1 = not known: all that it may hold), and 1 if that was read
--- from its ledger.
+-- node that asks), then the node, its epoch and `heard` as they were shown, how many it has sold (-1 = not known: all that it may hold), and 1 if
+-- that was read from its ledger.
 local s = lease_open()
-local target, epoch, sold, exact = lease_whole(14), lease_whole(15), lease_whole(16), ARGV[17] == '1'
+local target, epoch, heard, sold, exact = lease_whole(14), lease_whole(15), lease_whole(16), lease_whole(17), ARGV[18] == '1'
 local refusal = lease_enter(s)
 if refusal then
 	return refusal
@@ -14,7 +14,8 @@ s.shown = row
 if not row then
 	return lease_answer(s, 'refused')
 end
-if row.epoch ~= epoch then
+-- Done before; or it has said something since it was shown, so it is not gone, and may have sold more.
+if row.epoch ~= epoch or (sold >= 0 and row.heard ~= heard) then
 	return lease_answer(s, 'stale')
 end
 -- In state settling the balance of one that has not settled is what it was before something was lost: no bound.

@@ -2,9 +2,11 @@
 -- Stands before every script of this directory, and does nothing by itself. Here is what the scripts of the lease protocol share (settle, grant,
 -- return, fence, total, rebuild, show); what the protocol promises and why it holds is in docs/fleet.md.
 --
--- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock: server (run_id of the process that wrote it), gen, state (settling|open),
--- total, version, operation (that made the version), ops (the last operations), free, members ("1,2,3"), cut and cut_at (units that a cut of
--- the total waits for), said (ms of the last message), and nN, the row of node N. free = total - the sum of all balances, whenever the state is open.
+-- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock. Its field `head` has, with spaces between them: server (run_id of the process
+-- that wrote it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
+-- of the total waits for), said (ms of the last message). `members` is "1,2,3", `ops` the last operations, and nN the row of node N: epoch seq op
+-- units balance sold settled fenced seen heard want wanted_at rate. settled and fenced are the number of the generation in which the node was so; seen
+-- and wanted_at are ms; heard counts what the node has said. free = total - the sum of all balances, whenever the state is open.
 --
 -- A script reads all that it needs, decides, and writes at its end (lease_answer): one that fails has done nothing.
 
@@ -14,8 +16,8 @@ local LEASE_SAY_MS = 50             -- messages of one sale are no closer than t
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
--- A row, as it stands in the hash. settled and fenced are the number of the generation in which the node was so; seen and wanted_at are ms.
-local LEASE_ROW = {'epoch', 'seq', 'op', 'units', 'balance', 'sold', 'settled', 'fenced', 'seen', 'want', 'wanted_at', 'rate'}
+local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
+local LEASE_ROW = '^' .. string.rep('(%S+) ', 12) .. '(%S+)$'
 
 local function lease_text(number)
 	return string.format('%.0f', number)
@@ -51,27 +53,18 @@ local function lease_generation_number(generation)
 end
 
 local function lease_row_read(words)
-	local row = {}
-	local index = 1
-	for word in string.gmatch(words or '', '%S+') do
-		row[LEASE_ROW[index]] = index == 3 and word or tonumber(word)
-		index = index + 1
-	end
-	if index == 1 then
-		for _, name in ipairs(LEASE_ROW) do
-			row[name] = 0
-		end
-		row.op = 'none'
-	end
-	return row
+	local epoch, seq, op, units, balance, sold, settled, fenced, seen, heard, want, wanted_at, rate =
+		string.match(words or '0 0 none 0 0 0 0 0 0 0 0 0 0', LEASE_ROW)
+	return {
+		epoch = tonumber(epoch), seq = tonumber(seq), op = op, units = tonumber(units), balance = tonumber(balance), sold = tonumber(sold),
+		settled = tonumber(settled), fenced = tonumber(fenced), seen = tonumber(seen), heard = tonumber(heard), want = tonumber(want),
+		wanted_at = tonumber(wanted_at), rate = tonumber(rate),
+	}
 end
 
 local function lease_row_write(row)
-	local words = {}
-	for index, name in ipairs(LEASE_ROW) do
-		words[index] = index == 3 and row.op or lease_text(row[name])
-	end
-	return table.concat(words, ' ')
+	return string.format('%.0f %.0f %s %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', row.epoch, row.seq, row.op, row.units, row.balance,
+		row.sold, row.settled, row.fenced, row.seen, row.heard, row.want, row.wanted_at, row.rate)
 end
 
 -- What the caller says of itself, the first 13 arguments of every call, and what the hash says. s.gen is nil if there is no such hash.
@@ -88,7 +81,7 @@ local function lease_open()
 		version = lease_whole(8),
 		operation = ARGV[9],
 		rate = lease_whole(10), -- units in 1000 s
-		members = lease_set(ARGV[11]),
+		members_text = ARGV[11],
 		fence_after = lease_whole(12), -- ms; 0 = never
 		channel = ARGV[13],
 	}
@@ -105,16 +98,21 @@ local function lease_open()
 	for index = 1, #fields, 2 do
 		hash[fields[index]] = fields[index + 1]
 	end
-	s.gen = hash.gen
-	s.server = hash.server
-	s.number = lease_generation_number(hash.gen or '')
-	s.open = hash.state == 'open'
-	for _, name in ipairs({'total', 'version', 'free', 'cut', 'cut_at', 'said'}) do
-		s[name] = tonumber(hash[name] or 0)
-	end
-	s.operation = hash.operation or ''
+	local server, gen, state, total, version, operation, free, cut, cut_at, said = string.match(hash.head or '- - - 0 0 - 0 0 0 0', LEASE_HEAD)
+	s.server = server
+	s.gen = hash.head and gen
+	s.number = lease_generation_number(gen)
+	s.open = state == 'open'
+	s.total = tonumber(total)
+	s.version = tonumber(version)
+	s.operation = operation ~= '-' and operation or ''
+	s.free = tonumber(free)
+	s.cut = tonumber(cut)
+	s.cut_at = tonumber(cut_at)
+	s.said = tonumber(said)
 	s.ops = hash.ops or ''
-	s.members = lease_set(hash.members or '')
+	s.members_text = hash.members or ''
+	s.members = lease_set(s.members_text)
 	for member in pairs(s.members) do
 		s.rows[member] = lease_row_read(hash['n' .. member])
 	end
@@ -145,13 +143,14 @@ end
 -- than any that the caller or the hash has. `keep`: nothing is lost, so who is fenced stays so.
 local function lease_begin(s, keep)
 	local number = math.max(s.number, lease_generation_number(s.me.generation)) + 1
-	for member in pairs(s.me.members) do
+	for member in pairs(lease_set(s.me.members_text)) do
 		if not s.members[member] then
 			s.members[member] = true
 			s.rows[member] = lease_row_read()
 			lease_touch(s, member)
 		end
 	end
+	s.members_text = lease_list(s.members)
 	for member, row in pairs(s.rows) do
 		if keep and row.fenced == s.number and s.number > 0 then
 			lease_touch(s, member).fenced = number
@@ -213,6 +212,7 @@ local function lease_remember(s, operation)
 		kept[#kept + 1] = known
 	end
 	kept[#kept + 1] = operation
+	s.remembered = true
 	s.ops = table.concat(kept, ' ', math.max(1, #kept - LEASE_OPS_KEPT + 1))
 end
 
@@ -247,10 +247,17 @@ local function lease_answer(s, answer)
 	end
 	if s.gen and (s.begun or s.loud or next(s.changed) or s.dirty) then
 		local fields = {
-			'server', s.server, 'gen', s.gen, 'state', s.open and 'open' or 'settling', 'total', lease_text(s.total),
-			'version', lease_text(s.version), 'operation', s.operation, 'ops', s.ops, 'free', lease_text(s.free),
-			'members', lease_list(s.members), 'cut', lease_text(s.cut), 'cut_at', lease_text(s.cut_at), 'said', lease_text(s.said),
+			'head', string.format('%s %s %s %.0f %.0f %s %.0f %.0f %.0f %.0f', s.server, s.gen, s.open and 'open' or 'settling', s.total, s.version,
+				s.operation ~= '' and s.operation or '-', s.free, s.cut, s.cut_at, s.said),
 		}
+		if s.begun then
+			fields[#fields + 1] = 'members'
+			fields[#fields + 1] = s.members_text
+		end
+		if s.remembered then
+			fields[#fields + 1] = 'ops'
+			fields[#fields + 1] = s.ops
+		end
 		for member in pairs(s.changed) do
 			fields[#fields + 1] = 'n' .. member
 			fields[#fields + 1] = lease_row_write(s.rows[member])
@@ -263,9 +270,9 @@ local function lease_answer(s, answer)
 	local row = s.shown or lease_row_read()
 	return {
 		answer, s.gen or '', s.open and 'open' or 'settling', lease_text(s.total), lease_text(s.version), s.operation, lease_text(s.free),
-		lease_text(outside), lease_text(math.max(demand - math.max(s.free, 0), 0)), lease_list(missing), lease_list(s.members),
+		lease_text(outside), lease_text(math.max(demand - math.max(s.free, 0), 0)), next(missing) and lease_list(missing) or '', s.members_text,
 		lease_text(row.epoch), lease_text(row.seq), row.op, lease_text(row.units), lease_text(row.balance), lease_text(row.sold),
-		row.fenced == s.number and s.gen and '1' or '0', s.run, lease_text(s.now),
+		row.fenced == s.number and s.gen and '1' or '0', lease_text(row.heard), s.run, lease_text(s.now),
 	}
 end
 
@@ -297,9 +304,11 @@ local function lease_enter(s)
 		return lease_answer(s, 'regen')
 	end
 	-- A new member: all must know of it in their ledgers before it can hold anything.
-	for member in pairs(me.members) do
-		if not s.members[member] then
-			return lease_regen(s, true)
+	if me.members_text ~= s.members_text then
+		for member in pairs(lease_set(me.members_text)) do
+			if not s.members[member] then
+				return lease_regen(s, true)
+			end
 		end
 	end
 	if not s.shown then
@@ -353,5 +362,6 @@ local function lease_report(s)
 	row.sold = math.max(me.balance - me.unsold, 0)
 	row.rate = me.rate
 	row.seen = s.now
+	row.heard = row.heard + 1
 	return row
 end

@@ -1,22 +1,22 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create run_id and time
--- (ms) of a server's answer.
+-- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create either run_id and
+-- time (ms) of a server's answer, or "any" and 0.
 local s = lease_open()
 local me = s.me
-local operation, delta, run, at = ARGV[14], lease_whole(15), ARGV[16], ARGV[17]
+local operation, delta, run = ARGV[14], lease_whole(15), ARGV[16]
 
 if s.gen and s.server == s.run and lease_knows(s, operation) then
 	return lease_answer(s, 'ok')
 end
 if run ~= '' and not s.gen then
 	-- Open at once, because nobody can hold anything of a sale that was not there. A late copy of this call must not bring back one that was
-	-- lost, so it is good for moments only.
+	-- lost, so it is good for moments only. Who is not sure that it is the first call for this sale says "any", and all members settle first.
 	local age = s.now - lease_whole(17)
-	if run ~= s.run or age < 0 or age > LEASE_CREATE_MS then
+	if run ~= 'any' and (run ~= s.run or age < 0 or age > LEASE_CREATE_MS) then
 		return lease_answer(s, 'refused')
 	end
 	lease_begin(s)
-	s.open = true
+	s.open = run ~= 'any'
 else
 	local refusal = lease_enter(s)
 	if refusal then
@@ -25,7 +25,7 @@ else
 	if run ~= '' and s.version > 0 then
 		return lease_answer(s, 'refused')
 	end
-	if not s.open then
+	if not s.open and s.version > 0 then
 		return lease_answer(s, 'settling')
 	end
 end
@@ -35,7 +35,9 @@ if s.free + delta < 0 and delta < 0 then
 	return lease_answer(s, 'short')
 end
 s.total = s.total + delta
-s.free = s.free + delta
+if s.open then
+	s.free = s.free + delta
+end
 s.version = s.version + 1
 s.operation = operation
 s.cut = 0

@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""Orders downstream: what the ledger of a node has comes into the stream of each sale, in its order and at least once, whatever dies or forgets; and
+from there into tables of PostgreSQL, which then are the ledger.
+"""
+import contextlib
+import os
+import random
+import threading
+import time
+
+import pytest
+
+from fleet import Fleet
+from netns import wait_until
+from postgres import Postgres
+from streams import (Consumer, Stream, at_least_once, ledger_events, ledger_orders, metric, table_events, table_orders, wait_same,
+                     wait_tables)
+
+SEED = int(os.environ.get("SLUICE_SEED") or random.randrange(1 << 32))
+KEEP = 50
+CHANGES = {"held": ("confirm", "confirm", "cancel"), "confirmed": ("refund",)}
+
+
+class Trade:
+    """Orders, and what becomes of them, for the length of a block: threads that buy and a shop that confirms, cancels and refunds. What is refused
+    while something is dead is refused; nothing is judged here.
+    """
+
+    def __init__(self, node, sales, buyers=4, seed=SEED):
+        print(f"seed {seed}")
+        self.node, self.sales = node, sales
+        self.random = random.Random(seed)
+        self.orders, self.admitted = [], 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._buy) for _ in range(buyers)] + [threading.Thread(target=self._manage)]
+
+    def _until_stopped(self, work):
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError, AssertionError, ValueError, KeyError):
+                work()
+                continue
+            self._stop.wait(0.05)
+
+    def _buy(self):
+        def buy():
+            answer = self.node.order(self.random.choice(self.sales).token())
+            if answer.status == 201:
+                self.orders.append(answer.json()["id"])
+                self.admitted += 1
+            else:
+                self._stop.wait(0.05)
+        self._until_stopped(buy)
+
+    def _manage(self):
+        def change():
+            if not self.orders:
+                self._stop.wait(0.05)
+                return
+            order = self.orders[self.random.randrange(len(self.orders))]
+            state = self.node.ask("GET", f"/v1/orders/{order}")["state"]
+            if state in CHANGES:
+                self.node.control("POST", f"/v1/orders/{order}/{self.random.choice(CHANGES[state])}",
+                                  {"restock": True} if state == "confirmed" else None)
+        self._until_stopped(change)
+
+    def wait(self, more):
+        """Until so many more orders were admitted."""
+        goal = self.admitted + more
+        wait_until(lambda: self.admitted >= goal, f"{more} more orders", timeout=60)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(40)
+
+
+@pytest.fixture(scope="module", name="fleet")
+def fleet_of_one():
+    with Fleet(count=1, settings={"fleet.stream_keep": KEEP}) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module", name="server")
+def postgres_server():
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(autouse=True)
+def whole(fleet):
+    """A test that failed half way leaves nothing dead to the next one."""
+    if not fleet.hub.server.running():
+        fleet.hub.server.start()
+    if not fleet[1].writer.running():
+        fleet[1].start_writer()
+    if not fleet[1].daemon.running():
+        fleet[1].start_daemon()
+    fleet[1].wait_ready()
+
+
+@pytest.fixture(name="node")
+def only_node(fleet):
+    return fleet[1]
+
+
+def stream_of(fleet, sale):
+    return Stream(fleet.hub, fleet[1].settings["fleet.prefix"], sale.slug)
+
+
+def new_sale(node, stock=4000, **fields):
+    slug = f"stream-{time.monotonic_ns()}"
+    return node.sale(stock=stock, slug=slug, **fields)
+
+
+def test_the_stream_has_every_event_of_the_ledger_once_and_in_its_order(fleet, node):
+    sales = [new_sale(node) for _ in range(3)]
+    with Trade(node, sales) as trade:
+        trade.wait(150)
+    for sale in sales:
+        wait_same(node, stream_of(fleet, sale))
+    kinds = {kind for _, kind, _, _ in ledger_events(node)}
+    assert kinds >= {"order.held", "order.confirmed", "order.cancelled", "order.refunded", "sale.opened"}
+    assert metric(node, "sluice_stream_losses_total") == 0
+    wait_until(lambda: metric(node, "sluice_stream_waiting") == 0, "nothing waits")
+    assert metric(node, "sluice_stream_lag_seconds") == 0
+
+
+def test_an_entry_tells_of_the_order_what_the_api_tells(fleet, node):
+    sale = new_sale(node, hold_seconds=600)
+    order = node.order(sale.token(quantity=1)).json()
+    node.ask("POST", f"/v1/orders/{order['id']}/confirm")
+    wait_same(node, stream_of(fleet, sale))
+    told = node.ask("GET", f"/v1/orders/{order['id']}")
+    entries = [fields for _, fields in stream_of(fleet, sale).entries() if fields.get("id") == order["id"]]
+    assert [fields["type"] for fields in entries] == ["order.held", "order.confirmed"]
+    for name in ("id", "sale", "seq", "state", "quantity", "buyer", "source", "network", "admitted_at", "committed_at", "expires_at",
+                 "resolved_at", "resolved_by", "restocked"):
+        value = told[name]
+        assert entries[1][name] == ("" if value is None else str(value).lower() if isinstance(value, bool) else str(value)), name
+    assert entries[0]["state"] == "held" and entries[0]["resolved_at"] == "" and entries[0]["node"] == "1"
+    assert entries[1]["at"] == told["resolved_at"]
+    opened = [fields for _, fields in stream_of(fleet, sale).entries() if fields["type"] == "sale.opened"]
+    assert opened and int(opened[0]["put_in"]) == sale.stock
+
+
+def test_a_redis_that_is_killed_and_comes_back_misses_nothing_and_has_nothing_twice(fleet, node):
+    """It writes everything down before it answers, so it comes back with what it had."""
+    sale = new_sale(node)
+    with Trade(node, [sale]) as trade:
+        trade.wait(30)
+        fleet.hub.server.kill()
+        time.sleep(1.5)
+        assert node.is_ready(), "the node sells without Redis"
+        fleet.hub.server.start()
+        trade.wait(30)
+    wait_same(node, stream_of(fleet, sale))
+
+
+def test_a_redis_that_hangs_delays_and_loses_nothing(fleet, node):
+    sale = new_sale(node)
+    with Trade(node, [sale]) as trade:
+        trade.wait(20)
+        fleet.hub.server.pause()
+        time.sleep(3)
+        fleet.hub.server.resume()
+        trade.wait(20)
+    wait_same(node, stream_of(fleet, sale))
+
+
+def test_a_redis_that_lost_everything_gets_everything_again(fleet, node):
+    quiet, sale = new_sale(node), new_sale(node)
+    assert node.order(quiet.token()).status == 201
+    wait_same(node, stream_of(fleet, quiet))
+    with Trade(node, [sale]) as trade:
+        trade.wait(30)
+        fleet.hub.server.kill()
+        fleet.hub.server.start(empty=True)
+        trade.wait(30)
+    for one in (sale, quiet):
+        wait_same(node, stream_of(fleet, one), timeout=90)
+    assert fleet.hub.call("SISMEMBER", f"{node.settings['fleet.prefix']}:{{fleet}}:streams", quiet.slug) == 1
+
+
+def test_a_stream_that_lost_its_end_gets_it_again_and_the_others_nothing(fleet, node):
+    """As after a failover to a replica that lagged: cursor and entries of a while ago, of one sale."""
+    sales = [new_sale(node) for _ in range(2)]
+    lost, kept = (stream_of(fleet, sale) for sale in sales)
+    with Trade(node, sales) as trade:
+        trade.wait(30)
+    for stream in (lost, kept):
+        wait_same(node, stream)
+    before = kept.entries()
+    entries = lost.entries()
+    end = entries[len(entries) // 2]
+    for entry, _ in entries[len(entries) // 2 + 1:]:
+        lost.call("XDEL", entry)
+    fleet.hub.call("HSET", lost.cursors, 1, end[1]["position"])
+    wait_same(node, lost)
+    assert kept.entries() == before
+    assert metric(node, "sluice_stream_losses_total") > 0
+
+
+def test_a_daemon_that_is_killed_goes_on_where_it_was(fleet, node):
+    sale = new_sale(node)
+    chance = random.Random(SEED)
+    with Trade(node, [sale]) as trade:
+        for _ in range(4):
+            trade.wait(20)
+            time.sleep(chance.random())
+            node.daemon.kill()
+            node.start_daemon()
+    wait_same(node, stream_of(fleet, sale))
+    assert "another or an older" not in node.daemon.log()
+
+
+def test_what_was_lost_while_the_daemon_was_away_is_appended_again(fleet, node):
+    sale = new_sale(node)
+    with Trade(node, [sale]) as trade:
+        trade.wait(20)
+    stream = stream_of(fleet, sale)
+    wait_same(node, stream)
+    node.daemon.terminate()
+    fleet.hub.call("DEL", stream.key, stream.cursors)
+    node.start_daemon()
+    wait_same(node, stream)
+
+
+def test_a_daemon_that_ends_in_order_leaves_nothing_behind(fleet, node):
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    with Trade(node, [sale]) as trade:
+        trade.wait(20)
+    assert node.daemon.terminate() == 0
+    there, here = stream.events(), ledger_events(node, sale.slug)
+    node.start_daemon()
+    assert there == here
+
+
+def test_a_ledger_that_is_older_than_the_stream_is_an_alarm(fleet, node):
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    assert node.order(sale.token()).status == 201
+    wait_same(node, stream)
+    cursor = stream.cursor()
+    fleet.hub.call("HSET", stream.cursors, 1, cursor + 1000000)
+    assert node.daemon.terminate() == 0
+    node.start_daemon()
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 1, "the alarm", timeout=20)
+    assert f"up to position {cursor + 1000000}" in node.daemon.log()
+    fleet.hub.call("HSET", stream.cursors, 1, cursor)
+    node.daemon.terminate()
+    node.start_daemon()
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 0, "no alarm any more", timeout=20)
+
+
+# --- trimming -----------------------------------------------------------------------------------------------------------------
+def read(stream, group, count, acknowledge=True):
+    """Reads entries as a consumer of a group; returns their ids."""
+    reply = stream.hub.call("XREADGROUP", "GROUP", group, "someone", "COUNT", count, "STREAMS", stream.key, ">")
+    ids = [entry for entry, _ in reply[0][1]] if reply else []
+    if ids and acknowledge:
+        stream.call("XACK", group, *ids)
+    return ids
+
+
+def filled(fleet, node, orders=120):
+    sale = new_sale(node)
+    with Trade(node, [sale]) as trade:
+        trade.wait(orders)
+    stream = stream_of(fleet, sale)
+    wait_same(node, stream)
+    return stream
+
+
+def look(node):
+    """Waits until the node has looked at its streams once more, which is when they are trimmed."""
+    calls = metric(node, "sluice_stream_calls_total")
+    wait_until(lambda: metric(node, "sluice_stream_calls_total") > calls + 1, "the node looks", timeout=70)
+
+
+def test_a_stream_that_no_group_reads_is_not_trimmed(fleet, node):
+    stream = filled(fleet, node)
+    length = len(stream.entries())
+    assert length > KEEP
+    trim(fleet, node, stream)
+    assert len(stream.entries()) == length
+
+
+def trim(fleet, node, stream):
+    """The daemon's own script, as often as it takes, without waiting for the daemon's next look."""
+    del node
+    digest = script(fleet.hub, "stream_trim")
+    for _ in range(20):
+        fleet.hub.server.call("EVALSHA", digest, 2, stream.key, stream.cursors, 1, KEEP, 10000)
+
+
+def script(hub, name):
+    import pathlib
+    folder = pathlib.Path(__file__).resolve().parents[2] / "userspace" / "fleet" / "scripts"
+    text = (folder / "prelude.lua").read_text(encoding="utf-8") + (folder / f"{name}.lua").read_text(encoding="utf-8")
+    return hub.server.call("SCRIPT", "LOAD", text)
+
+
+def test_trimming_leaves_what_any_group_has_not_read_or_not_acknowledged(fleet, node):
+    stream = filled(fleet, node)
+    ids = [entry for entry, _ in stream.entries()]
+    for group in ("fast", "slow"):
+        stream.hub.call("XGROUP", "CREATE", stream.key, group, 0)
+    while read(stream, "fast", 1000):
+        pass
+    slow = read(stream, "slow", 30)
+    pending = read(stream, "slow", 30, acknowledge=False)
+    trim(fleet, node, stream)
+    left = [entry for entry, _ in stream.entries()]
+    # What neither group needs went, up to a node of Redis's tree; what is pending, and all behind it, is there.
+    assert left == ids[-len(left):] and left[0] <= pending[0] and len(left) < len(ids)
+    assert left[0] != slow[0]
+    stream.call("XACK", "slow", *pending)
+    while read(stream, "slow", 1000):
+        pass
+    trim(fleet, node, stream)
+    left = [entry for entry, _ in stream.entries()]
+    assert left == ids[-len(left):] and KEEP <= len(left) < KEEP + 110
+
+
+def test_the_daemon_trims_by_itself(fleet, node):
+    stream = filled(fleet, node)
+    stream.hub.call("XGROUP", "CREATE", stream.key, "reader", 0)
+    while read(stream, "reader", 1000):
+        pass
+    node.daemon.terminate()
+    node.start_daemon()
+    wait_until(lambda: stream.call("XLEN") < KEEP + 110, "the stream is trimmed", timeout=20)
+    assert metric(node, "sluice_stream_trimmed_total") > 0
+    assert stream.call("XLEN") >= KEEP
+
+
+# --- the script that appends --------------------------------------------------------------------------------------------------
+def append(fleet, stream, after, *positions):
+    words = [word for position in positions for word in (position, f'["position","{position}"]')]
+    return fleet.hub.server.call("EVALSHA", script(fleet.hub, "stream_append"), 2, stream.key, stream.cursors, 9, after, *words)
+
+
+def test_a_call_that_comes_twice_or_late_appends_nothing_twice_and_one_behind_a_gap_nothing(fleet):
+    stream = Stream(fleet.hub, "script", f"append-{time.monotonic_ns()}")
+
+    def positions():
+        return [int(fields["position"]) for _, fields in stream.entries()]
+    assert append(fleet, stream, 0, 1, 4, 7) == [7, 3]
+    assert append(fleet, stream, 0, 1, 4, 7) == [7, 0]
+    assert append(fleet, stream, 4, 7, 9) == [9, 1]
+    assert append(fleet, stream, 12, 15) == [9, 0], "events behind a gap are refused with the cursor"
+    assert positions() == [1, 4, 7, 9]
+    fleet.hub.call("DEL", stream.key, stream.cursors)
+    assert append(fleet, stream, 9, 12) == [0, 0], "after a loss only the beginning fits"
+    assert append(fleet, stream, 0, 1, 4) == [4, 2] and positions() == [1, 4]
+    assert append(fleet, stream, 4, 2**53 - 2, 2**53 - 1) == [2**53 - 1, 2] and stream.cursor(9) == 2**53 - 1
+
+
+# --- the consumer -------------------------------------------------------------------------------------------------------------
+@pytest.fixture(name="consumers")
+def two_consumers(fleet, node, server):
+    """Of one group that is new, over all streams of the fleet; with empty tables."""
+    for table in ("events", "orders", "rejected"):
+        server.query(f"DROP TABLE IF EXISTS sluice_fleet_{table}")
+    group = f"group-{time.monotonic_ns()}"
+    consumers = [Consumer(node, server.conninfo, name, group) for name in ("first", "second")]
+    yield consumers
+    for consumer in consumers:
+        if consumer.process.running():
+            assert consumer.stop() == 0, consumer.log()
+    for sale in fleet.hub.call("SMEMBERS", f"{node.settings['fleet.prefix']}:{{fleet}}:streams"):
+        with contextlib.suppress(Exception):
+            fleet.hub.call("XGROUP", "DESTROY", f"{node.settings['fleet.prefix']}:{{{sale}}}:orders", group)
+
+
+@pytest.fixture(name="clean")
+def clean_redis(fleet, node):
+    """Streams that were not trimmed and not lost: the whole ledger."""
+    fleet.hub.flush()
+    node.daemon.terminate()
+    node.start_daemon()
+
+
+def test_two_consumers_make_the_ledger_of_the_streams_whatever_is_killed(clean, fleet, node, server, consumers):
+    del clean
+    chance = random.Random(SEED)
+    sales = [new_sale(node) for _ in range(2)]
+    with Trade(node, sales) as trade:
+        for turn in range(8):
+            trade.wait(15)
+            time.sleep(chance.random() * 0.5)
+            victim = consumers[turn % 2]
+            victim.kill()
+            victim.start()
+        late = new_sale(node)
+        assert node.order(late.token()).status == 201, "a sale that is new while they run"
+    wait_tables(server, node)
+    for sale in (*sales, late):
+        stream = stream_of(fleet, sale)
+        wait_until(lambda stream=stream: stream.pending(consumers[0].group) == 0, "all is acknowledged", timeout=30)
+    assert server.query("SELECT * FROM sluice_fleet_rejected") == []
+
+
+def test_a_consumer_that_dies_after_the_commit_and_before_the_acknowledgement_changes_nothing(clean, fleet, node, server, consumers):
+    """Redis is stopped while the consumer stores, so that its acknowledgement cannot arrive; then the consumer is killed."""
+    del clean
+    consumers[1].stop()
+    first = consumers[0]
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    wait_until(lambda: sale.slug in first.log(), "the consumer knows the sale")
+    wait_tables(server, node)
+    # The table is locked: what the consumer has read it cannot store yet.
+    with locked(server):
+        for _ in range(5):
+            assert node.order(sale.token()).status == 201
+        wait_until(lambda: stream.pending(first.group) >= 5, "the consumer has read them")
+        fleet.hub.server.pause()
+    wait_until(lambda: len(table_events(server)) == len(ledger_events(node)), "they are stored")
+    first.kill()
+    fleet.hub.server.resume()
+    assert stream.pending(first.group) >= 5
+    before = table_events(server), table_orders(server)
+    first.start()
+    wait_until(lambda: stream.pending(first.group) == 0, "they came again and are acknowledged")
+    assert (table_events(server), table_orders(server)) == before
+    assert table_orders(server) == ledger_orders(node)
+
+
+@contextlib.contextmanager
+def locked(server):
+    """Nobody writes events for the length of the block."""
+    def hold():
+        server.query("BEGIN; LOCK TABLE sluice_fleet_events IN EXCLUSIVE MODE; INSERT INTO gate VALUES (1); COMMIT")
+    server.query("CREATE TABLE IF NOT EXISTS gate(x int); TRUNCATE gate")
+    # The one who opens the gate holds it, so the other stands before it, with its lock.
+    opener = server.session("BEGIN; LOCK TABLE gate IN EXCLUSIVE MODE; SELECT 1;")
+    holder = threading.Thread(target=hold)
+    holder.start()
+    wait_until(lambda: server.query("SELECT 1 FROM pg_locks WHERE relation = 'sluice_fleet_events'::regclass AND granted "
+                                    "AND mode = 'ExclusiveLock'"), "the table is locked")
+    try:
+        yield
+    finally:
+        opener.close()
+        holder.join(20)
+
+
+def test_without_its_database_a_consumer_waits_and_acknowledges_nothing(clean, fleet, node, server, consumers):
+    del clean
+    consumers[1].stop()
+    first = consumers[0]
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    assert node.order(sale.token()).status == 201
+    wait_tables(server, node)
+    server.kill()
+    for _ in range(5):
+        assert node.order(sale.token()).status == 201
+    wait_until(lambda: "nothing is acknowledged" in first.log(), "the consumer says so")
+    assert stream.pending(first.group) >= 1 and first.process.running()
+    server.start()
+    wait_tables(server, node)
+    wait_until(lambda: stream.pending(first.group) == 0, "all is acknowledged")
+
+
+def test_a_redis_that_lost_the_groups_is_read_from_the_beginning(clean, fleet, node, server, consumers):
+    del clean
+    sale = new_sale(node)
+    with Trade(node, [sale]) as trade:
+        trade.wait(15)
+        fleet.hub.server.kill()
+        fleet.hub.server.start(empty=True)
+        trade.wait(15)
+    wait_tables(server, node)
+    assert any("is gone from" in consumer.log() for consumer in consumers)
+    assert at_least_once(stream_of(fleet, sale).events(), ledger_events(node, sale.slug))
+
+
+def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, server, consumers):
+    del clean
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    assert node.order(sale.token()).status == 201
+    wait_tables(server, node)
+    good = dict(stream.entries()[-1][1])
+    bad = {
+        "the field type is missing": {"hello": "world"},
+        "sale is another than that of the stream": {**good, "sale": "other"},
+        "position is no number from 1": {**good, "position": "12x"},
+        "type is none that this program knows": {**good, "type": "order.eaten"},
+        "at is no time": {**good, "at": "yesterday"},
+        "id is not 16 hex digits": {**good, "id": "'); DROP TABLE sluice_fleet_orders; --"},
+        "not printable ASCII": {**good, "source": "\x01"},
+        "quantity is no number": {**good, "quantity": "-1"},
+    }
+    for fields in bad.values():
+        stream.call("XADD", "*", *(word for pair in fields.items() for word in pair))
+    wait_until(lambda: len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == len(bad), "all are put aside")
+    reasons = [reason for reason, in server.query("SELECT reason FROM sluice_fleet_rejected ORDER BY entry")]
+    for expected, reason in zip(bad, reasons):
+        assert expected in reason, (expected, reason)
+    wait_until(lambda: stream.pending(consumers[0].group) == 0, "they are acknowledged")
+    assert node.order(sale.token()).status == 201
+    wait_tables(server, node)
+
+
+def test_entries_of_a_consumer_that_never_comes_back_are_taken_over(clean, fleet, node, server, consumers):
+    """It was given them, and acknowledges nothing for a minute."""
+    del clean
+    for consumer in consumers:
+        consumer.stop()
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    for _ in range(5):
+        assert node.order(sale.token()).status == 201
+    wait_same(node, stream)
+    group = consumers[0].group
+    with contextlib.suppress(Exception):
+        fleet.hub.call("XGROUP", "CREATE", stream.key, group, 0)
+    ids = [entry for entry, _ in fleet.hub.call("XREADGROUP", "GROUP", group, "dead", "STREAMS", stream.key, ">")[0][1]]
+    # As if a minute had gone by.
+    fleet.hub.call("XCLAIM", stream.key, group, "dead", 0, *ids, "IDLE", 61000)
+    consumers[0].start()
+    wait_tables(server, node)
+    assert "takes over" in consumers[0].log()
+
+
+def test_a_group_needs_a_redis_in_the_config(node):
+    import netns
+    import world
+    alone = node.dir / "alone.conf"
+    alone.write_text("", encoding="utf-8")
+    done = netns.run([world.WRITER, "--consume", "--config", alone], check=False)
+    assert done.returncode == 1 and "fleet.redis is empty" in done.stderr
+    done = netns.run([world.WRITER, "--group", "g", "--config", alone], check=False)
+    assert done.returncode == 2 and "belong to --consume" in done.stderr

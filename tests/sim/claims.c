@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What must hold: at every moment, and in the end. */
+#include "world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SOLD_BY (5 * SECOND)     /* everything is sold so soon after the last fault, where buyers are */
+#define AGAIN_BY (2 * SECOND)     /* and what is cancelled at one node is sold at another, in this and a few round trips */
+#define AGAIN_TRIPS 6
+#define CALM_BY (5 * SECOND / 2)  /* so soon after the last fault nobody hopes for buyers any more who are elsewhere now */
+#define QUIET_BY (7 * SECOND)    /* copies of calls linger no longer */
+#define CANCELLED 3
+
+int64_t sold_by_all(void)
+{
+	int64_t sum = 0;
+
+	for (unsigned n = 1; n <= world->nodes; n++)
+		sum += node_used(&world->node[n]);
+	return sum;
+}
+
+/* I1: no unit is sold twice. And who was fenced, or does not know whether it was, sells none. */
+void claim_sold(const struct node *node, int64_t units)
+{
+	if (sold_by_all() > world->most)
+		claim_fails("oversold: node %u sells %lld, and all have sold %lld of %lld", node->options.node, (long long)units,
+			(long long)sold_by_all(), (long long)world->most);
+	if (node->must_not_sell)
+		claim_fails("node %u sells, and was fenced", node->options.node);
+	if (node->withheld)
+		claim_fails("node %u sells, and its gate is closed", node->options.node);
+}
+
+/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
+ * node listens to them any more.
+ */
+void claim_sums(void)
+{
+	struct world *w = world;
+	const struct lease_reply *open = NULL;
+	char server[48], generation[LEASE_GENERATION_MAX], state[16];
+	int64_t sum = 0;
+
+	for (unsigned p = 1; p < w->processes; p++) {
+		const char *head = store_get(&w->process[p].store, "head");
+
+		if (!w->state[p].up || !head || sscanf(head, "%47s %63s %15s", server, generation, state) != 3 ||
+			strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
+			strcmp(w->state[p].last.generation, generation) != 0)
+			continue;
+		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
+			open = &w->state[p].last;
+	}
+	for (unsigned n = 1; n <= w->nodes; n++)
+		sum += w->node[n].must_not_sell ? node_used(&w->node[n]) : w->node[n].book.balance;
+	if (open && sum + (open->free > 0 ? open->free : 0) > open->total)
+		claim_fails("leased twice: the ledgers hold %lld, and %lld are free of %lld", (long long)sum, (long long)open->free,
+			(long long)open->total);
+	for (unsigned i = 0; i < w->change_count; i++) {
+		struct change *change = &w->changes[i];
+		bool known = change->version > 0 && !change->known;
+
+		for (unsigned n = 1; n <= w->nodes && known; n++)
+			known = w->node[n].dead || w->node[n].book.version >= change->version;
+		if (known) {
+			change->known = true;
+			if (change->delta < 0)
+				w->most += change->delta;
+			say("all know of %s", change->id);
+		}
+	}
+}
+
+/* The total as the last reply has it is one that the operator can have meant. */
+static void claim_total(int64_t total)
+{
+	const struct world *w = world;
+	int64_t low = w->created, high = w->created;
+
+	for (unsigned i = 0; i < w->change_count; i++) {
+		const struct change *change = &w->changes[i];
+
+		if (change->known || change->delta > 0)
+			high += change->delta;
+		if (change->known || change->delta < 0)
+			low += change->delta;
+	}
+	if (total < low || total > high)
+		claim_fails("the total is %lld, and what the operator did makes %lld to %lld", (long long)total, (long long)low, (long long)high);
+}
+
+static void cancel_some(void)
+{
+	struct world *w = world;
+	int cancelled = 0;
+
+	for (unsigned tries = 0; tries < 20 && cancelled < CANCELLED; tries++) {
+		struct node *node = &w->node[random_between(1, w->nodes)];
+
+		if (node->up && node->sold > 0) {
+			node->sold--;
+			node->unsold++;
+			cancelled++;
+			say("an order is cancelled at node %u", node->options.node);
+		}
+	}
+}
+
+/* I2: after the last fault every unit is sold, where buyers are, in a bounded time; and again when orders are cancelled. */
+void claim_end(void)
+{
+	struct world *w = world;
+	const struct lease_reply *last = &w->state[w->master].last;
+	uint64_t since, again_by = AGAIN_BY + AGAIN_TRIPS * w->round_trip;
+	int64_t total, sold;
+
+	if (!w->healed)
+		return;
+	total = last->total;
+	sold = sold_by_all();
+	since = w->now - (w->again ? w->cancelled_at : w->heal_at);
+	if (sold == total && last->open && w->made) {
+		if (!w->again) {
+			if (!w->sold_ns)
+				w->sold_ns = since;
+			if (since < CALM_BY)
+				return;
+			w->again = true;
+			w->cancelled_at = w->now;
+			cancel_some();
+			return;
+		}
+		if (!w->again_ns)
+			w->again_ns = since + 1;
+		if (w->now - w->heal_at < QUIET_BY)
+			return;
+		claim_total(total);
+		if (last->free != 0)
+			claim_fails("%lld of %lld are free, and everything is sold", (long long)last->free, (long long)total);
+		w->done_at = w->now;
+	} else if (since > (w->again ? again_by : SOLD_BY) && !w->again_ns) {
+		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold, (long long)total,
+			(double)since / 1e9, w->again ? "cancellation" : "fault", (long long)last->free);
+	}
+}
