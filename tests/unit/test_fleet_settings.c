@@ -502,7 +502,7 @@ static void whatever_is_lost_doubled_or_late_all_nodes_end_the_same(void **state
 	last_seed = only ? strtoull(only, NULL, 10) : 1;
 	do
 		run_seed(last_seed);
-	while (!only && last_seed++ < SEEDS);
+	while (!only && last_seed < SEEDS && ++last_seed);
 }
 
 /* --- one by one ----------------------------------------------------------------------------------------------------------------- */
