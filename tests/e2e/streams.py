@@ -9,7 +9,7 @@ from world import WRITER, config_text
 
 EVENTS = """
 SELECT position, 'order.held', sale, printf('%016x', serial) FROM orders
-UNION ALL SELECT e.position, e.type, e.sale, coalesce(printf('%016x', o.serial), '') FROM events e LEFT JOIN orders o ON o.position = e.order_position
+UNION ALL SELECT e.position, e.type, e.sale, iif(o.serial IS NULL, '', printf('%016x', o.serial)) FROM events e LEFT JOIN orders o ON o.position = e.order_position
 ORDER BY 1"""
 TABLE_EVENTS = "SELECT position, type, sale, coalesce(order_id, '') FROM sluice_fleet_events WHERE node = {} ORDER BY position"
 TABLE_ORDERS = "SELECT id, sale, seq, state, quantity, buyer, restocked FROM sluice_fleet_orders ORDER BY sale, seq"

@@ -117,6 +117,14 @@ def new_sale(node, stock=4000, **fields):
     return node.sale(stock=stock, slug=slug, **fields)
 
 
+def bought(node, sale, count=1):
+    """Orders, as soon as the node may sell. Returns the last."""
+    for _ in range(count):
+        token = sale.token()
+        answer = wait_until(lambda token=token: reply if (reply := node.order(token)).status in (200, 201) else None, "an order", pause=0.1)
+    return answer.json()
+
+
 def test_the_stream_has_every_event_of_the_ledger_once_and_in_its_order(fleet, node):
     sales = [new_sale(node) for _ in range(3)]
     with Trade(node, sales) as trade:
@@ -132,7 +140,7 @@ def test_the_stream_has_every_event_of_the_ledger_once_and_in_its_order(fleet, n
 
 def test_an_entry_tells_of_the_order_what_the_api_tells(fleet, node):
     sale = new_sale(node, hold_seconds=600)
-    order = node.order(sale.token(quantity=1)).json()
+    order = bought(node, sale)
     node.ask("POST", f"/v1/orders/{order['id']}/confirm")
     wait_same(node, stream_of(fleet, sale))
     told = node.ask("GET", f"/v1/orders/{order['id']}")
@@ -174,7 +182,7 @@ def test_a_redis_that_hangs_delays_and_loses_nothing(fleet, node):
 
 def test_a_redis_that_lost_everything_gets_everything_again(fleet, node):
     quiet, sale = new_sale(node), new_sale(node)
-    assert node.order(quiet.token()).status == 201
+    bought(node, quiet)
     wait_same(node, stream_of(fleet, quiet))
     with Trade(node, [sale]) as trade:
         trade.wait(30)
@@ -244,7 +252,7 @@ def test_a_daemon_that_ends_in_order_leaves_nothing_behind(fleet, node):
 def test_a_ledger_that_is_older_than_the_stream_is_an_alarm(fleet, node):
     sale = new_sale(node)
     stream = stream_of(fleet, sale)
-    assert node.order(sale.token()).status == 201
+    bought(node, sale)
     wait_same(node, stream)
     cursor = stream.cursor()
     fleet.hub.call("HSET", stream.cursors, 1, cursor + 1000000)
@@ -399,7 +407,7 @@ def test_two_consumers_make_the_ledger_of_the_streams_whatever_is_killed(clean, 
             victim.kill()
             victim.start()
         late = new_sale(node)
-        assert node.order(late.token()).status == 201, "a sale that is new while they run"
+        bought(node, late)  # a sale that is new while they run
     wait_tables(server, node)
     for sale in (*sales, late):
         stream = stream_of(fleet, sale)
@@ -417,9 +425,8 @@ def test_a_consumer_that_dies_after_the_commit_and_before_the_acknowledgement_ch
     wait_until(lambda: sale.slug in first.log(), "the consumer knows the sale")
     wait_tables(server, node)
     # The table is locked: what the consumer has read it cannot store yet.
-    with locked(server):
-        for _ in range(5):
-            assert node.order(sale.token()).status == 201
+    with server.held("LOCK TABLE sluice_fleet_events IN EXCLUSIVE MODE"):
+        bought(node, sale, 5)
         wait_until(lambda: stream.pending(first.group) >= 5, "the consumer has read them")
         fleet.hub.server.pause()
     wait_until(lambda: len(table_events(server)) == len(ledger_events(node)), "they are stored")
@@ -433,36 +440,16 @@ def test_a_consumer_that_dies_after_the_commit_and_before_the_acknowledgement_ch
     assert table_orders(server) == ledger_orders(node)
 
 
-@contextlib.contextmanager
-def locked(server):
-    """Nobody writes events for the length of the block."""
-    def hold():
-        server.query("BEGIN; LOCK TABLE sluice_fleet_events IN EXCLUSIVE MODE; INSERT INTO gate VALUES (1); COMMIT")
-    server.query("CREATE TABLE IF NOT EXISTS gate(x int); TRUNCATE gate")
-    # The one who opens the gate holds it, so the other stands before it, with its lock.
-    opener = server.session("BEGIN; LOCK TABLE gate IN EXCLUSIVE MODE; SELECT 1;")
-    holder = threading.Thread(target=hold)
-    holder.start()
-    wait_until(lambda: server.query("SELECT 1 FROM pg_locks WHERE relation = 'sluice_fleet_events'::regclass AND granted "
-                                    "AND mode = 'ExclusiveLock'"), "the table is locked")
-    try:
-        yield
-    finally:
-        opener.close()
-        holder.join(20)
-
-
 def test_without_its_database_a_consumer_waits_and_acknowledges_nothing(clean, fleet, node, server, consumers):
     del clean
     consumers[1].stop()
     first = consumers[0]
     sale = new_sale(node)
     stream = stream_of(fleet, sale)
-    assert node.order(sale.token()).status == 201
+    bought(node, sale)
     wait_tables(server, node)
     server.kill()
-    for _ in range(5):
-        assert node.order(sale.token()).status == 201
+    bought(node, sale, 5)
     wait_until(lambda: "nothing is acknowledged" in first.log(), "the consumer says so")
     assert stream.pending(first.group) >= 1 and first.process.running()
     server.start()
@@ -487,7 +474,7 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     del clean
     sale = new_sale(node)
     stream = stream_of(fleet, sale)
-    assert node.order(sale.token()).status == 201
+    bought(node, sale)
     wait_tables(server, node)
     good = dict(stream.entries()[-1][1])
     bad = {
@@ -507,7 +494,7 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     for expected, reason in zip(bad, reasons):
         assert expected in reason, (expected, reason)
     wait_until(lambda: stream.pending(consumers[0].group) == 0, "they are acknowledged")
-    assert node.order(sale.token()).status == 201
+    bought(node, sale)
     wait_tables(server, node)
 
 
@@ -518,8 +505,7 @@ def test_entries_of_a_consumer_that_never_comes_back_are_taken_over(clean, fleet
         consumer.stop()
     sale = new_sale(node)
     stream = stream_of(fleet, sale)
-    for _ in range(5):
-        assert node.order(sale.token()).status == 201
+    bought(node, sale, 5)
     wait_same(node, stream)
     group = consumers[0].group
     with contextlib.suppress(Exception):
