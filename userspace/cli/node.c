@@ -30,7 +30,6 @@ static const struct cli_column lease_columns[] = {
 	{NULL, NULL, false},
 };
 
-
 static void print_leases(FILE *out, json_t *nodes)
 {
 	struct cli_table *table = NULL;
