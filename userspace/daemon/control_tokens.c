@@ -143,6 +143,10 @@ static enum MHD_Result revoke_by_token(struct http_request *request, const char 
 	if (err)
 		return http_problem_field(request, 422, "out_of_range", "token",
 			"This is not a token that is signed with a key in use; nobody can order with it.");
+	/* Only there is it judged: revoked here, it would stay good. */
+	if (config_own_node(&d->config) && token.node != config_own_node(&d->config))
+		return http_problem(request, 421, "wrong_node",
+			"This token is at home at node %u: revoke it over the control API of that node.", token.node);
 	if (sales_find_id(d->sales, token.sale, &sale))
 		return http_problem(request, 404, "unknown_sale", "The sale of this token is not known here.");
 	return send_revoked(request, token.serial, sale.slug,
@@ -159,7 +163,8 @@ static enum MHD_Result revoke_by_buyer(struct http_request *request, const char 
 	if (sales_find(d->sales, slug, &sale))
 		return http_problem(request, 404, "unknown_sale", "There is no such sale.");
 	if (!issue_find(d, &sale, buyer, strlen(buyer), &entry, &hash, &serial))
-		return http_problem(request, 404, "no_token", "This buyer has no live token of this sale.");
+		return http_problem(request, 404, "no_token", "This buyer has no live token of this sale%s.",
+			d->fleet_homes ? " here; he may have one at another node" : "");
 	/* Tokens of one round share the serial; none of them can outlive the sale. */
 	return send_revoked(request, serial, sale.slug,
 		revocation_token(d, serial, hash, sale.id, (uint32_t)((sale.ends_ns + NS_PER_S - 1) / NS_PER_S)));

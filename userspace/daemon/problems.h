@@ -28,7 +28,7 @@ struct problem_text {
 	X("sold_out", "409", "Fewer units are free than the request asks for.", "Units may return when held orders are not confirmed. Nothing was taken.") \
 	X("already_ordered", "409", "The buyer has as many units as a buyer may have, or has ordered 256 times, or this token was admitted before.", "Look at the order: GET /v1/orders/{token}.") \
 	X("sale_ended", "409, 410", "The sale is over; that is final.", "An operator creates another sale.") \
-	X("wrong_node", "421", "The token belongs to another node of the shop.", "Send the same request to the address in Location. Without one, this node does not know where that is: its config does not list the node.") \
+	X("wrong_node", "421", "The token, or the buyer who asks for one, belongs to another node of the shop.", "Send the same request to the address in Location. Without one, this node does not know where that is: its config does not list the node.") \
 	X("rate_limited", "429", "More requests came from this source, its network, this buyer or this token than the limits allow, or the sale sells at a set pace.", "Try again after the seconds of Retry-After.") \
 	X("paused", "503", "The operator has paused the sale.", "Try again after the seconds of Retry-After.") \
 	X("unavailable", "503", "Orders are closed for a moment. Nothing was taken.", "Try again after the seconds of Retry-After.") \
