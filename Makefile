@@ -52,7 +52,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -60,7 +60,7 @@ all: $(PROGRAMS)
 
 help:
 	@echo 'all       programs and BPF objects in $(BUILD)/'
-	@echo 'check     every test (needs root)          check-unit, -packet, -model, -fuzz, -e2e, -fault, -kernel: one part'
+	@echo 'check     every test (needs root)          check-unit, -packet, -e2e, …: one part (scripts/check.sh)'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path, growth, and Sluice beside its peers (needs root); reports and plots in $(BUILD)/bench/'
 	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'
@@ -160,8 +160,19 @@ check-unit: $(UNIT)
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
 
+# End to end in three parts, which can run side by side: what must outlast restarts and crashes of its parts, several nodes, and all else.
+E2E_LASTING := $(patsubst %,tests/e2e/test_%.py,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
+E2E_FLEET   := $(wildcard tests/e2e/test_fleet*.py)
+pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs
+
 check-e2e: all
-	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs tests/e2e
+	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_FLEET))
+
+check-lasting: all
+	$(Q)$(pytest) $(E2E_LASTING)
+
+check-fleet: all
+	$(Q)$(pytest) $(E2E_FLEET)
 
 # The commands of the README also set a bare machine up. What they need is looked for first (a fraction of a second when nothing is
 # missing), and make starts again after it: the compiler's and pkg-config's answers may be new.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-# Every test of Sluice in two lanes of parts, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
+# Every test of Sluice in three lanes of parts, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
 # A part that fails does not stop the others. Exits non-zero if anything failed. Ctrl-C reaches the part that runs, so
 # that its namespaces and pins are cleaned up, and then ends the check.
 # Environment: BUILD (build), MAKE (make). Logs and the total are left in $BUILD/check/.
@@ -11,9 +11,10 @@ BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
 JOBS=$(nproc) # compilers at a time
-# Two lanes at a time, as there are machines with two CPUs: what computes, and what mostly waits (for clocks, restarts, time-outs).
-working=(check-unit check-packet check-model check-fuzz sanitize check-kernel)
-waiting=(check-e2e check-fault)
+# Three lanes at a time for machines with two CPUs: one computes, two mostly wait (for clocks, restarts, time-outs).
+computing=(check-unit check-packet check-model check-fuzz sanitize check-kernel)
+serving=(check-e2e check-fault)
+lasting=(check-lasting check-fleet)
 logs=$BUILD/check
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -83,9 +84,11 @@ run_lane() # SHOW PART...
 }
 
 set -m # each lane in a process group of its own; env gives SIGINT back to its parts where we were started without (nohup, &)
-run_lane live "${working[@]}" &
+run_lane live "${computing[@]}" &
 lanes+=($!)
-run_lane after "${waiting[@]}" &
+run_lane after "${serving[@]}" &
+lanes+=($!)
+run_lane after "${lasting[@]}" &
 lanes+=($!)
 for lane in "${lanes[@]}"; do
 	wait "$lane"
@@ -95,7 +98,7 @@ lanes=()
 rows=()
 total_passed=0
 total_failed=0
-for part in "${working[@]}" "${waiting[@]}"; do
+for part in "${computing[@]}" "${serving[@]}" "${lasting[@]}"; do
 	read -r status took <"$logs/$part.result" || { status=1 took=0; }
 	passed=$(count "$logs/$part.log" passed)
 	failed=$(count "$logs/$part.log" failed)

@@ -39,7 +39,7 @@ struct redis_server {
 	unsigned port;
 	pid_t pid; /* 0 = stopped */
 	char directory[64];
-	char address[32];                           /* "127.0.0.1:PORT" */
+	char address[32];                          /* "127.0.0.1:PORT" */
 	const char *options[REDIS_SERVER_OPTIONS]; /* more of them, as in argv */
 };
 
@@ -81,9 +81,8 @@ static inline void redis_server_guard(void)
 
 static inline bool redis_server_port_is_free(unsigned port)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET,
-		.sin_port = htons((uint16_t)port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 	bool is_free;
 
@@ -162,8 +161,8 @@ static inline const char *redis_server_do(const struct redis_server *server, con
 static inline void redis_server_spawn(struct redis_server *server)
 {
 	char port[8];
-	const char *argv[16 + REDIS_SERVER_OPTIONS] = {"redis-server", "--port", port, "--dir", server->directory, "--bind",
-		"127.0.0.1", "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"};
+	const char *argv[16 + REDIS_SERVER_OPTIONS] = {"redis-server", "--port", port, "--dir", server->directory,
+		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"};
 	unsigned argc = 13;
 	pid_t parent = getpid();
 	int log;

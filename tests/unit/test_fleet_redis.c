@@ -367,7 +367,8 @@ static void two_servers_that_are_no_cluster_are_not_used_together(void **state)
 
 static void a_server_that_loads_its_data_is_waited_for(void **state)
 {
-	struct redis_server slow = {.options = {"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}};
+	struct redis_server slow = {
+		.options = {"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}};
 	struct redis_link *link;
 	struct redis_call call;
 	unsigned loading = 0;
@@ -413,7 +414,8 @@ static const char *write_password(const char *text, mode_t mode)
 
 static void a_user_logs_in_with_the_password_of_the_file_as_it_is_then(void **state)
 {
-	struct redis_options options = {.servers = server.address, .user = "node", .timeout_ms = 1000, .name = "sluiced-7"};
+	struct redis_options options = {
+		.servers = server.address, .user = "node", .timeout_ms = 1000, .name = "sluiced-7"};
 	struct redis_link *link;
 	struct redis_call call;
 
@@ -661,8 +663,8 @@ static void slots_are_those_of_the_specification(void **state)
 	static const struct {
 		const char *key;
 		unsigned slot;
-	} known[] = {{"123456789", 0x31c3}, {"{user1000}.following", 3443}, {"foo{}{bar}", 8363}, {"foo{{bar}}zap", 4015},
-		{"foo{bar}{zap}", 5061}, {"", 0}, {"{a}:n", 15495}, {"a", 15495}};
+	} known[] = {{"123456789", 0x31c3}, {"{user1000}.following", 3443}, {"foo{}{bar}", 8363},
+		{"foo{{bar}}zap", 4015}, {"foo{bar}{zap}", 5061}, {"", 0}, {"{a}:n", 15495}, {"a", 15495}};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -712,7 +714,8 @@ static void move_slot(unsigned slot, unsigned to)
 
 	redis_cluster_id(&cluster.nodes[to], id);
 	redis_server_do(&cluster.nodes[to], "CLUSTER SETSLOT %u NODE %s", slot, id);
-	redis_server_do(&cluster.nodes[to == OWNER_OF_A ? OWNER_OF_B : OWNER_OF_A], "CLUSTER SETSLOT %u NODE %s", slot, id);
+	redis_server_do(
+		&cluster.nodes[to == OWNER_OF_A ? OWNER_OF_B : OWNER_OF_A], "CLUSTER SETSLOT %u NODE %s", slot, id);
 }
 
 static void a_slot_that_has_moved_is_followed_in_the_same_round(void **state)

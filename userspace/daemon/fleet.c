@@ -135,10 +135,8 @@ static bool add_call(struct fleet_round *round, const struct redis_script *scrip
 		round->is_full = true;
 		return false;
 	}
-	round->calls[round->count] = (struct redis_call){.key = key,
-		.script = script,
-		.argc = (int)argc,
-		.argv = (const char *const *)(void *)memory};
+	round->calls[round->count] = (struct redis_call){
+		.key = key, .script = script, .argc = (int)argc, .argv = (const char *const *)(void *)memory};
 	round->asked[round->count++] = (struct asked){done, arg, memory};
 	return true;
 }
@@ -180,8 +178,8 @@ bool fleet_command(struct fleet_round *round, const char *key, const char *const
 	if (!has_room(round))
 		return false;
 	memory = copy_arguments(lists, counts, 2, &total);
-	return add_call(round, NULL, memory, count, memory && key ? ((const char **)(void *)memory)[count] : NULL, done,
-		arg);
+	return add_call(
+		round, NULL, memory, count, memory && key ? ((const char **)(void *)memory)[count] : NULL, done, arg);
 }
 
 /* --- a round -------------------------------------------------------------------------------------------------------------------------- */
@@ -221,7 +219,8 @@ static void note_status(struct fleet *fleet, uint64_t now)
 		log_warn("redis is away, and this node goes on with what it has: %s", figures.failure);
 	/* While the rest of Redis is away it goes without saying. */
 	if (figures.connected && was_connected && *figures.deaf && !was_deaf)
-		log_warn("redis: news of other nodes are not heard, and looked for from time to time instead: %s", figures.deaf);
+		log_warn("redis: news of other nodes are not heard, and looked for from time to time instead: %s",
+			figures.deaf);
 }
 
 /* Asks, and tells those who have asked. Returns false if nobody was reached. */

@@ -31,8 +31,8 @@ struct heard {
 struct fleet_nodes {
 	pthread_mutex_t lock;
 	struct heard nodes[NODE_ID_MAX + 1];
-	uint64_t now_ms;   /* what Redis said its time was, */
-	uint64_t heard_ns; /* and when (mono); 0 = never */
+	uint64_t now_ms;          /* what Redis said its time was, */
+	uint64_t heard_ns;        /* and when (mono); 0 = never */
 	atomic_ullong stream_lag; /* UINT64_MAX = not known */
 	fleet_nodes_leases_fn leases;
 	/* the fleet's thread alone */
@@ -164,7 +164,7 @@ static json_t *node_json(struct daemon *d, uint32_t id, uint64_t now)
 	const char *url = known ? known->url : json_string_value(told(heard, "url"));
 	bool is_own = id == d->config.fleet.node, is_fresh = nodes->heard_ns && now - nodes->heard_ns < SILENT_MS * MS;
 	int64_t ms = silent_ms(nodes, heard, now);
-	const char *state = is_own                  ? "up"
+	const char *state = is_own                        ? "up"
 		: ms < 0 || (!is_fresh && ms > SILENT_MS) ? "unknown"
 		: ms > SILENT_MS                          ? "silent"
 							  : "up";
@@ -174,9 +174,9 @@ static json_t *node_json(struct daemon *d, uint32_t id, uint64_t now)
 		url ? url : "", "this_node", is_own, "state", state, "seen_seconds_ago",
 		ms < 0 ? json_null() : json_real((double)(ms / 100) / 10), "version", told_or_null(heard, "version"),
 		"started_at", told_or_null(heard, "started_at"), "ledger", told_or_null(heard, "ledger"), "sales",
-		told_or_null(heard, "sales"), "orders_durable", told_or_null(heard, "orders_durable"), "orders_per_second",
-		told_or_null(heard, "orders_per_second"), "stream_lag", told_or_null(heard, "stream_lag"), "leases",
-		leases ? leases : json_null());
+		told_or_null(heard, "sales"), "orders_durable", told_or_null(heard, "orders_durable"),
+		"orders_per_second", told_or_null(heard, "orders_per_second"), "stream_lag",
+		told_or_null(heard, "stream_lag"), "leases", leases ? leases : json_null());
 }
 
 json_t *fleet_nodes_json(struct daemon *d)

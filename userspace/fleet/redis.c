@@ -378,8 +378,8 @@ static int append_script(struct redis_node *node, const struct redis_call *call,
 	return err;
 }
 
-static int append_call(struct redis_node *node, const struct redis_call *call, const struct redis_flight *flight,
-	uint64_t *start)
+static int append_call(
+	struct redis_node *node, const struct redis_call *call, const struct redis_flight *flight, uint64_t *start)
 {
 	if (call->script)
 		return append_script(node, call, flight->texts, start);
@@ -393,8 +393,9 @@ static void send_call(struct redis_link *link, unsigned i, struct redis_node *no
 	uint64_t start;
 
 	flight->state = FLIGHT_SENT;
-	if ((flight->ask && (redis_connection_append(&node->connection, 1, asking, NULL, &start) ||
-				    !await(node, REDIS_AWAIT_ASKING, start))) ||
+	if ((flight->ask &&
+		    (redis_connection_append(&node->connection, 1, asking, NULL, &start) ||
+			    !await(node, REDIS_AWAIT_ASKING, start))) ||
 		append_call(node, &link->calls[i], flight, &start) || !await(node, (int)i, start)) {
 		/* No memory: the connection may hold half of it. */
 		flight->state = FLIGHT_WAITS;
@@ -509,7 +510,8 @@ static bool follow(struct redis_link *link, unsigned i, struct redis_node *by, c
 /* Is it a server that cannot serve now? */
 static bool is_unfit(const redisReply *reply)
 {
-	static const char *const codes[] = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "NOREPLICAS", "MISCONF", "BUSY"};
+	static const char *const codes[] = {
+		"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "NOREPLICAS", "MISCONF", "BUSY"};
 
 	for (unsigned i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
 		if (begins_with(reply, codes[i]))
@@ -658,7 +660,8 @@ static void poll_nodes(struct redis_link *link, uint64_t until, uint64_t now)
 		fds[count++] = (struct pollfd){.fd = redis_connection_fd(&node->connection),
 			.events = redis_connection_events(&node->connection)};
 		if (node->connection.state != REDIS_READY && node->connection.deadline_ns < now + ms * REDIS_MS)
-			ms = node->connection.deadline_ns > now ? (node->connection.deadline_ns - now) / REDIS_MS + 1 : 0;
+			ms = node->connection.deadline_ns > now ? (node->connection.deadline_ns - now) / REDIS_MS + 1
+								: 0;
 	}
 	if (poll(fds, count, (int)(ms < LOOK_MS ? ms : LOOK_MS)) < 0)
 		return;

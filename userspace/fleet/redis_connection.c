@@ -199,8 +199,8 @@ int redis_connection_reply(struct redis_connection *connection, redisReply **rep
 }
 
 /* --- commands ------------------------------------------------------------------------------------------------------------------------ */
-int redis_connection_append(struct redis_connection *connection, int argc, const char *const *argv,
-	const size_t *lengths, uint64_t *start)
+int redis_connection_append(
+	struct redis_connection *connection, int argc, const char *const *argv, const size_t *lengths, uint64_t *start)
 {
 	size_t before = unsent(connection);
 
@@ -254,8 +254,8 @@ static int add_authentication(struct redis_connection *connection, const struct 
 		err = redis_password_read(options->password_file, password, &why);
 		if (err) {
 			explicit_bzero(password, sizeof(password));
-			redis_connection_fail(connection, now, "fleet.redis_password_file %s: %s",
-				options->password_file, why);
+			redis_connection_fail(
+				connection, now, "fleet.redis_password_file %s: %s", options->password_file, why);
 			return err;
 		}
 	}
@@ -479,13 +479,15 @@ static int receive(struct redis_connection *connection, uint64_t now)
 		if (context->err == REDIS_ERR_EOF)
 			redis_connection_fail(connection, now, "the server has closed the connection");
 		else
-			redis_connection_fail(connection, now, "%s", context->err == REDIS_ERR_IO ? strerror(-err) : "no memory");
+			redis_connection_fail(
+				connection, now, "%s", context->err == REDIS_ERR_IO ? strerror(-err) : "no memory");
 		return err;
 	}
 	if (context->reader->len > before)
 		connection->bytes += context->reader->len - before;
 	if (connection->bytes > REDIS_REPLY_BYTES_MAX) {
-		redis_connection_fail(connection, now, "it sends more than %u MiB in one round", REDIS_REPLY_BYTES_MAX >> 20);
+		redis_connection_fail(
+			connection, now, "it sends more than %u MiB in one round", REDIS_REPLY_BYTES_MAX >> 20);
 		return -EMSGSIZE;
 	}
 	return 0;
@@ -506,12 +508,14 @@ int redis_connection_work(
 		err = receive(connection, now);
 	if (!err && connection->state == REDIS_GREETING)
 		err = read_greetings(connection, now);
-	if (!err && connection->state != REDIS_CLOSED && connection->state != REDIS_READY && now >= connection->deadline_ns) {
+	if (!err && connection->state != REDIS_CLOSED && connection->state != REDIS_READY &&
+		now >= connection->deadline_ns) {
 		static const char *const what[] = {[REDIS_LOOKING_UP] = "the name is not resolved",
 			[REDIS_CONNECTING] = "it cannot be reached",
 			[REDIS_GREETING] = "it does not answer"};
 
-		redis_connection_fail(connection, now, "%s (waited for %u ms)", what[connection->state], options->timeout_ms);
+		redis_connection_fail(
+			connection, now, "%s (waited for %u ms)", what[connection->state], options->timeout_ms);
 		err = -ETIMEDOUT;
 	}
 	return err;

@@ -65,8 +65,8 @@ short redis_connection_events(const struct redis_connection *connection);
 int redis_connection_work(
 	struct redis_connection *connection, const struct redis_options *options, short revents, uint64_t now);
 /* Adds a command to what is to be sent; *start is where it begins (against `handed`). Returns 0 or -ENOMEM. */
-int redis_connection_append(struct redis_connection *connection, int argc, const char *const *argv,
-	const size_t *lengths, uint64_t *start);
+int redis_connection_append(
+	struct redis_connection *connection, int argc, const char *const *argv, const size_t *lengths, uint64_t *start);
 /* The next reply that has come (freeReplyObject), or NULL. Negative errno: what came is no reply; the caller lets the connection fail. */
 int redis_connection_reply(struct redis_connection *connection, redisReply **reply);
 void redis_connection_begin_round(struct redis_connection *connection);

@@ -36,14 +36,15 @@ struct redis_node {
 	struct redis_connection connection;
 	struct redis_await *awaits; /* in the order of sending */
 	unsigned await_first, await_count, await_size;
-	const struct redis_script *texts[REDIS_TEXTS_MAX]; /* scripts whose text was sent in this round: those after it need not carry it */
+	const struct redis_script *texts
+		[REDIS_TEXTS_MAX]; /* scripts whose text was sent in this round: those after it need not carry it */
 	unsigned text_count;
 	bool is_seed;
-	bool is_master;      /* the slots name it */
-	bool was_ready;      /* in this round or before: then being ready anew is a reconnection */
-	bool told_slots;     /* was asked for them in this round */
-	bool is_counted;     /* its being ready */
-	bool is_replica;     /* as it has just said */
+	bool is_master;  /* the slots name it */
+	bool was_ready;  /* in this round or before: then being ready anew is a reconnection */
+	bool told_slots; /* was asked for them in this round */
+	bool is_counted; /* its being ready */
+	bool is_replica; /* as it has just said */
 	uint64_t slots_asked_ns;
 };
 

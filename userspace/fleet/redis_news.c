@@ -140,8 +140,8 @@ static uint64_t news_due(const struct redis_link *link, uint64_t now)
 }
 
 /* Connections that were begun in a round and not finished go on meanwhile. Returns true when one has become ready. */
-static bool work_nodes(struct redis_link *link, const struct pollfd *fds, struct redis_node *const *nodes, unsigned count,
-	uint64_t now)
+static bool work_nodes(struct redis_link *link, const struct pollfd *fds, struct redis_node *const *nodes,
+	unsigned count, uint64_t now)
 {
 	bool is_ready = false;
 
@@ -178,8 +178,8 @@ bool redis_link_wait(struct redis_link *link, int wake_fd, uint64_t until_mono_n
 				continue;
 			due = earlier(due, connection->deadline_ns);
 			nodes[count] = link->nodes[i];
-			fds[2 + count++] = (struct pollfd){.fd = redis_connection_fd(connection),
-				.events = redis_connection_events(connection)};
+			fds[2 + count++] = (struct pollfd){
+				.fd = redis_connection_fd(connection), .events = redis_connection_events(connection)};
 		}
 		fds[0] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
 		fds[1] = (struct pollfd){
