@@ -502,7 +502,7 @@ static void whatever_is_lost_doubled_or_late_all_nodes_end_the_same(void **state
 	last_seed = only ? strtoull(only, NULL, 10) : 1;
 	do
 		run_seed(last_seed);
-	while (!only && last_seed++ < SEEDS);
+	while (!only && last_seed < SEEDS && ++last_seed);
 }
 
 /* --- one by one ----------------------------------------------------------------------------------------------------------------- */
@@ -711,8 +711,53 @@ static void many_come_in_pages(void **state)
 	assert_true(questions >= 10 && questions <= 12);
 	assert_int_equal(settings[1]->live, 10 * SETTINGS_PUTS);
 	assert_int_equal(nodes[1].sync->pulled, 10 * SETTINGS_PUTS);
+	/* The same when it was in step before. */
+	for (unsigned i = 0; i < 3 * SETTINGS_PUTS; i++) {
+		snprintf(name, sizeof(name), "allow/10.0.%u.%u/32", i / 250, i % 250);
+		assert_int_equal(settings_set(settings[0], name, "{}", 0, false), 1);
+	}
+	for (questions = 0; settings_sync_is_due(nodes[0].sync) && questions < 100; questions++)
+		exchange(&nodes[0]);
+	exchange(&nodes[1]);
+	for (questions = 0; settings_sync_is_due(nodes[1].sync) && questions < 100; questions++)
+		exchange(&nodes[1]);
+	assert_int_equal(settings[1]->live, 13 * SETTINGS_PUTS);
 	for (unsigned i = 0; i < 2; i++)
 		stop_node(&nodes[i]);
+}
+
+static void the_order_of_changes_is_that_of_their_stamps(void **state)
+{
+	struct settings *settings = settings_new(1);
+	struct setting_view later = {.name = "limit/source", .value = "later", .stamp = {.version = 2, .node = 1}};
+	struct setting_view older = {.name = "limit/source", .value = "older", .stamp = {.version = 1, .node = 3}};
+	struct setting_view ended = {
+		.name = "limit/source", .value = "final", .stamp = {.version = 1, .node = 1, .is_final = true}};
+	struct setting *setting;
+	uint64_t op;
+
+	(void)state;
+	assert_int_equal(settings_merge(settings, &later), 1);
+	assert_int_equal(settings_merge(settings, &older), 0);
+	setting = settings_find(settings, "limit/source");
+	assert_string_equal(setting->value, "later");
+	/* What was changed here and not told yet goes before all but what is final. */
+	assert_int_equal(settings_set(settings, "limit/source", "here", 0, false), 1);
+	op = setting->op;
+	later.stamp.version = 9;
+	assert_int_equal(settings_merge(settings, &later), 0);
+	assert_string_equal(setting->value, "here");
+	/* A change that was made after the question went out is not answered by its answer. */
+	assert_int_equal(settings_set(settings, "limit/source", "again", 0, false), 1);
+	settings_acknowledge(settings, setting, op, 10);
+	assert_int_equal(settings->dirty_count, 1);
+	assert_false(settings_has_sent(settings, setting->op));
+	settings_acknowledge(settings, setting, setting->op, 11);
+	assert_true(settings_has_sent(settings, setting->op));
+	assert_int_equal(settings_merge(settings, &ended), 1);
+	assert_int_equal(settings_merge(settings, &later), 0);
+	assert_string_equal(setting->value, "final");
+	settings_free(settings);
 }
 
 /* --- numbers of sales ----------------------------------------------------------------------------------------------------------- */
@@ -817,6 +862,7 @@ int main(void)
 		cmocka_unit_test_setup(a_fleet_that_was_off_for_long_loses_nothing_with_redis, flush),
 		cmocka_unit_test_setup(many_come_in_pages, flush),
 		cmocka_unit_test_setup(a_sale_gets_one_number_that_no_node_knows, flush),
+		cmocka_unit_test(the_order_of_changes_is_that_of_their_stamps),
 		cmocka_unit_test(a_setting_is_read_back_as_it_was_written),
 		cmocka_unit_test_setup_teardown(
 			whatever_is_lost_doubled_or_late_all_nodes_end_the_same, flush, tell_seed),

@@ -31,7 +31,8 @@ void settings_sync_init(struct settings_sync *sync, struct settings *settings, c
 
 bool settings_sync_is_due(const struct settings_sync *sync)
 {
-	return !sync->complete || sync->settings->dirty_count || sync->settings->unsure_count;
+	return !sync->complete || sync->place < sync->end || sync->settings->dirty_count ||
+		sync->settings->unsure_count;
 }
 
 /* --- asking --------------------------------------------------------------------------------------------------------------------- */
