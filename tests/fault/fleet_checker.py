@@ -212,8 +212,10 @@ def check_coordinator(whole, history, breaches):
         if note["event"] != "coordinator":
             continue
         slug, total = note["sale"], note["total"]
+        # As they were then: a node that has been stopped since has given its units back.
         at_nodes = sum(move.delta for member in whole.members for move in member.ledger.moves
-                       if not move.key.startswith("refund:") and getattr(member.ledger.sales.get(move.sale), "slug", "") == slug)
+                       if not move.key.startswith("refund:") and move.at_ns - offset_of(member) <= note["at"][1]
+                       and getattr(member.ledger.sales.get(move.sale), "slug", "") == slug)
         if at_nodes + note["free"] != total:
             breaches.add("units", f"sale {slug}: {at_nodes} units at the nodes and {note['free']} free, the total is {total}")
         least, most = whole.put_in(slug)

@@ -206,6 +206,14 @@ def test_sold_out_is_believed_while_a_node_is_away_with_its_units():
     assert story.names() == set()
 
 
+def test_what_a_node_gives_back_when_it_stops_is_not_missing():
+    story = Story()
+    story.one.event(102, "order.cancelled", 20)
+    story.fleet[0]["event"] = "nothing"
+    story.one.move(-1, 60)
+    assert story.names() == set()
+
+
 def test_two_nodes_that_are_away_at_once_are_two_outages():
     """The one that comes back first does not end the other's."""
     story = Story()

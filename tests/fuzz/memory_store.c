@@ -179,7 +179,8 @@ static int64_t refunded_units(uint32_t sale)
 	int64_t units = 0;
 
 	for (unsigned i = 0; i < memory.move_count; i++)
-		if (memory.moves[i].sale == sale && !strncmp(memory.moves[i].key, STORE_REFUND_KEY, strlen(STORE_REFUND_KEY)))
+		if (memory.moves[i].sale == sale &&
+			!strncmp(memory.moves[i].key, STORE_REFUND_KEY, strlen(STORE_REFUND_KEY)))
 			units -= memory.moves[i].delta;
 	return units;
 }

@@ -78,7 +78,8 @@ static void *wait_for_it(void *arg)
 
 static void begin(struct waiter *waiter, struct fleet_wishes *wishes, unsigned items, unsigned timeout_ms)
 {
-	*waiter = (struct waiter){.wishes = wishes, .wish = fleet_wish_new(&kind, items, NULL), .timeout_ms = timeout_ms};
+	*waiter =
+		(struct waiter){.wishes = wishes, .wish = fleet_wish_new(&kind, items, NULL), .timeout_ms = timeout_ms};
 	assert_non_null(waiter->wish);
 	assert_int_equal(pthread_create(&waiter->thread, NULL, wait_for_it, waiter), 0);
 }

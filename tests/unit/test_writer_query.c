@@ -119,9 +119,10 @@ static void a_document_is_written_with_the_movement_or_not_at_all(void **state)
 static void books_are_told_with_their_documents_and_what_was_refunded(void **state)
 {
 	json_decref(ask(*state, SALE_PUT));
-	json_decref(ask(*state, "{\"op\":\"sale_put\",\"sale\":{\"id\":12,\"slug\":\"drop-12\",\"opens_ns\":1000,\"ends_ns\":2000,"
-				"\"per_buyer\":2,\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\","
-				"\"token_multiplier\":0,\"paused\":false,\"ended\":false}}"));
+	json_decref(ask(*state,
+		"{\"op\":\"sale_put\",\"sale\":{\"id\":12,\"slug\":\"drop-12\",\"opens_ns\":1000,\"ends_ns\":2000,"
+		"\"per_buyer\":2,\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\","
+		"\"token_multiplier\":0,\"paused\":false,\"ended\":false}}"));
 	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
 	json_decref(ask(*state,
 		"{\"op\":\"orders_change\",\"changes\":[{\"id\":\"0000000000000001\",\"action\":\"confirm\",\"by\":\"shop\"},"

@@ -69,7 +69,8 @@ static int wait_until_open(const struct cli_call *call, uint64_t wait_s, json_t 
 	for (*all = false; !code;) {
 		json_t *look;
 
-		code = cli_api_ask(call->api, "the fleet's sales", "GET", cli_api_path("/v1/cluster/sales"), NULL, &look);
+		code = cli_api_ask(
+			call->api, "the fleet's sales", "GET", cli_api_path("/v1/cluster/sales"), NULL, &look);
 		if (code)
 			break;
 		*all = take_look(look, rows);

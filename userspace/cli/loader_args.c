@@ -164,7 +164,8 @@ int loader_args_parse(struct loader_args *args, const struct loader_command *com
 	if (args->dry_run && !args->repair)
 		return refuse(argv[0], "--dry-run goes with --repair");
 	if (args->fleet && (args->repair || args->from))
-		return refuse(argv[0], "--fleet only looks, and each node reads its own ledger: no --repair, no --from");
+		return refuse(
+			argv[0], "--fleet only looks, and each node reads its own ledger: no --repair, no --from");
 	return CLI_OK;
 }
 

@@ -24,7 +24,7 @@ struct loader_args {
 	bool fleet;
 	const char *from;   /* NULL = not given */
 	const char *socket; /* likewise */
-	bool help;        /* was asked for and has been printed */
+	bool help;          /* was asked for and has been printed */
 };
 
 /* What a command takes; what it does not take is a usage error. */

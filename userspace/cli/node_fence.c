@@ -20,9 +20,12 @@ enum fence_option { FENCE_SALE, FENCE_SOLD, FENCE_LEDGER, FENCE_NOTHING, FENCE_F
 
 const struct cli_option node_fence_options[] = {
 	[FENCE_SALE] = {"sale", "SLUG", "only this sale (every one)", false},
-	[FENCE_SOLD] = {"sold", "N", "with --sale: units that the node has sold; the rest of what it held goes to the others", false},
-	[FENCE_LEDGER] = {"ledger", "FILE", "the node's ledger (SQLite), which is only read: what it has sold stands there", false},
-	[FENCE_NOTHING] = {"nothing", NULL, "nothing is known: all that it held counts as sold until it comes back", false},
+	[FENCE_SOLD] = {"sold", "N",
+		"with --sale: units that the node has sold; the rest of what it held goes to the others", false},
+	[FENCE_LEDGER] = {"ledger", "FILE",
+		"the node's ledger (SQLite), which is only read: what it has sold stands there", false},
+	[FENCE_NOTHING] = {"nothing", NULL, "nothing is known: all that it held counts as sold until it comes back",
+		false},
 	[FENCE_FORCE] = {"force", NULL, "also a node that has been heard of in the last seconds", false},
 	{NULL, NULL, NULL, false},
 };
@@ -49,7 +52,8 @@ static int check_options(const struct cli_call *call)
 }
 
 /* Asks for one sale, or with `slug` NULL for all, and adds what came to `rows`. */
-static int fence(const struct cli_call *call, uint64_t node, const char *slug, const uint64_t *sold, const json_t *heard, json_t *rows)
+static int fence(const struct cli_call *call, uint64_t node, const char *slug, const uint64_t *sold,
+	const json_t *heard, json_t *rows)
 {
 	char text[ABOUT_MAX], id[24];
 	json_t *body = json_object(), *answer;
@@ -126,8 +130,8 @@ static int fence_by_ledger(const struct cli_call *call, uint64_t node, json_t *r
 		code = fence(call, node, sale->slug, &sold, json_object_get(row, "heard"), rows);
 	}
 	if (!code && only && !found) {
-		cli_say("the ledger %s has no sale \"%s\" in which Redis knows node %s", call->value[FENCE_LEDGER], only,
-			call->operand[0]);
+		cli_say("the ledger %s has no sale \"%s\" in which Redis knows node %s", call->value[FENCE_LEDGER],
+			only, call->operand[0]);
 		code = CLI_NOT_FOUND;
 	}
 	json_decref(fleet);

@@ -7,7 +7,10 @@
 
 extern const struct cli_option node_fence_options[];
 #define NODE_FENCE_VERB \
-	{"fence", "ID", "take a node that is gone out of the fleet's sums; what it has sold stays sold", 1, 1, node_fence_options, node_fence_run}
+	{ \
+		"fence", "ID", "take a node that is gone out of the fleet's sums; what it has sold stays sold", 1, 1, \
+			node_fence_options, node_fence_run \
+	}
 int node_fence_run(const struct cli_call *call);
 
 #endif

@@ -82,12 +82,13 @@ static void print_rows(const char *title, const json_t *rows, const struct cli_c
 static void print(const struct fleet_look *look)
 {
 	static const struct cli_column sale_columns[] = {{"SALE", "sale", false}, {"STATE", "state", false},
-		{"TOTAL", "total", true}, {"FREE", "free", true}, {"ON NODES", "on_nodes", true}, {"HELD", "held", true},
-		{"CONFIRMED", "confirmed", true}, {"REFUNDED", "refunded", true}, {"UNHEARD", "unheard", true},
-		{"EQUATION", "equation", false}, {NULL, NULL, false}};
+		{"TOTAL", "total", true}, {"FREE", "free", true}, {"ON NODES", "on_nodes", true},
+		{"HELD", "held", true}, {"CONFIRMED", "confirmed", true}, {"REFUNDED", "refunded", true},
+		{"UNHEARD", "unheard", true}, {"EQUATION", "equation", false}, {NULL, NULL, false}};
 	static const struct cli_column difference_columns[] = {{"INVARIANT", "invariant", false},
 		{"DIFFERENCE", "difference", false}, {"SALE", "sale", false}, {"NODE", "node", true},
-		{"FOUND", "found", true}, {"EXPECTED", "expected", true}, {"WHAT", "detail", false}, {NULL, NULL, false}};
+		{"FOUND", "found", true}, {"EXPECTED", "expected", true}, {"WHAT", "detail", false},
+		{NULL, NULL, false}};
 
 	print_rows(NULL, look->sales, sale_columns);
 	if (json_array_size(look->differences))
@@ -109,8 +110,8 @@ int verify_fleet(struct cli_api *api, bool as_json)
 	silent = json_array_size(look.silent);
 	differences = json_array_size(look.differences);
 	if (as_json) {
-		json_t *report = json_pack("{s:b, s:i, s:O, s:O, s:O}", "clean", !differences && !silent, "looks", (int)looks,
-			"silent", look.silent, "sales", look.sales, "differences", look.differences);
+		json_t *report = json_pack("{s:b, s:i, s:O, s:O, s:O}", "clean", !differences && !silent, "looks",
+			(int)looks, "silent", look.silent, "sales", look.sales, "differences", look.differences);
 
 		cli_json_print(stdout, report);
 		json_decref(report);
@@ -118,7 +119,8 @@ int verify_fleet(struct cli_api *api, bool as_json)
 		print(&look);
 	}
 	json_array_foreach(look.silent, i, node)
-		cli_say("node %lld has not answered: of it counts what it last told Redis", (long long)json_integer_value(node));
+		cli_say("node %lld has not answered: of it counts what it last told Redis",
+			(long long)json_integer_value(node));
 	fleet_look_free(&look);
 	return differences ? CLI_INVARIANT : silent ? CLI_FAILED : CLI_OK;
 }

@@ -39,9 +39,11 @@ static const struct {
 	[KIND_NO_MEMBER] = {"no_member", "I1", "the node's ledger has leased units, and Redis knows no such node"},
 	[KIND_BALANCE] = {"balance", "I1", "units leased to the node: by its ledger, and by Redis"},
 	[KIND_EPOCH] = {"epoch", "I1", "epoch of the node's lease: in its ledger, and in Redis"},
-	[KIND_BOOK_SUM] = {"book_sum", "I1", "put in and refunded by the node's ledger, and what its book says is leased to it"},
+	[KIND_BOOK_SUM] = {"book_sum", "I1",
+		"put in and refunded by the node's ledger, and what its book says is leased to it"},
 	[KIND_GATE_SUM] = {"gate_sum", "I2", "free, in orders and on their way on the node, and put in"},
-	[KIND_TOTAL_KNOWN] = {"total_known", "I2", "the total as the node's book has it, and as Redis has it; they call it the same version"},
+	[KIND_TOTAL_KNOWN] = {"total_known", "I2",
+		"the total as the node's book has it, and as Redis has it; they call it the same version"},
 };
 
 static json_int_t number(const json_t *object, const char *name)
@@ -50,15 +52,17 @@ static json_int_t number(const json_t *object, const char *name)
 }
 
 /* `node` NULL: of the whole sale. */
-static void differs(struct fleet_look *look, enum kind kind, const char *sale, const char *node, json_int_t found, json_int_t expected)
+static void differs(struct fleet_look *look, enum kind kind, const char *sale, const char *node, json_int_t found,
+	json_int_t expected)
 {
 	json_array_append_new(look->differences,
 		json_pack("{s:s, s:s, s:s, s:o, s:I, s:I, s:s}", "invariant", kinds[kind].invariant, "difference",
-			kinds[kind].name, "sale", sale, "node", node ? json_integer(atoi(node)) : json_null(), "found", found,
-			"expected", expected, "detail", kinds[kind].text));
+			kinds[kind].name, "sale", sale, "node", node ? json_integer(atoi(node)) : json_null(), "found",
+			found, "expected", expected, "detail", kinds[kind].text));
 }
 
-static void must_be(struct fleet_look *look, enum kind kind, const char *sale, const char *node, json_int_t found, json_int_t expected)
+static void must_be(struct fleet_look *look, enum kind kind, const char *sale, const char *node, json_int_t found,
+	json_int_t expected)
 {
 	if (found != expected)
 		differs(look, kind, sale, node, found, expected);
@@ -85,18 +89,21 @@ struct sums {
 	json_int_t silent_sold; /* by nodes that do not answer, as they last told Redis */
 };
 
-static void compare_account(struct fleet_look *look, const char *slug, const char *node, const json_t *account, const json_t *redis)
+static void compare_account(
+	struct fleet_look *look, const char *slug, const char *node, const json_t *account, const json_t *redis)
 {
 	const json_t *book = json_object_get(account, "book");
 	json_int_t put_in = number(account, "put_in"), ordered = number(account, "held") + number(account, "confirmed");
 
 	must_be(look, KIND_BOOK_SUM, slug, node, put_in + number(account, "refunded"), number(book, "balance"));
-	must_be(look, KIND_GATE_SUM, slug, node, number(account, "free") + ordered + number(account, "in_flight"), put_in);
+	must_be(look, KIND_GATE_SUM, slug, node, number(account, "free") + ordered + number(account, "in_flight"),
+		put_in);
 	if (json_is_object(redis) && number(book, "version") == number(redis, "version"))
 		must_be(look, KIND_TOTAL_KNOWN, slug, node, number(book, "total"), number(redis, "total"));
 }
 
-static void compare_node(struct fleet_look *look, const char *slug, const char *node, const json_t *said, const json_t *redis, struct sums *sums)
+static void compare_node(struct fleet_look *look, const char *slug, const char *node, const json_t *said,
+	const json_t *redis, struct sums *sums)
 {
 	const json_t *account = account_of(said, slug), *row = json_object_get(json_object_get(redis, "nodes"), node);
 	const json_t *book = json_object_get(account, "book");
@@ -149,14 +156,15 @@ static void compare_sale(struct fleet_look *look, const json_t *audit, const cha
 		differs(look, KIND_SETTLING, slug, NULL, sums.members - sums.settled, sums.members);
 	if (is_open) {
 		must_be(look, KIND_DEFICIT, slug, NULL, number(redis, "deficit"), 0);
-		must_be(look, KIND_TOTAL_SUM, slug, NULL, number(redis, "free") + sums.balances - number(redis, "deficit"), total);
+		must_be(look, KIND_TOTAL_SUM, slug, NULL,
+			number(redis, "free") + sums.balances - number(redis, "deficit"), total);
 		if (sold > total)
 			differs(look, KIND_OVERSOLD, slug, NULL, sold, total);
 	}
 	json_array_append_new(look->sales,
-		json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "sale", slug, "state", state, "total", total, "free",
-			number(redis, "free"), "on_nodes", sums.unsold, "held", sums.held, "confirmed", sums.confirmed, "refunded",
-			sums.refunded, "unheard", sums.silent_sold, "equation",
+		json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "sale", slug, "state", state, "total",
+			total, "free", number(redis, "free"), "on_nodes", sums.unsold, "held", sums.held, "confirmed",
+			sums.confirmed, "refunded", sums.refunded, "unheard", sums.silent_sold, "equation",
 			json_array_size(look->differences) > before ? "broken" : "holds"));
 }
 
@@ -165,8 +173,7 @@ int fleet_look_compare(const json_t *audit, struct fleet_look *look)
 	json_t *nodes = json_object_get(audit, "nodes"), *redis = json_object_get(audit, "redis"), *said;
 	const char *name;
 
-	*look = (struct fleet_look){
-		.differences = json_array(), .sales = json_array(), .silent = json_array()};
+	*look = (struct fleet_look){.differences = json_array(), .sales = json_array(), .silent = json_array()};
 	if (!look->differences || !look->sales || !look->silent) {
 		fleet_look_free(look);
 		return -ENOMEM;

@@ -35,7 +35,8 @@ enum MHD_Result control_send_fleet_error(struct http_request *request, int error
 			"Redis has not answered in time. The change may still take effect: look before you ask again, or send "
 			"the same " HTTP_ONCE_KEY " again.");
 	case -EREMOTEIO:
-		return http_problem_retry(request, 503, "fleet_away", RETRY_AWAY_S, "Redis could not (%s). Nothing was changed.",
+		return http_problem_retry(request, 503, "fleet_away", RETRY_AWAY_S,
+			"Redis could not (%s). Nothing was changed.",
 			failure && *failure ? failure : "it does not know the sale");
 	default:
 		return http_problem(request, 500, "internal_error", "Failed: %s.", strerror(-error));
@@ -52,9 +53,19 @@ struct fence_body {
 enum { FIELD_SALE, FIELD_SOLD, FIELD_HEARD, FIELD_EXACT, FIELD_NOTHING, FIELD_FORCE, FIELD_COUNT };
 
 static const struct validate_field fence_fields[FIELD_COUNT] = {
-	[FIELD_SALE] = {.name = "sale", .kind = VALIDATE_TEXT, .min = 1, .max = SALE_SLUG_MAX, .offset = offsetof(struct fence_body, sale)},
-	[FIELD_SOLD] = {.name = "sold", .kind = VALIDATE_INTEGER, .max = SOLD_MAX, .offset = offsetof(struct fence_body, sold)},
-	[FIELD_HEARD] = {.name = "heard", .kind = VALIDATE_INTEGER, .max = INT64_MAX, .offset = offsetof(struct fence_body, heard)},
+	[FIELD_SALE] = {.name = "sale",
+		.kind = VALIDATE_TEXT,
+		.min = 1,
+		.max = SALE_SLUG_MAX,
+		.offset = offsetof(struct fence_body, sale)},
+	[FIELD_SOLD] = {.name = "sold",
+		.kind = VALIDATE_INTEGER,
+		.max = SOLD_MAX,
+		.offset = offsetof(struct fence_body, sold)},
+	[FIELD_HEARD] = {.name = "heard",
+		.kind = VALIDATE_INTEGER,
+		.max = INT64_MAX,
+		.offset = offsetof(struct fence_body, heard)},
 	[FIELD_EXACT] = {.name = "exact", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, exact)},
 	[FIELD_NOTHING] = {.name = "nothing", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, nothing)},
 	[FIELD_FORCE] = {.name = "force", .kind = VALIDATE_BOOLEAN, .offset = offsetof(struct fence_body, force)},
@@ -84,7 +95,8 @@ static bool read_node(struct http_request *request, unsigned *node, enum MHD_Res
 	unsigned long number = strtoul(text, &end, 10);
 
 	*node = (unsigned)number;
-	if (*text >= '1' && *text <= '9' && !*end && number <= CONFIG_NODES_MAX && config_node(&request->d->config, *node))
+	if (*text >= '1' && *text <= '9' && !*end && number <= CONFIG_NODES_MAX &&
+		config_node(&request->d->config, *node))
 		return true;
 	*result = http_problem(request, 404, "no_node", "The config of this node knows no node %.16s.", text);
 	return false;
@@ -115,7 +127,8 @@ static bool read_fence(struct http_request *request, struct fence_body *body, en
 		return false;
 	}
 	if (sold && !*body->sale) {
-		*result = http_problem_field(request, 400, "missing_field", "sale", "sold is a number of one sale: name it.");
+		*result = http_problem_field(
+			request, 400, "missing_field", "sale", "sold is a number of one sale: name it.");
 		return false;
 	}
 	if (body->nothing)
@@ -144,7 +157,8 @@ enum MHD_Result control_fence_node(struct http_request *request)
 	json_t *rows;
 	int err;
 
-	if (!control_needs_fleet(request, &result) || !read_node(request, &node, &result) || !read_fence(request, &body, &result))
+	if (!control_needs_fleet(request, &result) || !read_node(request, &node, &result) ||
+		!read_fence(request, &body, &result))
 		return result;
 	if (node == request->d->config.fleet.node)
 		return http_problem(request, 409, "node_is_alive", "This is node %u itself. Ask another one.", node);
@@ -169,16 +183,18 @@ enum MHD_Result control_fence_node(struct http_request *request)
 	if (has_result(rows, "heard_of")) {
 		json_decref(rows);
 		return http_problem(request, 409, "node_is_alive",
-			"Node %u has spoken meanwhile, so it is alive. It was not fenced in every sale: stop it, and ask again.", node);
+			"Node %u has spoken meanwhile, so it is alive. It was not fenced in every sale: stop it, and ask again.",
+			node);
 	}
 	if (*body.sale && has_result(rows, "out_of_range")) {
 		const json_t *row = json_array_get(rows, 0);
-		json_int_t told = json_integer_value(json_object_get(row, "sold")), held = json_integer_value(json_object_get(row, "balance"));
+		json_int_t told = json_integer_value(json_object_get(row, "sold")),
+			   held = json_integer_value(json_object_get(row, "balance"));
 
 		json_decref(rows);
 		return http_problem_field(request, 422, "out_of_range", "sold",
-			"Node %u holds %lld units of the sale and has told of %lld sold: sold must be between the two.", node, (long long)held,
-			(long long)told);
+			"Node %u holds %lld units of the sale and has told of %lld sold: sold must be between the two.",
+			node, (long long)held, (long long)told);
 	}
 	log_warn("node %u was fenced by the operator: %s%s", node, *body.sale ? "sale " : "every sale", body.sale);
 	return http_send_json(request, 200, json_pack("{s:i, s:o}", "node", (int)node, "sales", rows));

@@ -55,9 +55,9 @@ static enum MHD_Result send_stock(struct http_request *request, const struct sal
 	json_t *json;
 
 	maintenance_read_stock(request->d, sale, &stock);
-	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free", (json_int_t)stock.free, "held",
-		(json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed, "in_flight", (json_int_t)stock.in_flight, "balanced",
-		stock.balanced);
+	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "put_in", (json_int_t)stock.put_in, "free",
+		(json_int_t)stock.free, "held", (json_int_t)stock.held, "confirmed", (json_int_t)stock.confirmed,
+		"in_flight", (json_int_t)stock.in_flight, "balanced", stock.balanced);
 	fleet_leases_describe(request->d, sale, stock.put_in, json);
 	return http_send_json(request, 200, json);
 }
@@ -84,7 +84,8 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 
 	/* The same key names the same change on every node, and Redis takes but short names. */
 	if (*request->once_key && fleet_leases_has(request->d, sale->id)) {
-		snprintf(key, size, "api:%016" PRIx64 "%016" PRIx64, name_part(request->once_key, 1), name_part(request->once_key, 2));
+		snprintf(key, size, "api:%016" PRIx64 "%016" PRIx64, name_part(request->once_key, 1),
+			name_part(request->once_key, 2));
 		return true;
 	}
 	if (*request->once_key) {
@@ -99,11 +100,12 @@ static bool make_key(struct http_request *request, const struct sale *sale, char
 
 static enum MHD_Result send_not_enough(struct http_request *request, uint64_t free_units)
 {
-	json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free", "title", "Conflict",
-		"status", 409, "code", "not_enough_free", "detail", "Fewer units are free than would be taken away.", "free",
-		(json_int_t)free_units);
+	json_t *problem = json_pack("{s:s, s:s, s:i, s:s, s:s, s:I}", "type", PROBLEM_TYPE_PREFIX "not_enough_free",
+		"title", "Conflict", "status", 409, "code", "not_enough_free", "detail",
+		"Fewer units are free than would be taken away.", "free", (json_int_t)free_units);
 	char *text = json_dumps(problem, JSON_COMPACT);
-	enum MHD_Result result = text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
+	enum MHD_Result result =
+		text ? http_send_text(request, 409, "application/problem+json", text, strlen(text)) : MHD_NO;
 
 	json_decref(problem);
 	free(text);

@@ -35,7 +35,7 @@ static struct {
 	pthread_mutex_t lock;
 	char number[NUMBER_MAX]; /* "" = none is being made */
 	json_t *sales;
-	char *ready; /* to be sent */
+	char *ready;  /* to be sent */
 	bool expires; /* it was, and is to vanish by itself */
 } audit = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -107,7 +107,8 @@ static void ask_books(struct daemon *d, json_int_t after)
 static void on_number(struct daemon *d, void *arg, int error, const redisReply *reply)
 {
 	(void)arg;
-	if (error || reply->type != REDIS_REPLY_STRING || !reply->len || reply->len >= NUMBER_MAX || !strcmp(reply->str, audit.seen))
+	if (error || reply->type != REDIS_REPLY_STRING || !reply->len || reply->len >= NUMBER_MAX ||
+		!strcmp(reply->str, audit.seen))
 		return;
 	pthread_mutex_lock(&audit.lock);
 	if (*audit.number) { /* one after the other */
@@ -142,7 +143,8 @@ static bool send_answer(struct daemon *d, struct fleet_round *round)
 		snprintf(node, sizeof(node), "%u", d->config.fleet.node);
 		fleet_key(d, name, key);
 		/* In two rounds: of one the calls may be done in any order. */
-		sent = audit.expires ? fleet_command(round, key, expire, 3, NULL, NULL) : fleet_command(round, key, put, 4, on_put, NULL);
+		sent = audit.expires ? fleet_command(round, key, expire, 3, NULL, NULL)
+				     : fleet_command(round, key, put, 4, on_put, NULL);
 		if (sent && audit.expires) {
 			free(audit.ready);
 			audit.ready = NULL;
@@ -187,7 +189,8 @@ static bool ask(struct daemon *d, struct fleet_round *round, struct fleet_wish_i
 {
 	const char *number = json_string_value(json_object_get(item->wish->wanted, "number"));
 	char key[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], name[16 + NUMBER_MAX];
-	const char *put[] = {"SET", key, number, "EX", KEPT_S}, *tell[] = {"PUBLISH", channel, "audit"}, *read[] = {"HGETALL", key};
+	const char *put[] = {"SET", key, number, "EX", KEPT_S}, *tell[] = {"PUBLISH", channel, "audit"},
+		   *read[] = {"HGETALL", key};
 
 	switch (item->phase) {
 	case PHASE_NUMBER:
@@ -219,7 +222,8 @@ static bool take(struct daemon *d, struct fleet_wish_item *item, const redisRepl
 static const struct fleet_wish_kind audit_kind = {.ask = ask, .take = take};
 
 /* One wish from `phase` on. Returns 0 with *known (new reference, NULL for none), or as fleet_audit_ask. */
-static int wish(struct daemon *d, const char *number, enum phase phase, json_t **known, char *failure, size_t failure_size)
+static int wish(
+	struct daemon *d, const char *number, enum phase phase, json_t **known, char *failure, size_t failure_size)
 {
 	struct fleet_wish *asked = fleet_wish_new(&audit_kind, 1, json_pack("{s:s}", "number", number));
 	int err;

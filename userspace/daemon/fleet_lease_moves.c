@@ -71,9 +71,11 @@ static json_t *question(const struct leased_sale *sale, const struct lease_actio
 	if (!action->units)
 		return json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", name, "value", value);
 	/* The number of a lease's operation grows with each that moves units; one that was refused may come again with other units. */
-	snprintf(key, sizeof(key), "lease:%u:%" PRId64 ":%" PRId64, sale->sale.id, action->book.epoch, action->book.seq);
-	return json_pack("{s:s, s:I, s:I, s:s, s:s, s:{s:s, s:s}}", "op", "stock_move", "sale", (json_int_t)sale->sale.id, "delta",
-		(json_int_t)action->units, "key", key, "reason", "lease", "document", "name", name, "value", value);
+	snprintf(
+		key, sizeof(key), "lease:%u:%" PRId64 ":%" PRId64, sale->sale.id, action->book.epoch, action->book.seq);
+	return json_pack("{s:s, s:I, s:I, s:s, s:s, s:{s:s, s:s}}", "op", "stock_move", "sale",
+		(json_int_t)sale->sale.id, "delta", (json_int_t)action->units, "key", key, "reason", "lease",
+		"document", "name", name, "value", value);
 }
 
 void leases_move(struct daemon *d, struct leased_sale *sale, const struct lease_action *action)
@@ -96,8 +98,8 @@ void leases_move(struct daemon *d, struct leased_sale *sale, const struct lease_
 /* --- books ---------------------------------------------------------------------------------------------------------------------- */
 json_t *fleet_leases_question(uint32_t after)
 {
-	return json_pack("{s:s, s:s, s:I, s:i}", "op", "sale_books", "documents", FLEET_BOOK_PREFIX, "after", (json_int_t)after,
-		"limit", BOOKS_PAGE);
+	return json_pack("{s:s, s:s, s:I, s:i}", "op", "sale_books", "documents", FLEET_BOOK_PREFIX, "after",
+		(json_int_t)after, "limit", BOOKS_PAGE);
 }
 
 static void on_books(struct daemon *d, void *arg, const struct pipeline_answer *answer)
@@ -110,7 +112,8 @@ static void on_books(struct daemon *d, void *arg, const struct pipeline_answer *
 		json_array_extend(leases->books, json_object_get(answer->json, "books"));
 		pthread_mutex_unlock(&leases->lock);
 	} else if (answer->error == -EREMOTEIO) {
-		log_error("the order writer does not tell what is leased to this node (%s: %s), which therefore sells nothing",
+		log_error(
+			"the order writer does not tell what is leased to this node (%s: %s), which therefore sells nothing",
 			answer->code, answer->detail);
 	}
 	atomic_store(&leases->is_reading, false);

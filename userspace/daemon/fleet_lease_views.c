@@ -27,8 +27,11 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 		.is_withheld = sale->flags.withheld,
 		.version = positive(lease->book.version),
 		.balance = positive(lease->book.balance),
+		.sold = positive(lease->book.balance - (int64_t)sale->units),
 		.epoch = positive(lease->book.epoch),
-		.total = positive(lease->known && last->version >= lease->book.version ? last->total : lease->book.total),
+		.rate = lease->rate,
+		.total = positive(
+			lease->known && last->version >= lease->book.version ? last->total : lease->book.total),
 	};
 
 	if (lease->known) {
@@ -37,6 +40,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 		shown.deficit = positive(-last->free);
 		shown.outside = positive(last->outside);
 		shown.missing = last->missing;
+		shown.is_fenced = last->row.fenced;
 	}
 	pthread_mutex_lock(&d->leases->lock);
 	sale->shown = shown;
@@ -119,11 +123,14 @@ void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t p
 		json_object_set_new(json, "stock", json_integer((json_int_t)stock.total));
 	json_object_set_new(json, "fleet",
 		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b}", "state",
-			!stock.is_known ? "unknown" : stock.is_open ? "open" : "settling", "total", (json_int_t)stock.total,
-			"free", (json_int_t)stock.free, "outside", (json_int_t)stock.outside, "deficit",
-			(json_int_t)stock.deficit, "missing", members_json(&stock.missing), "put_in", (json_int_t)put_in, "balance",
-			(json_int_t)stock.balance, "epoch", (json_int_t)stock.epoch, "settled", stock.is_settled, "withheld",
-			stock.is_withheld));
+			!stock.is_known         ? "unknown"
+				: stock.is_open ? "open"
+						: "settling",
+			"total", (json_int_t)stock.total, "free", (json_int_t)stock.free, "outside",
+			(json_int_t)stock.outside, "deficit", (json_int_t)stock.deficit, "missing",
+			members_json(&stock.missing), "put_in", (json_int_t)put_in, "balance",
+			(json_int_t)stock.balance, "epoch", (json_int_t)stock.epoch, "settled", stock.is_settled,
+			"withheld", stock.is_withheld));
 }
 
 int fleet_leases_await(struct daemon *d, const char *slug)
@@ -140,6 +147,29 @@ int fleet_leases_await(struct daemon *d, const char *slug)
 	return -ETIMEDOUT;
 }
 
+json_t *fleet_leases_of_node(struct daemon *d, uint32_t node)
+{
+	struct fleet_leases *leases = d->leases;
+	json_t *rows;
+
+	if (!leases || node != d->config.fleet.node)
+		return NULL;
+	rows = json_array();
+	pthread_mutex_lock(&leases->lock);
+	for (unsigned i = 0; i < leases->count; i++) {
+		const struct leased_sale *sale = leases->sales[i];
+
+		if (sale->state == LEASED && sales_in_gate(d->sales, &sale->sale))
+			json_array_append_new(rows,
+				json_pack("{s:s, s:I, s:I, s:I, s:I, s:b}", "sale", sale->sale.slug, "balance",
+					(json_int_t)sale->shown.balance, "sold", (json_int_t)sale->shown.sold, "epoch",
+					(json_int_t)sale->shown.epoch, "rate", (json_int_t)(sale->shown.rate + 0.5),
+					"fenced", sale->shown.is_fenced));
+	}
+	pthread_mutex_unlock(&leases->lock);
+	return rows;
+}
+
 /* --- metrics ------------------------------------------------------------------------------------------------------------------------ */
 static void family(FILE *out, const char *name, const char *type, const char *help)
 {
@@ -148,14 +178,16 @@ static void family(FILE *out, const char *name, const char *type, const char *he
 
 static void render_counters(const struct fleet_leases *leases, FILE *out)
 {
-	family(out, "sluice_lease_moves_total", "counter", "Leases that the ledger has taken, and those that it has given back.");
+	family(out, "sluice_lease_moves_total", "counter",
+		"Leases that the ledger has taken, and those that it has given back.");
 	fprintf(out, "sluice_lease_moves_total{kind=\"grant\"} %llu\nsluice_lease_moves_total{kind=\"return\"} %llu\n",
 		atomic_load(&leases->grants), atomic_load(&leases->returns));
 	family(out, "sluice_lease_moved_units_total", "counter", "Units of these.");
 	fprintf(out,
 		"sluice_lease_moved_units_total{kind=\"grant\"} %llu\nsluice_lease_moved_units_total{kind=\"return\"} %llu\n",
 		atomic_load(&leases->granted), atomic_load(&leases->returned));
-	family(out, "sluice_lease_fenced_total", "counter", "Leases of this node that others had fenced, as it found when it came back.");
+	family(out, "sluice_lease_fenced_total", "counter",
+		"Leases of this node that others had fenced, as it found when it came back.");
 	fprintf(out, "sluice_lease_fenced_total %llu\n", atomic_load(&leases->fences));
 }
 

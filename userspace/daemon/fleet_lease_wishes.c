@@ -43,7 +43,8 @@ static void look_anew(struct daemon *d, const char *slug)
 	sale->due = true;
 }
 
-static bool ask_call(struct daemon *d, struct fleet_round *round, struct fleet_wish_item *item, const struct lease_call *call)
+static bool ask_call(
+	struct daemon *d, struct fleet_round *round, struct fleet_wish_item *item, const struct lease_call *call)
 {
 	return leases_call(d, round, item->slug, call, fleet_wish_done, item);
 }
@@ -74,7 +75,8 @@ int fleet_leases_wish(struct daemon *d, struct fleet_wish *wish)
 }
 
 /* A wish for one sale. Returns 0 with *item, of a wish that the caller frees; or an error, and nothing to free. */
-static int wish_for(struct daemon *d, const struct fleet_wish_kind *kind, const char *slug, json_t *wanted_json, struct fleet_wish_item **item)
+static int wish_for(struct daemon *d, const struct fleet_wish_kind *kind, const char *slug, json_t *wanted_json,
+	struct fleet_wish_item **item)
 {
 	struct fleet_wish *wish = fleet_wish_new(kind, 1, wanted_json);
 	int err;
@@ -93,8 +95,8 @@ static int wish_for(struct daemon *d, const struct fleet_wish_kind *kind, const 
 }
 
 /* A wish for every sale that has a lease here; the same. `slug` not NULL: only that one. */
-static int wish_for_all(struct daemon *d, const struct fleet_wish_kind *kind, const char *slug, json_t *wanted_json, struct fleet_wish **wish,
-	char *failure, size_t failure_size)
+static int wish_for_all(struct daemon *d, const struct fleet_wish_kind *kind, const char *slug, json_t *wanted_json,
+	struct fleet_wish **wish, char *failure, size_t failure_size)
 {
 	struct fleet_leases *leases = d->leases;
 	unsigned count = 0;
@@ -105,7 +107,8 @@ static int wish_for_all(struct daemon *d, const struct fleet_wish_kind *kind, co
 	*wish = fleet_wish_new(kind, slug ? 1 : leases->count, wanted_json);
 	for (unsigned i = 0; *wish && !slug && i < leases->count; i++)
 		if (leases->sales[i]->state == LEASED)
-			snprintf((*wish)->items[count++].slug, sizeof((*wish)->items[0].slug), "%s", leases->sales[i]->sale.slug);
+			snprintf((*wish)->items[count++].slug, sizeof((*wish)->items[0].slug), "%s",
+				leases->sales[i]->sale.slug);
 	pthread_mutex_unlock(&leases->lock);
 	if (!*wish)
 		return -ENOMEM;
@@ -144,7 +147,8 @@ static bool take_create(struct daemon *d, struct fleet_wish_item *item, const re
 {
 	(void)d;
 	/* What there is tells its total also in another generation. */
-	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK && item->answer.answer == LEASE_ABSENT) {
+	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK &&
+		item->answer.answer == LEASE_ABSENT) {
 		item->phase = CREATE_MAKE;
 		return false;
 	}
@@ -196,7 +200,8 @@ static bool await_version(struct daemon *d, const char *slug, uint64_t version, 
 	struct sale sale;
 
 	while (time_mono_ns() < until_ns && !atomic_load(&d->stopping)) {
-		if (!sales_find(d->sales, slug, &sale) && !fleet_leases_stock(d, sale.id, &stock) && stock.version >= version)
+		if (!sales_find(d->sales, slug, &sale) && !fleet_leases_stock(d, sale.id, &stock) &&
+			stock.version >= version)
 			return true;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS / 20}, NULL);
 	}
@@ -215,7 +220,8 @@ int fleet_leases_move(
 	for (;;) {
 		struct fleet_wish_item *item;
 
-		err = wish_for(d, &total_kind, slug, json_pack("{s:s, s:I}", "operation", key, "delta", (json_int_t)delta), &item);
+		err = wish_for(d, &total_kind, slug,
+			json_pack("{s:s, s:I}", "operation", key, "delta", (json_int_t)delta), &item);
 		if (err)
 			return err;
 		answer = item->answer.answer;
@@ -266,7 +272,8 @@ static bool take_fence(struct daemon *d, struct fleet_wish_item *item, const red
 		return use != ANSWER_AGAIN;
 	}
 	item->known = json_pack("{s:I, s:I}", "balance", (json_int_t)row->balance, "sold", (json_int_t)row->sold);
-	if (item->answer.answer == LEASE_ABSENT || !lease_members_has(&item->answer.members, (unsigned)wanted(item, "node")))
+	if (item->answer.answer == LEASE_ABSENT ||
+		!lease_members_has(&item->answer.members, (unsigned)wanted(item, "node")))
 		return true;
 	/* Whoever read its ledger looked before: a node that has spoken since then is alive. */
 	if (wanted(item, "heard") >= 0 && wanted(item, "heard") != row->heard)
@@ -280,7 +287,8 @@ static const struct fleet_wish_kind fence_kind = {.ask = ask_fence, .take = take
 static const char *fence_result(const struct fleet_wish_item *item)
 {
 	if (item->phase == FENCE_LOOK)
-		return item->answer.answer == LEASE_OK && lease_members_has(&item->answer.members, (unsigned)wanted(item, "node"))
+		return item->answer.answer == LEASE_OK &&
+				lease_members_has(&item->answer.members, (unsigned)wanted(item, "node"))
 			? "heard_of"
 			: "unknown";
 	switch (item->answer.answer) {
@@ -300,9 +308,12 @@ static json_t *fence_row(const struct fleet_wish_item *item)
 	json_int_t held = json_integer_value(json_object_get(item->known, "balance"));
 	bool is_fenced = !strcmp(result, "fenced");
 
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "sale", item->slug, "result", result, "balance", held, "sold",
-		is_fenced && row->balance >= 0 ? (json_int_t)row->balance : json_integer_value(json_object_get(item->known, "sold")),
-		"given_back", is_fenced && row->balance >= 0 && held > row->balance ? held - (json_int_t)row->balance : 0, "epoch",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "sale", item->slug, "result", result, "balance", held,
+		"sold",
+		is_fenced && row->balance >= 0 ? (json_int_t)row->balance
+					       : json_integer_value(json_object_get(item->known, "sold")),
+		"given_back",
+		is_fenced && row->balance >= 0 && held > row->balance ? held - (json_int_t)row->balance : 0, "epoch",
 		(json_int_t)row->epoch);
 }
 
@@ -311,8 +322,8 @@ int fleet_leases_fence(
 {
 	struct fleet_wish *wish;
 	int err = wish_for_all(d, &fence_kind, fence->slug,
-		json_pack("{s:i, s:I, s:i, s:I}", "node", (int)fence->node, "sold", (json_int_t)fence->sold, "exact", fence->is_exact,
-			"heard", (json_int_t)fence->heard),
+		json_pack("{s:i, s:I, s:i, s:I}", "node", (int)fence->node, "sold", (json_int_t)fence->sold, "exact",
+			fence->is_exact, "heard", (json_int_t)fence->heard),
 		&wish, failure, failure_size);
 
 	if (err)
@@ -398,8 +409,9 @@ static void add_row(struct daemon *d, struct fleet_wish_item *item)
 		return;
 	snprintf(name, sizeof(name), "%u", node);
 	json_object_set_new(json_object_get(item->known, "nodes"), name,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold", (json_int_t)row->sold,
-			"epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "heard", (json_int_t)row->heard, "fenced", row->fenced, "settled",
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold",
+			(json_int_t)row->sold, "epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "heard",
+			(json_int_t)row->heard, "fenced", row->fenced, "settled",
 			!lease_members_has(&item->answer.missing, node)));
 }
 
@@ -416,10 +428,12 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 	if (answer->answer == LEASE_ABSENT)
 		return true;
 	if (!item->known)
-		item->known = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:{}}", "state", answer->open ? "open" : "settling",
-			"total", (json_int_t)answer->total, "version", (json_int_t)answer->version, "free",
-			(json_int_t)(answer->free > 0 ? answer->free : 0), "outside", (json_int_t)answer->outside, "deficit",
-			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing), "nodes");
+		item->known = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:{}}", "state",
+			answer->open ? "open" : "settling", "total", (json_int_t)answer->total, "version",
+			(json_int_t)answer->version, "free", (json_int_t)(answer->free > 0 ? answer->free : 0),
+			"outside", (json_int_t)answer->outside, "deficit",
+			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing),
+			"nodes");
 	add_row(d, item);
 	return ++item->phase == d->config.node_count;
 }

@@ -93,7 +93,8 @@ static void set_flags(struct daemon *d, struct leased_sale *sale, struct lease_f
 	sales_set_lease_flags(d->sales, sale->sale.id, flags.more, flags.withheld);
 	if (sale->has_flags && sale->flags.withheld != flags.withheld)
 		log_info("sale %s: this node %s", sale->sale.slug,
-			flags.withheld ? "sells nothing until Redis has agreed to its lease" : "sells what is leased to it");
+			flags.withheld ? "sells nothing until Redis has agreed to its lease"
+				       : "sells what is leased to it");
 	sale->flags = flags;
 	sale->has_flags = true;
 }
@@ -114,7 +115,8 @@ static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *
 	if (sale->state != LEASED_UNREAD)
 		return;
 	if (text && lease_book_decode(&book, text)) {
-		log_error("sale %s: its document " FLEET_BOOK_PREFIX "%u in the ledger cannot be read: this node sells nothing of it. Is this program older than "
+		log_error("sale %s: its document " FLEET_BOOK_PREFIX
+			  "%u in the ledger cannot be read: this node sells nothing of it. Is this program older than "
 			  "the one that wrote it?",
 			sale->sale.slug, sale->sale.id);
 		return;
@@ -159,8 +161,8 @@ static void read_books(struct daemon *d, uint64_t now)
 }
 
 /* --- calls ------------------------------------------------------------------------------------------------------------------------- */
-bool leases_call(struct daemon *d, struct fleet_round *round, const char *slug, const struct lease_call *call, fleet_done done,
-	void *arg)
+bool leases_call(struct daemon *d, struct fleet_round *round, const char *slug, const struct lease_call *call,
+	fleet_done done, void *arg)
 {
 	const char *arguments[LEASE_ARGUMENTS_MAX];
 	char key[FLEET_KEY_MAX];
@@ -199,7 +201,9 @@ static void on_called(struct daemon *d, void *arg, int error, const redisReply *
 		log_error("sale %s: Redis answers in a way that this program does not understand", sale->sale.slug);
 	if (outcome == LEASE_ANSWERED && read.answer == LEASE_FENCED) {
 		atomic_fetch_add(&d->leases->fences, 1);
-		log_warn("sale %s: this node was fenced while it was away; what it has sold counts, what it has not sold goes back", sale->sale.slug);
+		log_warn(
+			"sale %s: this node was fenced while it was away; what it has sold counts, what it has not sold goes back",
+			sale->sale.slug);
 	}
 	lease_called(&sale->lease, outcome, outcome == LEASE_ANSWERED ? &read : NULL, time_mono_ns());
 	sale->due = true;
@@ -236,8 +240,8 @@ static bool look(struct daemon *d, struct leased_sale *sale, uint64_t now, uint6
 		.leaving = d->leases->leaving,
 	};
 	look_at_words(d, sale, view);
-	is_new = sale->due || now >= sale->until_ns || view->over != sale->over || (uint64_t)view->unsold != sale->units ||
-		view->admitted != sale->taken || view->wanted != sale->wanted;
+	is_new = sale->due || now >= sale->until_ns || view->over != sale->over ||
+		(uint64_t)view->unsold != sale->units || view->admitted != sale->taken || view->wanted != sale->wanted;
 	sale->units = (uint64_t)view->unsold;
 	sale->taken = view->admitted;
 	sale->wanted = view->wanted;

@@ -31,17 +31,20 @@ void fleet_leases_free(struct daemon *d);
 
 /* What this node knows of a sale's units. */
 struct fleet_stock {
-	bool is_known;     /* Redis has told of the sale in this daemon's life; else what is of Redis is 0 */
-	bool is_open;      /* Redis leases units; else it waits for nodes that have not told it what they hold */
-	bool is_settled;   /* and has agreed to this node's book */
-	bool is_withheld;  /* this node may not sell */
-	uint64_t total;    /* units of the sale on all nodes: put in less taken away */
-	uint64_t version;  /* of the total, as this node's ledger has it */
-	uint64_t free;     /* leased to no node */
-	uint64_t outside;  /* leased to other nodes and not sold, as they last said */
-	uint64_t deficit;  /* units that are leased beyond the total: an alarm */
-	uint64_t balance;  /* leased to this node, sold ones included: its book */
-	uint64_t epoch;    /* of this node's lease; grows when it is fenced */
+	bool is_known;    /* Redis has told of the sale in this daemon's life; else what is of Redis is 0 */
+	bool is_open;     /* Redis leases units; else it waits for nodes that have not told it what they hold */
+	bool is_settled;  /* and has agreed to this node's book */
+	bool is_withheld; /* this node may not sell */
+	uint64_t total;   /* units of the sale on all nodes: put in less taken away */
+	uint64_t version; /* of the total, as this node's ledger has it */
+	uint64_t free;    /* leased to no node */
+	uint64_t outside; /* leased to other nodes and not sold, as they last said */
+	uint64_t deficit; /* units that are leased beyond the total: an alarm */
+	uint64_t balance; /* leased to this node, sold ones included: its book */
+	uint64_t sold;    /* of these */
+	uint64_t epoch;   /* of this node's lease; grows when it is fenced */
+	bool is_fenced;   /* as Redis said last */
+	double rate;      /* units that this node sells in a second */
 	struct lease_members missing;
 };
 
@@ -86,7 +89,8 @@ struct fleet_fence {
  * spoken since then, so it is alive), "unknown" (Redis does not know the sale, or the node in it) or "out_of_range" (sold is more than it
  * holds, or less than it has told).
  */
-int fleet_leases_fence(struct daemon *d, const struct fleet_fence *fence, json_t *rows, char *failure, size_t failure_size);
+int fleet_leases_fence(
+	struct daemon *d, const struct fleet_fence *fence, json_t *rows, char *failure, size_t failure_size);
 /* Redis forgets what it knows of leases, and all nodes tell it anew. `rows` gets {"sale","free_before"} of each. */
 int fleet_leases_rebuild(struct daemon *d, json_t *rows, char *failure, size_t failure_size);
 /* What Redis says of each sale, and of each node in it: {"SLUG":{"state","total","version","free","outside","deficit","missing":[1,…],"nodes":{"1":
@@ -98,6 +102,8 @@ int fleet_leases_read(struct daemon *d, json_t **sales, char *failure, size_t fa
 int fleet_leases_wish(struct daemon *d, struct fleet_wish *wish);
 /* The question to the order writer for what this node holds of the sales with ids above `after`. */
 json_t *fleet_leases_question(uint32_t after);
+/* For fleet_nodes_set_leases: what this node holds of each sale that is in its gate; of others nothing is known here. */
+json_t *fleet_leases_of_node(struct daemon *d, uint32_t node);
 /* Writes the metrics. */
 void fleet_leases_render(struct daemon *d, FILE *out);
 

@@ -51,7 +51,7 @@ struct fleet_leases {
 	char failure[128];          /* the last answer that was not understood, to say it once */
 
 	pthread_mutex_t lock;
-	json_t *books;          /* that came from the ledger and have not been looked at */
+	json_t *books; /* that came from the ledger and have not been looked at */
 	atomic_bool is_reading;
 	atomic_ullong grants, granted, returns, returned, fences;
 };
@@ -59,8 +59,8 @@ struct fleet_leases {
 /* fleet_leases.c */
 struct leased_sale *leases_find(struct fleet_leases *leases, const char *slug);
 /* An argument list as fleet_script takes it. */
-bool leases_call(struct daemon *d, struct fleet_round *round, const char *slug, const struct lease_call *call, fleet_done done,
-	void *arg);
+bool leases_call(struct daemon *d, struct fleet_round *round, const char *slug, const struct lease_call *call,
+	fleet_done done, void *arg);
 /* Takes an answer of a lease's script apart. Returns 0 or -EPROTO. */
 int leases_read_reply(const redisReply *reply, struct lease_reply *read);
 

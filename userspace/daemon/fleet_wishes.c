@@ -79,7 +79,8 @@ void fleet_wish_free(struct fleet_wish *wish)
 int fleet_wish_wait(struct daemon *d, struct fleet_wishes *wishes, struct fleet_wish *wish, unsigned timeout_ms)
 {
 	uint64_t until = time_mono_ns() + timeout_ms * 1000000ULL;
-	struct timespec deadline = {.tv_sec = (time_t)(until / 1000000000ULL), .tv_nsec = (long)(until % 1000000000ULL)};
+	struct timespec deadline = {
+		.tv_sec = (time_t)(until / 1000000000ULL), .tv_nsec = (long)(until % 1000000000ULL)};
 	bool over;
 
 	pthread_mutex_lock(&wishes->lock);

@@ -21,7 +21,7 @@ struct fleet_wish_item {
 	unsigned phase;               /* of the calls that it takes; 0 at first, counted by `take` */
 	unsigned tries;               /* of one phase, where `take` counts them */
 	bool asked, finished;
-	int error;     /* when it is finished: 0, or as in struct redis_call */
+	int error;                 /* when it is finished: 0, or as in struct redis_call */
 	json_t *known;             /* what the phases have found out; the wish's */
 	struct lease_reply answer; /* the last one, of who asks the scripts of leases */
 	char failure[128];

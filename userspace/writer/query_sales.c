@@ -77,10 +77,10 @@ static int append_book(const struct store_book *book, void *arg)
 	page->left--;
 	page->last = book->sale.id;
 	return listing_append(&page->books,
-		json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:s?}", "id", (json_int_t)book->sale.id, "slug", book->sale.slug,
-			"put_in", (json_int_t)book->sale.put_in, "held", (json_int_t)book->sale.held, "confirmed",
-			(json_int_t)book->sale.confirmed, "refunded", (json_int_t)book->refunded, "document",
-			book->document));
+		json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:s?}", "id", (json_int_t)book->sale.id, "slug",
+			book->sale.slug, "put_in", (json_int_t)book->sale.put_in, "held", (json_int_t)book->sale.held,
+			"confirmed", (json_int_t)book->sale.confirmed, "refunded", (json_int_t)book->refunded,
+			"document", book->document));
 }
 
 int ask_sale_books(struct question *question)

@@ -268,7 +268,8 @@ struct store_ops {
 	/* By id. */
 	int (*sales_list)(struct store *store, store_sale_visit visit, void *arg);
 	/* Sales of ids above `after` by id, at most `limit`, each with its document: `prefix` and the id as digits. */
-	int (*sale_books)(struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
+	int (*sale_books)(struct store *store, const char *prefix, uint32_t after, unsigned limit,
+		store_book_visit visit, void *arg);
 	/* Creates or changes; `first` (or NULL) is the stock it is created with. Fills in what the store keeps. */
 	int (*sale_put)(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);
 	int (*stock_move)(struct store *store, const struct store_move *move, uint64_t now_ns, int64_t *put_in);

@@ -130,8 +130,10 @@
 		"SELECT $2::bigint, $3::text, s.id, $4::bigint, NULL, '', false, s.put_in, s.held, s.confirmed " \
 		"FROM sluice.sales s WHERE s.id = $1::bigint") \
 	X(SALE_BOOKS, \
-		"SELECT " POSTGRES_SALE_COLUMNS ", (SELECT coalesce(-sum(m.delta), 0)::bigint FROM sluice.stock_moves m " \
-		"WHERE m.sale = s.id AND m.key LIKE '" STORE_REFUND_KEY "%'), d.value IS NOT NULL, d.value FROM sluice.sales s " \
+		"SELECT " POSTGRES_SALE_COLUMNS \
+		", (SELECT coalesce(-sum(m.delta), 0)::bigint FROM sluice.stock_moves m " \
+		"WHERE m.sale = s.id AND m.key LIKE '" STORE_REFUND_KEY \
+		"%'), d.value IS NOT NULL, d.value FROM sluice.sales s " \
 		"LEFT JOIN sluice.documents d ON d.name = $1::text || s.id::text WHERE s.id > $2::bigint ORDER BY s.id " \
 		"LIMIT $3::bigint") \
 	X(MOVE_GET, "SELECT sale, delta FROM sluice.stock_moves WHERE key = $1::text") \

@@ -36,8 +36,10 @@
 	X(SALE_GET, "SELECT " LEDGER_SALE_COLUMNS " FROM sales WHERE id = ?1") \
 	X(SALES_LIST, "SELECT " LEDGER_SALE_COLUMNS " FROM sales ORDER BY id") \
 	X(SALE_BOOKS, \
-		"SELECT " LEDGER_SALE_COLUMNS ", (SELECT coalesce(-sum(delta), 0) FROM stock_moves WHERE sale = s.id AND " \
-		"+key LIKE '" STORE_REFUND_KEY "%'), value FROM sales s LEFT JOIN documents ON name = ?1 || id WHERE id > ?2 " \
+		"SELECT " LEDGER_SALE_COLUMNS \
+		", (SELECT coalesce(-sum(delta), 0) FROM stock_moves WHERE sale = s.id AND " \
+		"+key LIKE '" STORE_REFUND_KEY \
+		"%'), value FROM sales s LEFT JOIN documents ON name = ?1 || id WHERE id > ?2 " \
 		"ORDER BY id LIMIT ?3") \
 	X(SALE_OF_SLUG, "SELECT id FROM sales WHERE slug = ?1") \
 	X(SALE_INSERT, \
