@@ -52,11 +52,11 @@ struct daemon {
 	struct revocations *revocations;
 	struct metrics *metrics;
 	struct watch *watch;
-	struct webhooks *webhooks; /* NULL: none */
-	struct fleet *fleet;       /* NULL: this node is alone */
+	struct webhooks *webhooks;       /* NULL: none */
+	struct fleet *fleet;             /* NULL: this node is alone */
 	struct fleet_keys *fleet_keys;   /* likewise */
 	struct fleet_homes *fleet_homes; /* likewise */
-	struct fleet_leases *leases; /* likewise */
+	struct fleet_leases *leases;     /* likewise */
 	struct fleet_nodes *fleet_nodes;
 	struct fleet_settings *settings;
 	uint64_t started_mono_ns;

@@ -29,8 +29,8 @@ json_t *fleet_report_json(struct daemon *d)
 		return json_null();
 	fleet_status(d, &status);
 	return json_pack("{s:i, s:i, s:s, s:b, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:o}", "node",
-		(int)d->config.fleet.node, "nodes", (int)d->config.node_count, "redis", d->config.fleet.redis, "connected",
-		status.connected, "away_seconds", (json_int_t)away_seconds(&status), "failure",
+		(int)d->config.fleet.node, "nodes", (int)d->config.node_count, "redis", d->config.fleet.redis,
+		"connected", status.connected, "away_seconds", (json_int_t)away_seconds(&status), "failure",
 		*status.redis.failure ? json_string(status.redis.failure) : json_null(), "rounds",
 		(json_int_t)status.redis.rounds, "calls", (json_int_t)status.redis.calls, "errors",
 		(json_int_t)status.redis.errors, "timeouts", (json_int_t)status.redis.timeouts, "reconnects",
