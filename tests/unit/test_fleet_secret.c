@@ -248,8 +248,7 @@ static void a_file_that_is_no_secret_is_refused_with_what_to_do(void **state)
 	snprintf(texts[6], sizeof(texts[6]), "%.63sg", counting);
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		write_file(place, texts[i], 0600);
-		assert_int_equal(
-			fleet_secret_load(&secret, place->path, place->error, sizeof(place->error)), -EINVAL);
+		assert_int_equal(fleet_secret_load(&secret, place->path, place->error, sizeof(place->error)), -EINVAL);
 		assert_non_null(strstr(place->error, "openssl rand -hex 32"));
 		assert_null(strstr(place->error, "00010203"));
 	}

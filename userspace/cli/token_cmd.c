@@ -136,7 +136,8 @@ enum rotate_option { ROTATE_FORCE, ROTATE_WITHOUT, ROTATE_WAIT };
 
 static const struct cli_option rotate_options[] = {
 	[ROTATE_FORCE] = {"force", NULL, "also if tokens of the key before the current one are refused by it", false},
-	[ROTATE_WITHOUT] = {"without", "NODES", "in a fleet: nodes that are down and need not take part, as 2,5", false},
+	[ROTATE_WITHOUT] = {"without", "NODES", "in a fleet: nodes that are down and need not take part, as 2,5",
+		false},
 	[ROTATE_WAIT] = {"wait", "SECONDS", "in a fleet: for all nodes to take part (60)", false},
 	{NULL, NULL, NULL, false},
 };
@@ -206,7 +207,8 @@ static int run_rotate(const struct cli_call *call)
 	if (!code && call->value[ROTATE_WITHOUT]) {
 		nodes = read_nodes(call->value[ROTATE_WITHOUT]);
 		if (!nodes)
-			code = cli_usage(call, "--without: \"%s\" are not numbers of nodes, as 2,5", call->value[ROTATE_WITHOUT]);
+			code = cli_usage(call, "--without: \"%s\" are not numbers of nodes, as 2,5",
+				call->value[ROTATE_WITHOUT]);
 	}
 	if (code) {
 		json_decref(body);

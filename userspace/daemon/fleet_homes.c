@@ -62,13 +62,14 @@ struct batch {
 /* What the fleet's thread remembers of a sale that is not over. */
 struct known_sale {
 	uint32_t id;
-	bool asked;         /* in this round */
-	uint64_t look_ns;   /* next */
-	bool must_tell;     /* to `gen`: what this node knows is to be collected, when all answers of the round have been taken */
-	bool telling;       /* it goes out, a piece in each round */
-	bool called;        /* a piece is on its way */
-	char gen[GEN_MAX];  /* to which */
-	char promised[GEN_MAX]; /* the gen that knows what this node knows; homes of another one are not taken. "" = none yet */
+	bool asked;       /* in this round */
+	uint64_t look_ns; /* next */
+	bool must_tell; /* to `gen`: what this node knows is to be collected, when all answers of the round have been taken */
+	bool telling;      /* it goes out, a piece in each round */
+	bool called;       /* a piece is on its way */
+	char gen[GEN_MAX]; /* to which */
+	char promised
+		[GEN_MAX]; /* the gen that knows what this node knows; homes of another one are not taken. "" = none yet */
 	uint64_t *buyers;
 	size_t count, told;
 	uint64_t waits_since_ns; /* for other nodes; 0 = not */
@@ -296,7 +297,8 @@ static int found_add(struct found *found, uint64_t buyer)
 
 /* Calls `each` for every entry of a hash map, in pieces, so that a large one costs milliseconds. An entry that is there all the time is met. */
 static int walk(int fd, size_t key_size, size_t value_size,
-	int (*each)(const void *key, const void *value, uint32_t sale, struct found *found), uint32_t sale, struct found *found)
+	int (*each)(const void *key, const void *value, uint32_t sale, struct found *found), uint32_t sale,
+	struct found *found)
 {
 	char *keys = malloc(WALK_BATCH * key_size), *values = malloc(WALK_BATCH * value_size);
 	__u32 cursor = 0, count;
@@ -342,15 +344,16 @@ static int collect(struct daemon *d, uint32_t sale, struct found *found)
 	/* First those who are on their way from an answer to a token: later they are in the map. */
 	pthread_mutex_lock(&h->lock);
 	TAILQ_FOREACH(question, &h->open, next)
-		if (!err && question->done && question->answer == HOME_HERE && question->sale == sale)
-			err = found_add(found, question->buyer);
+	if (!err && question->done && question->answer == HOME_HERE && question->sale == sale)
+		err = found_add(found, question->buyer);
 	pthread_mutex_unlock(&h->lock);
 	if (!err)
-		err = walk(d->maps.issued, sizeof(struct sluice_buyer_key), sizeof(struct sluice_issued), each_issued, sale,
-			found);
+		err = walk(d->maps.issued, sizeof(struct sluice_buyer_key), sizeof(struct sluice_issued), each_issued,
+			sale, found);
 	/* Cancelled orders too: an expired one can still be confirmed. The map has all orders of a sale that is not over. */
 	if (!err)
-		err = walk(d->maps.admissions, sizeof(__u64), sizeof(struct sluice_admission), each_admission, sale, found);
+		err = walk(d->maps.admissions, sizeof(__u64), sizeof(struct sluice_admission), each_admission, sale,
+			found);
 	return err;
 }
 
@@ -386,7 +389,8 @@ static void begin_telling(struct daemon *d, struct known_sale *known)
 /* --- answers of Redis -------------------------------------------------------------------------------------------------------------------- */
 static const char *text_at(const redisReply *reply, size_t at)
 {
-	return reply && at < reply->elements && reply->element[at]->type == REDIS_REPLY_STRING ? reply->element[at]->str : "";
+	return reply && at < reply->elements && reply->element[at]->type == REDIS_REPLY_STRING ? reply->element[at]->str
+											       : "";
 }
 
 /* Nodes that are silent keep new buyers out: the operator should know which. */
@@ -438,8 +442,8 @@ static void on_homes(struct daemon *d, void *arg, int error, const redisReply *r
 		error = -EPROTO;
 	while ((question = TAILQ_FIRST(&batch->questions))) {
 		unsigned node = error ? 0 : (unsigned)strtoul(text_at(reply, at++), NULL, 10);
-		enum home_answer given = error ? HOME_UNKNOWN
-			: !node                ? HOME_SETTLING
+		enum home_answer given = error         ? HOME_UNKNOWN
+			: !node                        ? HOME_SETTLING
 			: node == d->config.fleet.node ? HOME_HERE
 						       : HOME_ELSEWHERE;
 
@@ -476,7 +480,8 @@ static void on_told(struct daemon *d, void *arg, int error, const redisReply *re
 	if (known->told < known->count)
 		return;
 	if (known->count)
-		log_info("sale %u: Redis has been told %zu times which buyers are at home here", known->id, known->count);
+		log_info("sale %u: Redis has been told %zu times which buyers are at home here", known->id,
+			known->count);
 	memcpy(known->promised, known->gen, sizeof(known->promised));
 	end_telling(known);
 	known->look_ns = time_mono_ns() + TRY_AGAIN_NS;
@@ -487,7 +492,8 @@ static void on_told(struct daemon *d, void *arg, int error, const redisReply *re
 static bool add_call(struct daemon *d, struct fleet_round *round, const char *slug, uint64_t forget_s, const char *op,
 	const char *gen, const char *const *more, size_t more_count, fleet_done done, void *arg)
 {
-	char homes[FLEET_KEY_MAX], stock[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX], expires[NUMBER_MAX];
+	char homes[FLEET_KEY_MAX], stock[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX],
+		expires[NUMBER_MAX];
 	const char *keys[] = {fleet_sale_key(d, slug, "homes", homes), fleet_sale_key(d, slug, "stock", stock)};
 	const char *arguments[COMMON_ARGUMENTS + 1 + TELL_MAX] = {
 		op, node, d->fleet_homes->members, fleet_channel(d, channel), expires, gen};
@@ -496,8 +502,7 @@ static bool add_call(struct daemon *d, struct fleet_round *round, const char *sl
 	snprintf(expires, sizeof(expires), "%" PRIu64, forget_s);
 	for (size_t i = 0; i < more_count; i++)
 		arguments[COMMON_ARGUMENTS + i] = more[i];
-	return fleet_script(
-		round, "home", keys, 2, arguments, COMMON_ARGUMENTS + (unsigned)more_count, done, arg);
+	return fleet_script(round, "home", keys, 2, arguments, COMMON_ARGUMENTS + (unsigned)more_count, done, arg);
 }
 
 /* One call for the first waiting question and those behind it of the same sale. Returns false if the round is full. */
@@ -524,7 +529,8 @@ static bool ask_batch(struct daemon *d, struct fleet_round *round, struct questi
 		arguments[count] = buyers[count];
 		count++;
 	}
-	if (add_call(d, round, first->slug, first->forget_s, "ask", known ? known->promised : "", arguments, count, on_homes, batch)) {
+	if (add_call(d, round, first->slug, first->forget_s, "ask", known ? known->promised : "", arguments, count,
+		    on_homes, batch)) {
 		if (known)
 			known->asked = true;
 		return true;
@@ -568,8 +574,8 @@ static bool tell_piece(struct daemon *d, struct fleet_round *round, const struct
 		snprintf(buyers[i], sizeof(buyers[i]), "%016" PRIx64, known->buyers[known->told + i]);
 		arguments[1 + i] = buyers[i];
 	}
-	known->called = add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", known->gen, arguments, 1 + count, on_told,
-		(void *)(uintptr_t)known->id);
+	known->called = add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", known->gen, arguments,
+		1 + count, on_told, (void *)(uintptr_t)known->id);
 	return known->called;
 }
 
@@ -581,7 +587,8 @@ static bool look(struct daemon *d, struct fleet_round *round, const struct sale 
 		return false;
 	batch->sale = sale->id;
 	TAILQ_INIT(&batch->questions);
-	if (add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", known->promised, NULL, 0, on_homes, batch))
+	if (add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", known->promised, NULL, 0, on_homes,
+		    batch))
 		return true;
 	free(batch);
 	return false;

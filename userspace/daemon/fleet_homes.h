@@ -23,9 +23,9 @@ void fleet_homes_close(struct daemon *d);
 enum home_answer {
 	HOME_HERE,
 	HOME_ELSEWHERE,
-	HOME_UNKNOWN,   /* Redis cannot be asked, or answers too late */
-	HOME_SETTLING,  /* Redis has lost what it knew, and not all nodes have told what they know */
-	HOME_TOO_MANY   /* as many ask as may */
+	HOME_UNKNOWN,  /* Redis cannot be asked, or answers too late */
+	HOME_SETTLING, /* Redis has lost what it knew, and not all nodes have told what they know */
+	HOME_TOO_MANY  /* as many ask as may */
 };
 
 struct home_question;

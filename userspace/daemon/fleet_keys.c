@@ -29,10 +29,10 @@
 
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
-#define TELL_EVERY_NS (2 * NS_PER_S)       /* also how long a node that missed a message stays behind */
-#define ROTATION_EVERY_NS (NS_PER_S / 2)   /* while others are waited for */
-#define NEWS_EVERY_NS (250 * NS_PER_MS)    /* messages come for other parts too */
-#define SIGN_SLACK_S 2                     /* for a token that is sealed with the old key while it is being replaced */
+#define TELL_EVERY_NS (2 * NS_PER_S)     /* also how long a node that missed a message stays behind */
+#define ROTATION_EVERY_NS (NS_PER_S / 2) /* while others are waited for */
+#define NEWS_EVERY_NS (250 * NS_PER_MS)  /* messages come for other parts too */
+#define SIGN_SLACK_S 2                   /* for a token that is sealed with the old key while it is being replaced */
 #define SAY_AGAIN_NS (60 * NS_PER_S)
 #define FILE_TITLE "sluice-fleet-keys 1"
 #define FILE_MAX 256
@@ -56,7 +56,7 @@ struct fleet_keys {
 	char fingerprint[FLEET_FINGERPRINT_DIGITS + 1];
 	char members[MEMBERS_MAX];
 	char path[PATH_MAX];
-	atomic_int standing; /* enum fleet_keys_standing */
+	atomic_int standing;      /* enum fleet_keys_standing */
 	pthread_mutex_t rotating; /* one asker at a time */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -91,8 +91,8 @@ static bool scan(const char *text, struct fleet_key_numbers *numbers, char agree
 {
 	int end = -1;
 
-	return sscanf(text, FILE_TITLE " current %u accepted %u over_at %" SCNu64 " agreed %16s end %n", &numbers->current,
-		       &numbers->accepted, &numbers->over_at_s, agreed, &end) == 4 &&
+	return sscanf(text, FILE_TITLE " current %u accepted %u over_at %" SCNu64 " agreed %16s end %n",
+		       &numbers->current, &numbers->accepted, &numbers->over_at_s, agreed, &end) == 4 &&
 		end >= 0 && !text[end] && numbers->current >= FIRST_KEY && numbers->accepted >= numbers->current &&
 		numbers->accepted - numbers->current <= 1;
 }
@@ -366,7 +366,7 @@ static void on_rotation(struct daemon *d, void *arg, int error, const redisReply
 	if (!error && !take_answer(d, reply)) {
 		refusal.node = (unsigned)number_at(reply, 1);
 		refusal.until_s = number_at(reply, 2);
-		result = !strcmp(word, "in_use") ? -EBUSY
+		result = !strcmp(word, "in_use")   ? -EBUSY
 			: !strcmp(word, "unknown") ? -ENODATA
 			: !strcmp(word, "secret")  ? -EACCES
 						   : -EREMOTEIO;
@@ -383,8 +383,8 @@ static void on_rotation(struct daemon *d, void *arg, int error, const redisReply
 }
 
 /* --- the rounds -------------------------------------------------------------------------------------------------------------------- */
-static bool add_call(struct daemon *d, struct fleet_round *round, const char *op, const char *const *more, unsigned more_count,
-	fleet_done done)
+static bool add_call(struct daemon *d, struct fleet_round *round, const char *op, const char *const *more,
+	unsigned more_count, fleet_done done)
 {
 	struct fleet_keys *k = d->fleet_keys;
 	char key[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX];

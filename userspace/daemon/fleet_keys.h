@@ -41,8 +41,8 @@ struct fleet_keys_node {
 };
 
 struct fleet_keys_view {
-	uint32_t current;                /* the fleet signs with it */
-	uint32_t next;                   /* in a rotation: what is to be accepted; 0 = none */
+	uint32_t current;                       /* the fleet signs with it */
+	uint32_t next;                          /* in a rotation: what is to be accepted; 0 = none */
 	char waiting[4 * CONFIG_NODES_MAX + 1]; /* nodes that have not accepted it yet: "2,3" */
 	unsigned node_count;
 	struct fleet_keys_node nodes[CONFIG_NODES_MAX];

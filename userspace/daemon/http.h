@@ -77,7 +77,7 @@ struct http_request {
 	bool must_close;  /* no other request is read from this connection */
 	bool is_stream;   /* set before http_send: the answer has no end, and its connection keeps its place */
 	unsigned status;
-	char etag[HTTP_ETAG_MAX]; /* of the answer, if it has one */
+	char etag[HTTP_ETAG_MAX];         /* of the answer, if it has one */
 	char location[HTTP_LOCATION_MAX]; /* likewise */
 	struct sluice_addr source;
 	struct order_waiter waiter; /* http_order.c */

@@ -110,16 +110,18 @@ static enum MHD_Result send_elsewhere(struct http_request *request, const struct
 	if (home)
 		snprintf(request->location, sizeof(request->location), "%s/v1/sales/%s/tokens", home->url, sale->slug);
 	else
-		log_warn("buyers are at home at node %u, and the config does not say where that is: add it to `nodes`", node);
+		log_warn("buyers are at home at node %u, and the config does not say where that is: add it to `nodes`",
+			node);
 	return http_problem(request, 421, "wrong_node", "This buyer is at home at node %u.", node);
 }
 
 static enum MHD_Result send_homeless(struct http_request *request, enum home_answer answer)
 {
 	return http_problem_retry(request, 503, "unavailable", RETRY_NOT_READY_S, "%s",
-		answer == HOME_SETTLING   ? "Which buyers the other nodes have is being found out. No token was made."
-		: answer == HOME_TOO_MANY ? "Too many ask for a token at once. None was made."
-					  : "The other nodes of the fleet cannot be asked at the moment. No token was made.");
+		answer == HOME_SETTLING ? "Which buyers the other nodes have is being found out. No token was made."
+			: answer == HOME_TOO_MANY
+			? "Too many ask for a token at once. None was made."
+			: "The other nodes of the fleet cannot be asked at the moment. No token was made.");
 }
 
 /* The rest, when it is known where the buyer is at home. */

@@ -263,8 +263,7 @@ enum issue_result issue_check(struct daemon *d, const struct sale *sale, const s
 		return ISSUE_QUANTITY;
 	if (!sales_in_gate(d->sales, sale))
 		return ISSUE_NOT_READY;
-	token->retry_after_s =
-		rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, buyer ?: 1, time_mono_ns());
+	token->retry_after_s = rate_table_take(d->issuer->buyers, &d->issuer->buyer_limit, buyer ?: 1, time_mono_ns());
 	return token->retry_after_s ? ISSUE_RATE_LIMITED : ISSUE_NEW;
 }
 
@@ -374,8 +373,9 @@ void issue_take_back(struct daemon *d, uint32_t sale, uint64_t buyer)
 	}
 	pthread_mutex_unlock(lock);
 	log_error("buyer %016llx of sale %u is at home at another node too: %s", (unsigned long long)buyer, sale,
-		err == -EEXIST ? "he has ordered here" : err ? "his token here could not be revoked"
-							     : "his token here is revoked");
+		err == -EEXIST ? "he has ordered here"
+			: err  ? "his token here could not be revoked"
+			       : "his token here is revoked");
 }
 
 static void sweep_one(struct daemon *d, const struct sluice_buyer_key *key, uint64_t now_s)

@@ -156,7 +156,7 @@ static int read_state(struct daemon *d, char *error, size_t size)
 		return err;
 	snprintf(d->keys_path, sizeof(d->keys_path), "%s/keys", dir);
 	err = config_is_fleet(&d->config) ? fleet_keys_open(d, error, size)
-					   : token_keys_load(&d->keys, d->keys_path, error, size);
+					  : token_keys_load(&d->keys, d->keys_path, error, size);
 	return err ? err : state_load_secret(dir, d->secret, error, size);
 }
 

@@ -67,8 +67,8 @@ static int read_file(struct fleet_secret *secret, int fd, const char *path, char
 		return fail(-EINVAL, error, error_size, "the fleet's secret %s is not a regular file", path);
 	if (st.st_mode & 077)
 		return fail(-EPERM, error, error_size,
-			"others may read the fleet's secret %s (mode %04o): make another, or chmod 0600 it if nobody has", path,
-			(unsigned)(st.st_mode & 07777));
+			"others may read the fleet's secret %s (mode %04o): make another, or chmod 0600 it if nobody has",
+			path, (unsigned)(st.st_mode & 07777));
 	if (st.st_uid != geteuid() && st.st_uid != 0)
 		return fail(-EPERM, error, error_size,
 			"the fleet's secret %s belongs to uid %u, not to this process's user: chown it", path,
