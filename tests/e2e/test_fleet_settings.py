@@ -308,7 +308,8 @@ def test_what_a_node_had_set_before_it_joined_goes_to_all_unless_the_fleet_has_s
         assert two[1].control("GET", own.path).status == 404, "a sale of a node alone is not the fleet's"
         fleets = two.sale(stock=4, slug="fleets")
         assert fleets.id > own.id
-        assert newcomer.ask("GET", own.path)["id"] == own.id
+        shown = newcomer.ask("GET", own.path)
+        assert shown["id"] == own.id and shown.get("fleet") is None and shown["stock"] == 4
         newcomer.ask("POST", f"{own.path}/end")
 
 

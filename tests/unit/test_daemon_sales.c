@@ -270,10 +270,11 @@ static void ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_com
 {
 	struct sales *sales = registry();
 	struct sale first, sale;
-	char slug[16];
+	char slug[16], used[SLUICE_MAX_SALES / 4 + 1];
 
 	(void)state;
 	assert_int_equal(sales_next_id(sales, OPENS), 1);
+	assert_int_equal(sales_highest_id(sales), 0);
 	first = learn(sales, 1, "sale-1", 1);
 	sales_fill_slot(sales, &first, 1);
 	for (uint32_t id = 2; id <= SLUICE_MAX_SALES; id++) {
@@ -284,6 +285,10 @@ static void ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_com
 	}
 	/* Every slot is in use. */
 	assert_int_equal(sales_next_id(sales, OPENS), 0);
+	assert_int_equal(sales_highest_id(sales), SLUICE_MAX_SALES);
+	assert_false(sales_slot_is_free(sales, SLUICE_MAX_SALES + 1, OPENS));
+	sales_used_slots(sales, OPENS, used);
+	assert_int_equal(strspn(used, "f"), SLUICE_MAX_SALES / 4);
 	/* Over, but a token is alive; then an order is not durable; then nothing is left of it. */
 	atomic_store(&first.counts->live_tokens, 1);
 	assert_int_equal(sales_next_id(sales, ENDS + 1), 0);
@@ -293,6 +298,12 @@ static void ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_com
 	atomic_store(&first.counts->pending, 0);
 	assert_int_equal(sales_next_id(sales, ENDS), 0);
 	assert_int_equal(sales_next_id(sales, ENDS + 1), SLUICE_MAX_SALES + 1);
+	/* Of the lowest four slots only that of id 1 is free. */
+	assert_true(sales_slot_is_free(sales, SLUICE_MAX_SALES + 1, ENDS + 1));
+	assert_false(sales_slot_is_free(sales, SLUICE_MAX_SALES + 2, ENDS + 1));
+	sales_used_slots(sales, ENDS + 1, used);
+	assert_int_equal(used[0], 'd');
+	assert_int_equal(strspn(used + 1, "f"), SLUICE_MAX_SALES / 4 - 1);
 	/* The new owner takes the slot; the old sale has lost it. */
 	sale = learn(sales, SLUICE_MAX_SALES + 1, "next", 5);
 	sales_fill_slot(sales, &sale, 5);

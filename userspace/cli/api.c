@@ -497,7 +497,8 @@ int cli_api_send(struct cli_api *api, const char *about, const char *method, cha
 		api->said_not_durable = true;
 	}
 	if (json_is_true(json_object_get(got, "not_replicated")) && !api->said_not_replicated) {
-		cli_say("%s: in force on this node; Redis is away, and the other nodes get it when that is back", about);
+		cli_say("%s: in force on this node; Redis is away, and the other nodes get it when that is back",
+			about);
 		api->said_not_replicated = true;
 	}
 	if (answer)
