@@ -7,9 +7,10 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import tempfile
 
-from netns import Process, run, wait_until
+from netns import Process, die_with_parent, run, wait_until
 
 BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"
@@ -78,6 +79,21 @@ class Postgres:
         if self.process and self.process.running():
             self.process.popen.send_signal(signal.SIGQUIT)
             self.process.popen.wait(30)
+
+    @contextlib.contextmanager
+    def held(self, sql, database="ledger"):
+        """A transaction of somebody else, begun with `sql`, that lasts as long as the block and comes to nothing."""
+        psql = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.dir, "-U", USER, "-d", database],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", preexec_fn=die_with_parent)
+        try:
+            psql.stdin.write(f"BEGIN;\n{sql};\nSELECT 'held';\n")
+            psql.stdin.flush()
+            assert psql.stdout.readline().strip() == "held", sql
+            yield
+        finally:
+            psql.stdin.close()
+            psql.wait(20)
+            psql.stdout.close()
 
     def query(self, sql, database="ledger", user=USER):
         """Rows of a question that psql asks, as lists of text."""

@@ -4,12 +4,12 @@ import pathlib
 import re
 import sqlite3
 
-from netns import wait_until
+from netns import Failed, wait_until
 from world import WRITER, config_text
 
 EVENTS = """
 SELECT position, 'order.held', sale, printf('%016x', serial) FROM orders
-UNION ALL SELECT e.position, e.type, e.sale, coalesce(printf('%016x', o.serial), '') FROM events e LEFT JOIN orders o ON o.position = e.order_position
+UNION ALL SELECT e.position, e.type, e.sale, iif(o.serial IS NULL, '', printf('%016x', o.serial)) FROM events e LEFT JOIN orders o ON o.position = e.order_position
 ORDER BY 1"""
 TABLE_EVENTS = "SELECT position, type, sale, coalesce(order_id, '') FROM sluice_fleet_events WHERE node = {} ORDER BY position"
 TABLE_ORDERS = "SELECT id, sale, seq, state, quantity, buyer, restocked FROM sluice_fleet_orders ORDER BY sale, seq"
@@ -124,6 +124,9 @@ class Consumer:
 
 
 def table_events(server, node=1):
+    """Of a consumer that has not yet made its tables: nothing."""
+    if not server.query("SELECT 1 FROM pg_tables WHERE tablename = 'sluice_fleet_rejected'"):
+        return []
     return [(int(position), kind, sale, order) for position, kind, sale, order in server.query(TABLE_EVENTS.format(node))]
 
 
@@ -132,8 +135,17 @@ def table_orders(server):
             for order, sale, seq, state, quantity, buyer, restocked in server.query(TABLE_ORDERS)]
 
 
-def wait_tables(server, node, timeout=60):
+def wait_tables(server, node, consumers, timeout=60):
     """The consumer's tables are the ledger, exactly."""
+    def pairs():
+        return (table_events(server), ledger_events(node)), (table_orders(server), ledger_orders(node))
+
     def same():
-        return table_events(server) == ledger_events(node) and table_orders(server) == ledger_orders(node)
-    wait_until(same, "the tables have what the ledger has", timeout=timeout, pause=0.3)
+        return all(there == here for there, here in pairs())
+    try:
+        wait_until(same, "the tables have what the ledger has", timeout=timeout, pause=0.3)
+    except (AssertionError, Failed) as error:
+        differences = "\n".join(f"{len(there)} in the table, {len(here)} in the ledger; missing {sorted(set(here) - set(there))[:3]}, "
+                                f"alien {sorted(set(there) - set(here))[:3]}" for there, here in pairs())
+        logs = "\n".join(f"--- consumer {consumer.name}\n{consumer.log()[-2000:]}" for consumer in consumers)
+        raise AssertionError(f"{error}\n{differences}\n{logs}") from error

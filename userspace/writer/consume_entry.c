@@ -137,7 +137,7 @@ int consume_entry_read(struct consume_entry *entry)
 	type = store_event_of_word(entry->type);
 	if (!type)
 		return refuse(entry, "type is none that this program knows");
-	entry->is_order = store_event_state((enum store_event_type)type) != 0;
+	entry->is_order = type < STORE_SALE_OPENED;
 	return entry->is_order ? read_order(entry) : read_sale(entry);
 }
 
