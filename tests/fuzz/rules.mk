@@ -21,7 +21,8 @@ FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -W
 
 FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
 FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check file token reasons)
-FUZZ_WRITER := $(filter-out %/main,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
+# But what reads order streams: it answers nobody.
+FUZZ_WRITER := $(filter-out %/main %/consume %/consume_entry %/consume_store,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
 # All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
 FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery recovery_buyers recovery_kept writer_link), \
 	$(patsubst %.c,%,$(wildcard userspace/daemon/*.c)))
