@@ -103,8 +103,9 @@ static int load(struct fleet_keys *k, bool *is_new, char *error, size_t error_si
 	int fd = open(k->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), err;
 	ssize_t n;
 
-	*is_new = fd < 0 && errno == ENOENT;
-	if (*is_new) {
+	*is_new = false;
+	if (fd < 0 && errno == ENOENT) {
+		*is_new = true;
 		k->numbers = (struct fleet_key_numbers){.current = FIRST_KEY, .accepted = FIRST_KEY};
 		return 0;
 	}
