@@ -60,7 +60,7 @@ all: $(PROGRAMS)
 
 help:
 	@echo 'all       programs and BPF objects in $(BUILD)/'
-	@echo 'check     every test (needs root)          check-unit, -packet, -model, -fuzz, -e2e, -fault, -kernel: one part'
+	@echo 'check     every test (needs root)          check-unit, -packet, -model, -sim, -fuzz, -e2e, -fault, -kernel: one part'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path, growth, and Sluice beside its peers (needs root); reports and plots in $(BUILD)/bench/'
 	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'

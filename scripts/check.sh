@@ -12,7 +12,7 @@ MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
 JOBS=$(nproc) # compilers at a time
 # Two lanes at a time, as there are machines with two CPUs: what computes, and what mostly waits (for clocks, restarts, time-outs).
-working=(check-unit check-packet check-model check-fuzz sanitize check-kernel)
+working=(check-unit check-packet check-model check-sim check-fuzz sanitize check-kernel)
 waiting=(check-e2e check-fault)
 logs=$BUILD/check
 
