@@ -8,8 +8,8 @@
 #define SOLD_BY (5 * SECOND)     /* everything is sold so soon after the last fault, where buyers are */
 #define AGAIN_BY (2 * SECOND)     /* and what is cancelled at one node is sold at another, in this and a few round trips */
 #define AGAIN_TRIPS 6
-#define CALM_BY (5 * SECOND / 2)  /* so soon after the last fault nobody hopes for buyers any more who are elsewhere now */
-#define QUIET_BY (7 * SECOND)    /* copies of calls linger no longer */
+#define CALM (5 * SECOND / 2)     /* after that nobody hopes any more for buyers who are elsewhere now */
+#define QUIET_BY (4 * SECOND)    /* copies of calls linger no longer */
 #define CANCELLED 3
 
 int64_t sold_by_all(void)
@@ -108,40 +108,63 @@ static void cancel_some(void)
 	}
 }
 
+static void crowd_goes(void)
+{
+	for (unsigned n = 1; n <= world->nodes; n++) {
+		world->node[n].crowd = world->node[n].buyers;
+		world->node[n].buyers = 0;
+	}
+}
+
+static void crowd_comes(void)
+{
+	for (unsigned n = 1; n <= world->nodes; n++)
+		world->node[n].buyers = world->node[n].crowd;
+}
+
 /* I2: after the last fault every unit is sold, where buyers are, in a bounded time; and again when orders are cancelled. */
 void claim_end(void)
 {
 	struct world *w = world;
 	const struct lease_reply *last = &w->state[w->master].last;
-	uint64_t since, again_by = AGAIN_BY + AGAIN_TRIPS * w->round_trip;
+	uint64_t since, by;
 	int64_t total, sold;
 
 	if (!w->healed)
 		return;
 	total = last->total;
 	sold = sold_by_all();
-	since = w->now - (w->again ? w->cancelled_at : w->heal_at);
 	if (sold == total && last->open && w->made) {
-		if (!w->again) {
-			if (!w->sold_ns)
-				w->sold_ns = since;
-			if (since < CALM_BY)
-				return;
+		if (!w->again && !w->calm_since) {
+			w->calm_since = w->now;
+			w->sold_ns = w->now - w->heal_at;
+			crowd_goes();
+		}
+		if (!w->again && w->now - w->calm_since >= CALM) {
 			w->again = true;
 			w->cancelled_at = w->now;
+			crowd_comes();
 			cancel_some();
-			return;
+		} else if (w->again && !w->again_ns) {
+			w->again_ns = w->now - w->cancelled_at + 1;
 		}
-		if (!w->again_ns)
-			w->again_ns = since + 1;
-		if (w->now - w->heal_at < QUIET_BY)
+		if (!w->again_ns || w->now - w->heal_at < QUIET_BY)
 			return;
 		claim_total(total);
 		if (last->free != 0)
 			claim_fails("%lld of %lld are free, and everything is sold", (long long)last->free, (long long)total);
 		w->done_at = w->now;
-	} else if (since > (w->again ? again_by : SOLD_BY) && !w->again_ns) {
-		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold, (long long)total,
-			(double)since / 1e9, w->again ? "cancellation" : "fault", (long long)last->free);
+		return;
 	}
+	if (w->calm_since && !w->again) {
+		/* The operator has just put more in. */
+		w->calm_since = 0;
+		w->unsold_since = w->now;
+		crowd_comes();
+	}
+	since = w->again ? w->cancelled_at : w->unsold_since ? w->unsold_since : w->heal_at;
+	by = w->again ? AGAIN_BY + AGAIN_TRIPS * w->round_trip : SOLD_BY;
+	if (w->now - since > by && !w->again_ns)
+		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold, (long long)total, (double)by / 1e9,
+			w->again ? "cancellation" : "fault", (long long)last->free);
 }

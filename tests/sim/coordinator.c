@@ -165,6 +165,7 @@ void coordinator_open(const struct script_plant *plant)
 	if (!lua)
 		abort();
 	luaL_openlibs(lua);
+	lua_gc(lua, LUA_GCSETPAUSE, 1000); /* memory is cheap here, and time is not */
 	lua_newtable(lua);
 	lua_pushcfunction(lua, redis_call);
 	lua_setfield(lua, -2, "call");

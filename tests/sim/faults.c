@@ -266,11 +266,8 @@ static void heal(void)
 		node_resume(n);
 		if (!node->up)
 			event_add(w->now + random_below(200 * MS), EVENT_START, n, 0);
-		if (node->exists) {
+		if (node->exists)
 			event_add(w->now, EVENT_CONFIG, n, 0);
-			/* The next buyer of before may be far away. */
-			event_add(w->now + random_below(20 * MS), EVENT_BUYER, n, 0);
-		}
 		node->buyers = one && n != where ? 0 : 400;
 	}
 }

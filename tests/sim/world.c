@@ -13,7 +13,7 @@
 
 #define TICK (40 * MS)           /* the daemon looks at its gate at least so often */
 #define HEARTBEAT (2 * SECOND)   /* the gate closes when the daemon has stood still for so long */
-#define LINGER_MAX (6 * SECOND)  /* of copies, in buffers of connections that broke */
+#define LINGER_MAX (4 * SECOND)  /* of copies, in buffers of connections that broke */
 
 struct world *world;
 
@@ -502,7 +502,7 @@ static void buyer_comes(unsigned n)
 	int64_t units = w->healed ? 1 : (int64_t)random_between(1, w->order_max);
 	bool open = node->up ? !node->paused || w->now - node->paused_ns < HEARTBEAT : w->now < node->gate_until;
 
-	event_add(w->now + random_gap(node->buyers > 0 ? node->buyers : 1), EVENT_BUYER, n, 0);
+	event_add(w->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n, 0);
 	if (!open || w->over || node->buyers <= 0)
 		return;
 	if (!node->withheld && node->unsold >= units) {

@@ -83,7 +83,7 @@ struct node {
 	bool cut;                         /* from all of Redis */
 	double clock_rate;
 	uint64_t clock_ns;
-	double buyers; /* per second */
+	double buyers, crowd; /* per second; crowd: when they are asked to come again */
 };
 
 /* A change of the total that the operator has tried. */
@@ -136,6 +136,7 @@ struct world {
 	unsigned change_count;
 	/* the end */
 	uint64_t done_at;
+	uint64_t calm_since, unsold_since; /* everything is sold, and no buyer comes; something is for sale again */
 	bool again; /* orders were cancelled after everything was sold */
 	uint64_t cancelled_at;
 	/* figures */
