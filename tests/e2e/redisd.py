@@ -154,11 +154,13 @@ class Hub:
             path = self.dir / "detour.sock"
             process = self.ns.start([sys.executable, HERE / "detour.py", path, ADDRESS], self.dir / "detour.log")
             self._stack.callback(process.stop)
-            wait_until(lambda: path.exists() or not process.running(), "the detour's socket")
-            assert process.running(), process.log()
             self._control = socket.socket(socket.AF_UNIX)
             self._stack.callback(self._control.close)
-            self._control.connect(str(path))
+
+            def connected():
+                assert process.running(), process.log()
+                return self._control.connect_ex(str(path)) == 0
+            wait_until(connected, "the detour's socket")
             self._answers = self._control.makefile("rb")
             self._stack.callback(self._answers.close)
         except BaseException:
