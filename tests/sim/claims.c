@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SOLD_BY (5 * SECOND)     /* everything is sold so soon after the last fault, where buyers are */
-#define AGAIN_BY (2 * SECOND)     /* and what is cancelled at one node is sold at another, in this and a few round trips */
+#define SOLD_BY (5 * SECOND)  /* everything is sold so soon after the last fault, where buyers are */
+#define AGAIN_BY (2 * SECOND) /* and what is cancelled at one node is sold at another, in this and a few round trips */
 #define AGAIN_TRIPS 6
-#define CALM (5 * SECOND / 2)     /* after that nobody hopes any more for buyers who are elsewhere now */
-#define QUIET_BY (4 * SECOND)    /* copies of calls linger no longer */
+#define CALM (5 * SECOND / 2) /* after that nobody hopes any more for buyers who are elsewhere now */
+#define QUIET_BY (4 * SECOND) /* copies of calls linger no longer */
 #define CANCELLED 3
 
 int64_t sold_by_all(void)
@@ -25,8 +25,8 @@ int64_t sold_by_all(void)
 void claim_sold(const struct node *node, int64_t units)
 {
 	if (sold_by_all() > world->most)
-		claim_fails("oversold: node %u sells %lld, and all have sold %lld of %lld", node->options.node, (long long)units,
-			(long long)sold_by_all(), (long long)world->most);
+		claim_fails("oversold: node %u sells %lld, and all have sold %lld of %lld", node->options.node,
+			(long long)units, (long long)sold_by_all(), (long long)world->most);
 	if (node->must_not_sell)
 		claim_fails("node %u sells, and was fenced", node->options.node);
 	if (node->withheld)
@@ -56,8 +56,8 @@ void claim_sums(void)
 	for (unsigned n = 1; n <= w->nodes; n++)
 		sum += w->node[n].must_not_sell ? node_used(&w->node[n]) : w->node[n].book.balance;
 	if (open && sum + (open->free > 0 ? open->free : 0) > open->total)
-		claim_fails("leased twice: the ledgers hold %lld, and %lld are free of %lld", (long long)sum, (long long)open->free,
-			(long long)open->total);
+		claim_fails("leased twice: the ledgers hold %lld, and %lld are free of %lld", (long long)sum,
+			(long long)open->free, (long long)open->total);
 	for (unsigned i = 0; i < w->change_count; i++) {
 		struct change *change = &w->changes[i];
 		bool known = change->version > 0 && !change->known;
@@ -88,7 +88,8 @@ static void claim_total(int64_t total)
 			low += change->delta;
 	}
 	if (total < low || total > high)
-		claim_fails("the total is %lld, and what the operator did makes %lld to %lld", (long long)total, (long long)low, (long long)high);
+		claim_fails("the total is %lld, and what the operator did makes %lld to %lld", (long long)total,
+			(long long)low, (long long)high);
 }
 
 static void cancel_some(void)
@@ -152,7 +153,8 @@ void claim_end(void)
 			return;
 		claim_total(total);
 		if (last->free != 0)
-			claim_fails("%lld of %lld are free, and everything is sold", (long long)last->free, (long long)total);
+			claim_fails("%lld of %lld are free, and everything is sold", (long long)last->free,
+				(long long)total);
 		w->done_at = w->now;
 		return;
 	}
@@ -165,6 +167,6 @@ void claim_end(void)
 	since = w->again ? w->cancelled_at : w->unsold_since ? w->unsold_since : w->heal_at;
 	by = w->again ? AGAIN_BY + AGAIN_TRIPS * w->round_trip : SOLD_BY;
 	if (w->now - since > by && !w->again_ns)
-		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold, (long long)total, (double)by / 1e9,
-			w->again ? "cancellation" : "fault", (long long)last->free);
+		claim_fails("%lld of %lld are sold %.1f s after the last %s; %lld are free", (long long)sold,
+			(long long)total, (double)by / 1e9, w->again ? "cancellation" : "fault", (long long)last->free);
 }

@@ -85,7 +85,9 @@ static int redis_call(lua_State *L)
 		lua_pushstring(L, text);
 		lua_rawseti(L, -2, 2);
 	} else if (strcmp(command, "INFO") == 0) {
-		snprintf(text, sizeof(text), "# Server\r\nredis_version:7.0.15\r\nprocess_id:1\r\nrun_id:%s\r\ntcp_port:6379\r\n", running->run);
+		snprintf(text, sizeof(text),
+			"# Server\r\nredis_version:7.0.15\r\nprocess_id:1\r\nrun_id:%s\r\ntcp_port:6379\r\n",
+			running->run);
 		lua_pushstring(L, text);
 	} else if (strcmp(command, "HGETALL") == 0) {
 		key_check(L);
@@ -137,7 +139,8 @@ static void source_add(char *source, const char *name, const struct script_plant
 		abort();
 	memcpy(source + used, found->bytes, found->size);
 	source[used + found->size] = '\0';
-	for (unsigned i = 0; plant && i < sizeof(plant->edits) / sizeof(plant->edits[0]) && plant->edits[i].script; i++) {
+	for (unsigned i = 0; plant && i < sizeof(plant->edits) / sizeof(plant->edits[0]) && plant->edits[i].script;
+		i++) {
 		const char *from = plant->edits[i].from, *to = plant->edits[i].to;
 		char *at, *tail;
 
@@ -145,7 +148,8 @@ static void source_add(char *source, const char *name, const struct script_plant
 			continue;
 		at = strstr(source + used, from);
 		if (!at || strstr(at + 1, from)) {
-			fprintf(stderr, "sim: the bug %s has no place, or more than one, in %s.lua\n", plant->name, name);
+			fprintf(stderr, "sim: the bug %s has no place, or more than one, in %s.lua\n", plant->name,
+				name);
 			exit(1);
 		}
 		tail = strdup(at + strlen(from));

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-#define MADE_BEFORE (3 * SECOND) /* Redis loses nothing so soon after the sale was made (a create that lingers is good for so long) */
+#define MADE_BEFORE \
+	(3 * SECOND) /* Redis loses nothing so soon after the sale was made (a create that lingers is good for so long) */
 
 enum fault {
 	FAULT_BREAK,    /* a connection */
@@ -29,8 +30,8 @@ enum fault {
 	FAULT_MERGE, /* the split is over */
 	FAULT_OPEN,  /* the sale goes on */
 	FAULT_HEAL,
-	FAULT_GONE, /* a daemon that was stopped in order */
-	FAULT_WHOLE = 1000, /* + node: it is no longer cut off */
+	FAULT_GONE,          /* a daemon that was stopped in order */
+	FAULT_WHOLE = 1000,  /* + node: it is no longer cut off */
 	FAULT_SWITCH = 2000, /* + node: it finds the new master */
 };
 
@@ -121,7 +122,8 @@ static void promote(bool split)
 		store = &w->snapshots[(w->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
 	}
 	w->master = process_new(store);
-	say("redis: process %u (%.8s) follows %u%s", w->master, w->process[w->master].run, old, split ? ", which lives on" : "");
+	say("redis: process %u (%.8s) follows %u%s", w->master, w->process[w->master].run, old,
+		split ? ", which lives on" : "");
 	snapshots_forget();
 	if (split) {
 		w->old_master = old;

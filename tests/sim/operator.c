@@ -30,7 +30,8 @@ bool operator_sees(unsigned n, int64_t *balance, bool *fenced, bool *settled)
 	row = store_get(store, name);
 	if (!row || !head || sscanf(head, "%*s %63s", generation) != 1)
 		return false;
-	sscanf(row, "%lld %lld %*s %lld %lld %lld %lld %lld", &words[0], &words[1], &words[3], &words[4], &words[5], &words[6], &words[7]);
+	sscanf(row, "%lld %lld %*s %lld %lld %lld %lld %lld", &words[0], &words[1], &words[3], &words[4], &words[5],
+		&words[6], &words[7]);
 	*balance = words[4];
 	*settled = words[6] == lease_generation_number(generation);
 	*fenced = words[7] == lease_generation_number(generation);
@@ -108,8 +109,9 @@ static void choose(void)
 		int64_t balance;
 		bool fenced, settled;
 
-		if (w->node[target].dead && w->node[target].gate_until <= w->now && !w->old_master && (w->healed || chance(0.05)) &&
-			operator_sees(target, &balance, &fenced, &settled) && (!fenced || balance != node_used(&w->node[target]))) {
+		if (w->node[target].dead && w->node[target].gate_until <= w->now && !w->old_master &&
+			(w->healed || chance(0.05)) && operator_sees(target, &balance, &fenced, &settled) &&
+			(!fenced || balance != node_used(&w->node[target]))) {
 			fence(target, true);
 			return;
 		}
@@ -123,7 +125,8 @@ static void choose(void)
 		break;
 	case 1:
 		/* With what its ledger says only if it is off, and no old master is about to which it could come back. */
-		if (!w->node[target].up && w->node[target].exists && w->node[target].gate_until <= w->now && !w->old_master)
+		if (!w->node[target].up && w->node[target].exists && w->node[target].gate_until <= w->now &&
+			!w->old_master)
 			fence(target, true);
 		break;
 	case 2:

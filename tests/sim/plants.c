@@ -4,7 +4,9 @@
 
 const struct script_plant script_plants[] = {
 	{"grant_done_again", "a grant that is heard twice is done twice",
-		{{"prelude", "if me.seq < row.seq or (me.seq == row.seq and (row.op == op or (op == 'grant' and row.op == 'none'))) then", "if op ~= 'grant' and me.seq <= row.seq then"},
+		{{"prelude",
+			 "if me.seq < row.seq or (me.seq == row.seq and (row.op == op or (op == 'grant' and row.op == 'none'))) then",
+			 "if op ~= 'grant' and me.seq <= row.seq then"},
 			{"prelude", "if me.seq ~= row.seq + 1 or before ~= row.balance then", "if false then"}}},
 	{"empty_grant_uses_no_number", "a grant of nothing leaves its number to the next operation",
 		{{"grant", "row.seq = me.seq --", "row.seq = units > 0 and me.seq or row.seq --"},
@@ -15,9 +17,12 @@ const struct script_plant script_plants[] = {
 		{{"prelude", "if s.server ~= s.run then", "if false then"}}},
 	{"later_promise_ignored", "an old master serves a node that has settled with the new one",
 		{{"prelude", "if lease_generation_number(me.generation) >= s.number then", "if false then"},
-			{"prelude", "if me.generation ~= s.gen then", "if lease_generation_number(me.generation) < s.number then"}}},
+			{"prelude", "if me.generation ~= s.gen then",
+				"if lease_generation_number(me.generation) < s.number then"}}},
 	{"open_before_all_settled", "units are counted as free before every member has said what it holds",
-		{{"prelude", "		if lease_unmet(s, member) then\n			return\n		end", "		if false then\n			return\n		end"}}},
+		{{"prelude",
+			"		if lease_unmet(s, member) then\n			return\n		end",
+			"		if false then\n			return\n		end"}}},
 	{"fence_frees_what_was_sold", "a fence frees what the node has sold too",
 		{{"fence", "lease_fence(s, target, sold)", "lease_fence(s, target, 0)"}}},
 	{"epoch_not_asked", "a node that was fenced goes on with its lease",
@@ -28,9 +33,11 @@ const struct script_plant script_plants[] = {
 		{{"prelude", "				return lease_regen(s, true)",
 			"				s.members[member] = true\n				s.members_text = lease_list(s.members)\n				s.begun = true\n				s.rows[member] = lease_row_read()\n"
 			"				lease_touch(s, member).settled = s.number\n				s.shown = s.rows[me.node]"}}},
-	{"more_than_free", "more is granted than is free", {{"grant", "math.min(want, s.free, share)", "math.min(want, share)"}}},
+	{"more_than_free", "more is granted than is free",
+		{{"grant", "math.min(want, s.free, share)", "math.min(want, share)"}}},
 	{"stale_word_counts", "a report that comes late is taken for the node's word",
-		{{"settle", "elseif row.settled ~= s.number then", "elseif row.settled ~= s.number or me.seq < row.seq then"}}},
+		{{"settle", "elseif row.settled ~= s.number then",
+			"elseif row.settled ~= s.number or me.seq < row.seq then"}}},
 };
 
 const unsigned script_plant_count = sizeof(script_plants) / sizeof(script_plants[0]);

@@ -43,7 +43,8 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 static void nothing_is_sold_twice_or_lost_under_any_faults(void **state)
 {
 	uint64_t first = number_of("FIRST", 1), count = number_of("SEEDS", SEEDS);
-	uint64_t calls = 0, orders = 0, generations = 0, failed = 0, sold_ns = 0, sold_max = 0, again_ns = 0, again_max = 0;
+	uint64_t calls = 0, orders = 0, generations = 0, failed = 0, sold_ns = 0, sold_max = 0, again_ns = 0,
+		 again_max = 0;
 
 	(void)state;
 	coordinator_open(NULL);
@@ -66,8 +67,9 @@ static void nothing_is_sold_twice_or_lost_under_any_faults(void **state)
 	coordinator_close();
 	printf("%llu seeds: %llu calls of scripts, %llu orders, %llu generations; everything sold %.2f s after the last fault on average, %.2f s at the "
 	       "most; cancelled orders sold again after %.2f s, %.2f s at the most\n",
-		(unsigned long long)count, (unsigned long long)calls, (unsigned long long)orders, (unsigned long long)generations,
-		(double)sold_ns / 1e9 / (double)count, (double)sold_max / 1e9, (double)again_ns / 1e9 / (double)count, (double)again_max / 1e9);
+		(unsigned long long)count, (unsigned long long)calls, (unsigned long long)orders,
+		(unsigned long long)generations, (double)sold_ns / 1e9 / (double)count, (double)sold_max / 1e9,
+		(double)again_ns / 1e9 / (double)count, (double)again_max / 1e9);
 	assert_int_equal(failed, 0);
 }
 

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK (40 * MS)           /* the daemon looks at its gate at least so often */
-#define HEARTBEAT (2 * SECOND)   /* the gate closes when the daemon has stood still for so long */
-#define LINGER_MAX (4 * SECOND)  /* of copies, in buffers of connections that broke */
+#define TICK (40 * MS)          /* the daemon looks at its gate at least so often */
+#define HEARTBEAT (2 * SECOND)  /* the gate closes when the daemon has stood still for so long */
+#define LINGER_MAX (4 * SECOND) /* of copies, in buffers of connections that broke */
 
 struct world *world;
 
@@ -83,7 +83,12 @@ void event_add(uint64_t at, enum event_kind kind, unsigned node, unsigned number
 {
 	struct world *w = world;
 	unsigned i = w->events++;
-	struct event event = {.at = at, .order = w->order++, .kind = kind, .node = node, .number = number, .life = w->node[node].life};
+	struct event event = {.at = at,
+		.order = w->order++,
+		.kind = kind,
+		.node = node,
+		.number = number,
+		.life = w->node[node].life};
 
 	if (i == EVENTS_MAX)
 		claim_fails("the simulation has no room for another event");
@@ -242,12 +247,13 @@ static void request_arrives(unsigned i)
 	message->outcome = LEASE_ANSWERED;
 	state->last = message->reply;
 	say("redis %u: %s%s of node %u seq %s gen %s: %s gen %s %s free %lld total %lld v%lld row epoch %lld seq %lld %d %lld balance %lld sold %lld outside %lld demand %lld",
-		message->process, message->copy ? "COPY " : "", message->call.script, message->node, lease_call_argument(&message->call, 3),
-		lease_call_argument(&message->call, 0), answer.texts[0], message->reply.generation, answer.texts[2], (long long)message->reply.free,
+		message->process, message->copy ? "COPY " : "", message->call.script, message->node,
+		lease_call_argument(&message->call, 3), lease_call_argument(&message->call, 0), answer.texts[0],
+		message->reply.generation, answer.texts[2], (long long)message->reply.free,
 		(long long)message->reply.total, (long long)message->reply.version, (long long)message->reply.row.epoch,
 		(long long)message->reply.row.seq, (int)message->reply.row.op, (long long)message->reply.row.units,
-		(long long)message->reply.row.balance, (long long)message->reply.row.sold, (long long)message->reply.outside,
-		(long long)message->reply.demand);
+		(long long)message->reply.row.balance, (long long)message->reply.row.sold,
+		(long long)message->reply.outside, (long long)message->reply.demand);
 	if (strcmp(before, message->reply.generation) != 0)
 		w->generations++;
 	if (message->process == w->master)
@@ -257,7 +263,8 @@ static void request_arrives(unsigned i)
 
 		/* Not if it has moved on to another process, where this fence means nothing. */
 		if (atoll(lease_call_argument(&message->call, 16)) >= 0 &&
-			lease_generation_number(w->node[target].book.generation) <= lease_generation_number(message->reply.generation))
+			lease_generation_number(w->node[target].book.generation) <=
+				lease_generation_number(message->reply.generation))
 			w->node[target].must_not_sell = true;
 	}
 	claim_sums();
@@ -345,8 +352,8 @@ static void node_tick(unsigned n)
 		node_tick_at(n, w->now + TICK);
 		break;
 	case LEASE_MOVE:
-		say("node %u: move %lld seq %lld gen %s", n, (long long)node->action.units, (long long)node->action.book.seq,
-			node->action.book.generation);
+		say("node %u: move %lld seq %lld gen %s", n, (long long)node->action.units,
+			(long long)node->action.book.seq, node->action.book.generation);
 		node_tick_at(n, w->now + TICK);
 		node_move(n);
 		break;
@@ -361,11 +368,13 @@ static void ledger_writes(unsigned n)
 
 	if (units && node->has_book && node->action.book.seq <= node->book.seq)
 		claim_fails("node %u moves units twice with number %lld", n, (long long)node->action.book.seq);
-	if (node->action.book.epoch != node->book.epoch || strcmp(node->action.book.generation, node->book.generation) != 0)
+	if (node->action.book.epoch != node->book.epoch ||
+		strcmp(node->action.book.generation, node->book.generation) != 0)
 		node->must_not_sell = false;
 	if (node->action.book.balance != node->book.balance + units || node->action.book.balance < node_used(node))
-		claim_fails("node %u: a move of %lld, and the book goes from %lld to %lld with %lld sold", n, (long long)units,
-			(long long)node->book.balance, (long long)node->action.book.balance, (long long)node_used(node));
+		claim_fails("node %u: a move of %lld, and the book goes from %lld to %lld with %lld sold", n,
+			(long long)units, (long long)node->book.balance, (long long)node->action.book.balance,
+			(long long)node_used(node));
 	node->committing = false;
 	node->book = node->action.book;
 	node->has_book = true;
@@ -405,8 +414,8 @@ static void ledger_answered(unsigned n)
 	node->in_move = 0;
 	lease_moved(&node->lease, 0, node_clock(node));
 	if (node->unsold + node->in_move + node_used(node) != node->book.balance)
-		claim_fails("node %u has %lld in its gate and %lld sold, and a balance of %lld", n, (long long)node->unsold,
-			(long long)node_used(node), (long long)node->book.balance);
+		claim_fails("node %u has %lld in its gate and %lld sold, and a balance of %lld", n,
+			(long long)node->unsold, (long long)node_used(node), (long long)node->book.balance);
 	node_tick(n);
 }
 

@@ -74,13 +74,13 @@ struct node {
 	bool must_not_sell; /* fenced with what it had sold, while it was down; has not bowed yet */
 	bool held_down;     /* the operator is fencing it, and has said that it is off */
 	bool start_waits;
-	struct lease_action action;       /* that is under way */
-	unsigned calling;                 /* number of the call under way; 0 = none */
-	unsigned calls;                   /* so far */
-	unsigned tick;                    /* number of the tick that counts */
-	uint64_t paused_ns, gate_until;   /* gate_until: it sells so long without the daemon */
-	unsigned process;                 /* that it talks to */
-	bool cut;                         /* from all of Redis */
+	struct lease_action action;     /* that is under way */
+	unsigned calling;               /* number of the call under way; 0 = none */
+	unsigned calls;                 /* so far */
+	unsigned tick;                  /* number of the tick that counts */
+	uint64_t paused_ns, gate_until; /* gate_until: it sells so long without the daemon */
+	unsigned process;               /* that it talks to */
+	bool cut;                       /* from all of Redis */
 	double clock_rate;
 	uint64_t clock_ns;
 	double buyers, crowd; /* per second; crowd: when they are asked to come again */
@@ -137,11 +137,12 @@ struct world {
 	/* the end */
 	uint64_t done_at;
 	uint64_t calm_since, unsold_since; /* everything is sold, and no buyer comes; something is for sale again */
-	bool again; /* orders were cancelled after everything was sold */
+	bool again;                        /* orders were cancelled after everything was sold */
 	uint64_t cancelled_at;
 	/* figures */
 	unsigned calls, grants, generations, orders;
-	uint64_t sold_ns, again_ns; /* from the end of the faults until everything was sold; from cancellations until it was again */
+	uint64_t sold_ns,
+		again_ns; /* from the end of the faults until everything was sold; from cancellations until it was again */
 	unsigned events;
 	/* Large; made new only where it is used. */
 	struct event heap[EVENTS_MAX];

@@ -19,15 +19,16 @@
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
-#define IDLE_NS (1100 * MS)      /* who has sold nothing for so long gives everything to who wants it: buyers who were refused come again after 1 s */
-#define KEEP_MS 500              /* who sells keeps so much of its own sales when others want units */
-#define FRESH_NS (700 * MS)      /* what an answer said of the others is true for so long */
-#define MISSED_NS (1000 * MS)    /* buyers who were refused are counted over so long: after that they come again */
-#define ASK_NS (50 * MS)         /* between grants asked in vain; doubles, up to */
+#define IDLE_NS \
+	(1100 * MS) /* who has sold nothing for so long gives everything to who wants it: buyers who were refused come again after 1 s */
+#define KEEP_MS 500           /* who sells keeps so much of its own sales when others want units */
+#define FRESH_NS (700 * MS)   /* what an answer said of the others is true for so long */
+#define MISSED_NS (1000 * MS) /* buyers who were refused are counted over so long: after that they come again */
+#define ASK_NS (50 * MS)      /* between grants asked in vain; doubles, up to */
 #define ASK_DOUBLINGS 3
-#define COUNT_NS (50 * MS)       /* the rate is made of spans of at least that length, */
-#define RISE_NS (250 * MS)       /* and follows within about this time upwards */
-#define FALL_NS (1000 * MS)      /* and this downwards */
+#define COUNT_NS (50 * MS)  /* the rate is made of spans of at least that length, */
+#define RISE_NS (250 * MS)  /* and follows within about this time upwards */
+#define FALL_NS (1000 * MS) /* and this downwards */
 #define WANT_MAX LEASE_UNITS_MAX
 
 static const char *const op_names[] = {
@@ -104,8 +105,8 @@ void lease_total_call(const struct lease *l, const char *operation, int64_t delt
 	call_add(call, "");
 }
 
-void lease_create_call(
-	const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent, struct lease_call *call)
+void lease_create_call(const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent,
+	struct lease_call *call)
 {
 	call_begin(l, call, "total", l->seq);
 	call_add(call, operation);
@@ -188,18 +189,21 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 	if (text_name(texts[0], answer_names, sizeof(answer_names) / sizeof(answer_names[0]), &answer) ||
 		text_copy(texts[1], r.generation, sizeof(r.generation)) || lease_generation_number(r.generation) < 0 ||
 		(strcmp(texts[2], "open") != 0 && strcmp(texts[2], "settling") != 0) ||
-		text_number(texts[3], 0, LEASE_UNITS_MAX, &r.total) || text_number(texts[4], 0, LEASE_COUNT_MAX, &r.version) ||
+		text_number(texts[3], 0, LEASE_UNITS_MAX, &r.total) ||
+		text_number(texts[4], 0, LEASE_COUNT_MAX, &r.version) ||
 		text_copy(texts[5], r.operation, sizeof(r.operation)) || !lease_operation_is_valid(r.operation) ||
 		text_number(texts[6], -LEASE_UNITS_MAX, LEASE_UNITS_MAX, &r.free) ||
-		text_number(texts[7], 0, LEASE_COUNT_MAX, &r.outside) || text_number(texts[8], 0, LEASE_COUNT_MAX, &r.demand) ||
-		lease_members_decode(&r.missing, texts[9]) || lease_members_decode(&r.members, texts[10]) ||
-		text_number(texts[11], 0, LEASE_COUNT_MAX, &r.row.epoch) || text_number(texts[12], 0, LEASE_COUNT_MAX, &r.row.seq) ||
+		text_number(texts[7], 0, LEASE_COUNT_MAX, &r.outside) ||
+		text_number(texts[8], 0, LEASE_COUNT_MAX, &r.demand) || lease_members_decode(&r.missing, texts[9]) ||
+		lease_members_decode(&r.members, texts[10]) ||
+		text_number(texts[11], 0, LEASE_COUNT_MAX, &r.row.epoch) ||
+		text_number(texts[12], 0, LEASE_COUNT_MAX, &r.row.seq) ||
 		text_name(texts[13], op_names, sizeof(op_names) / sizeof(op_names[0]), &op) ||
 		text_number(texts[14], 0, LEASE_UNITS_MAX, &r.row.units) ||
 		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||
 		text_number(texts[16], 0, LEASE_UNITS_MAX, &r.row.sold) || text_number(texts[17], 0, 1, &fenced) ||
-		text_number(texts[18], 0, LEASE_COUNT_MAX, &r.row.heard) || text_copy(texts[19], r.run, sizeof(r.run)) ||
-		text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms))
+		text_number(texts[18], 0, LEASE_COUNT_MAX, &r.row.heard) ||
+		text_copy(texts[19], r.run, sizeof(r.run)) || text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms))
 		return -EPROTO;
 	r.answer = (enum lease_answer)answer;
 	r.open = strcmp(texts[2], "open") == 0;
@@ -420,7 +424,8 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		lease_members_join(&l->next.members, &l->told_members);
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
-		move(l, action, LEASE_PROMISE_MOVE, l->strange && !lease_planted(strange_keeps_units) ? -view->unsold : 0);
+		move(l, action, LEASE_PROMISE_MOVE,
+			l->strange && !lease_planted(strange_keeps_units) ? -view->unsold : 0);
 		return;
 	}
 	if (l->told_epoch) {
@@ -644,7 +649,8 @@ void lease_flags(const struct lease *l, struct lease_flags *flags)
 	bool on_its_way = l->granted > 0 || (l->book.op == LEASE_OP_RETURN && !l->confirmed);
 
 	flags->withheld = l->strange || l->lost;
-	flags->more = !l->known || !l->settled || !l->last.open || l->last.free > 0 || l->last.outside > 0 || on_its_way;
+	flags->more =
+		!l->known || !l->settled || !l->last.open || l->last.free > 0 || l->last.outside > 0 || on_its_way;
 }
 
 bool lease_is_lost(const struct lease *l)
@@ -654,6 +660,6 @@ bool lease_is_lost(const struct lease *l)
 
 bool lease_is_left(const struct lease *l, const struct lease_view *view)
 {
-	return l->under_way == LEASE_IDLE && view->unsold == 0 && l->granted == 0 &&
-	       (!l->asked || !l->known) && (l->book.op != LEASE_OP_RETURN || l->confirmed);
+	return l->under_way == LEASE_IDLE && view->unsold == 0 && l->granted == 0 && (!l->asked || !l->known) &&
+		(l->book.op != LEASE_OP_RETURN || l->confirmed);
 }

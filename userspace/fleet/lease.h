@@ -39,19 +39,20 @@
 #define LEASE_CHANNEL_MAX 64
 
 struct lease_options {
-	unsigned node;                  /* this one */
-	struct lease_members members;   /* nodes of the config */
-	uint32_t lease_ms;              /* a lease covers so much of the node's own sales */
-	uint32_t fence_after_ms;        /* 0 = never */
+	unsigned node;                   /* this one */
+	struct lease_members members;    /* nodes of the config */
+	uint32_t lease_ms;               /* a lease covers so much of the node's own sales */
+	uint32_t fence_after_ms;         /* 0 = never */
 	char channel[LEASE_CHANNEL_MAX]; /* where the scripts say "look" */
 };
 
 /* What the daemon sees of gate and sale, all of one moment. */
 struct lease_view {
-	uint64_t now_ns;    /* monotonic */
-	int64_t unsold;     /* units free in the gate */
-	uint64_t admitted;  /* units that the gate has admitted so far: counts up; may begin anew */
-	uint64_t wanted;    /* units that buyers asked for and did not get although they may be elsewhere: counts up; may begin anew */
+	uint64_t now_ns;   /* monotonic */
+	int64_t unsold;    /* units free in the gate */
+	uint64_t admitted; /* units that the gate has admitted so far: counts up; may begin anew */
+	uint64_t
+		wanted; /* units that buyers asked for and did not get although they may be elsewhere: counts up; may begin anew */
 	unsigned order_max; /* units that one order may have at the most: 1.. */
 	bool over;          /* the sale has ended: nothing is sold any more */
 	bool leaving;       /* the daemon stops: everything unsold goes back */
@@ -94,9 +95,9 @@ enum lease_answer {
 	LEASE_SETTLING, /* not now: some members have not settled yet */
 	LEASE_UNMET,    /* settle first */
 	LEASE_ABSENT,   /* no such sale, and the caller knows nothing of it either */
-	LEASE_SHORT,    /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
-	LEASE_REFUSED,  /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
-	LEASE_STALE,    /* fence: done already, or the target was heard of since it was shown: look again */
+	LEASE_SHORT, /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
+	LEASE_REFUSED, /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
+	LEASE_STALE,   /* fence: done already, or the target was heard of since it was shown: look again */
 };
 
 struct lease_row {
@@ -114,9 +115,9 @@ struct lease_reply {
 	bool open; /* false: settling */
 	int64_t total, version;
 	char operation[LEASE_OPERATION_MAX]; /* that made this version */
-	int64_t free;    /* not leased; below zero: so much more is leased than there is, an alarm */
-	int64_t outside; /* units that the other nodes hold and have not sold */
-	int64_t demand;  /* units that others want and that are not free */
+	int64_t free;                 /* not leased; below zero: so much more is leased than there is, an alarm */
+	int64_t outside;              /* units that the other nodes hold and have not sold */
+	int64_t demand;               /* units that others want and that are not free */
 	struct lease_members missing; /* have not settled: nothing is granted until they do, or are fenced */
 	struct lease_members members;
 	struct lease_row row;    /* the caller's; of fence the target's */
@@ -144,9 +145,9 @@ struct lease {
 	bool connected;          /* the last call was answered */
 	bool strange;            /* may have been fenced: sells nothing until it has settled */
 	bool settled;            /* in book.generation */
-	bool lost;               /* Redis has done operations for this node that its ledger should know of and does not */
-	bool asked;              /* a grant with the next seq may have been sent, and may still be done */
-	bool confirmed;          /* the return of the book was */
+	bool lost;      /* Redis has done operations for this node that its ledger should know of and does not */
+	bool asked;     /* a grant with the next seq may have been sent, and may still be done */
+	bool confirmed; /* the return of the book was */
 	bool look;
 	char told[LEASE_GENERATION_MAX]; /* generation to promise next; "" = none */
 	struct lease_members told_members;
@@ -172,7 +173,8 @@ struct lease {
 	int64_t unsold;          /* of the last view */
 	/* the node's own sales */
 	bool counting;
-	uint64_t counted_ns, active_ns, granted_ns; /* active_ns: of the last admission; granted_ns: when units came last */
+	uint64_t counted_ns, active_ns,
+		granted_ns; /* active_ns: of the last admission; granted_ns: when units came last */
 	uint64_t admitted, wanted;
 	int64_t counted;               /* units since counted_ns */
 	double rate;                   /* units per second */
@@ -209,8 +211,8 @@ void lease_total_call(const struct lease *l, const char *operation, int64_t delt
  * old: then the sale is open at once. After LEASE_UNKNOWN ask again with the same operation and `absent` NULL: the sale may have been made, and sold
  * from, and lost, so then all members settle before anything is granted.
  */
-void lease_create_call(
-	const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent, struct lease_call *call);
+void lease_create_call(const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent,
+	struct lease_call *call);
 /* Node `target`, which was shown (lease_show_call) before its ledger was read, surely sells nothing any more and has sold `sold` units; -1: nobody
  * knows, so count all that it may hold (then it may be alive, too). `exact`: `sold` was read from its ledger, so it may be less than it last reported.
  */

@@ -115,8 +115,9 @@ void lease_book_encode(const struct lease_book *book, char *text)
 	snprintf(text, LEASE_BOOK_TEXT_MAX,
 		"{\"generation\":\"%s\",\"epoch\":%lld,\"seq\":%lld,\"op\":\"%s\",\"units\":%lld,\"balance\":%lld,\"total\":%lld,\"version\":%lld,"
 		"\"operation\":\"%s\",\"members\":[%s]}",
-		book->generation, (long long)book->epoch, (long long)book->seq, op_names[book->op], (long long)book->units,
-		(long long)book->balance, (long long)book->total, (long long)book->version, book->operation, members);
+		book->generation, (long long)book->epoch, (long long)book->seq, op_names[book->op],
+		(long long)book->units, (long long)book->balance, (long long)book->total, (long long)book->version,
+		book->operation, members);
 }
 
 static int number_read(const json_t *root, const char *name, int64_t max, int64_t *number)
@@ -135,7 +136,8 @@ static int word_read(const json_t *root, const char *name, char *text, size_t si
 
 	/* A text with a NUL in it is shorter than it says, and is none of ours. */
 	if (!json_is_string(value) || json_string_length(value) >= size ||
-		json_string_length(value) != strlen(json_string_value(value)) || !is_word(json_string_value(value), size))
+		json_string_length(value) != strlen(json_string_value(value)) ||
+		!is_word(json_string_value(value), size))
 		return -EINVAL;
 	memcpy(text, json_string_value(value), json_string_length(value) + 1);
 	return 0;
@@ -151,7 +153,8 @@ int lease_book_decode(struct lease_book *book, const char *text)
 
 	if (!json_is_object(root) || json_object_size(root) != 10 || !op || !json_is_array(members))
 		goto out;
-	if (number_read(root, "epoch", LEASE_COUNT_MAX, &read.epoch) || number_read(root, "seq", LEASE_COUNT_MAX, &read.seq) ||
+	if (number_read(root, "epoch", LEASE_COUNT_MAX, &read.epoch) ||
+		number_read(root, "seq", LEASE_COUNT_MAX, &read.seq) ||
 		number_read(root, "units", LEASE_UNITS_MAX, &read.units) ||
 		number_read(root, "balance", LEASE_UNITS_MAX, &read.balance) ||
 		number_read(root, "total", LEASE_UNITS_MAX, &read.total) ||
@@ -168,7 +171,8 @@ int lease_book_decode(struct lease_book *book, const char *text)
 	for (size_t i = 0; i < json_array_size(members); i++) {
 		const json_t *member = json_array_get(members, i);
 
-		if (!json_is_integer(member) || json_integer_value(member) < 1 || json_integer_value(member) > LEASE_NODE_MAX)
+		if (!json_is_integer(member) || json_integer_value(member) < 1 ||
+			json_integer_value(member) > LEASE_NODE_MAX)
 			goto out;
 		lease_members_add(&read.members, (unsigned)json_integer_value(member));
 	}

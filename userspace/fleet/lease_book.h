@@ -11,12 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LEASE_NODE_MAX 255                    /* the highest number of a node; the lowest is 1 */
-#define LEASE_GENERATION_MAX 64               /* bytes with the NUL */
-#define LEASE_OPERATION_MAX 64                /* bytes with the NUL, of an operation id */
-#define LEASE_UNITS_MAX 1000000000000         /* of one sale */
-#define LEASE_BOOK_TEXT_MAX 2048              /* bytes with the NUL */
-#define LEASE_COUNT_MAX ((int64_t)1 << 52)    /* of seq, epoch, version and generations: what a double of Lua counts exactly, and half of it */
+#define LEASE_NODE_MAX 255            /* the highest number of a node; the lowest is 1 */
+#define LEASE_GENERATION_MAX 64       /* bytes with the NUL */
+#define LEASE_OPERATION_MAX 64        /* bytes with the NUL, of an operation id */
+#define LEASE_UNITS_MAX 1000000000000 /* of one sale */
+#define LEASE_BOOK_TEXT_MAX 2048      /* bytes with the NUL */
+#define LEASE_COUNT_MAX \
+	((int64_t)1 \
+		<< 52) /* of seq, epoch, version and generations: what a double of Lua counts exactly, and half of it */
 #define LEASE_MEMBERS_TEXT_MAX (LEASE_NODE_MAX * 4 + 1)
 
 enum lease_op {
@@ -35,16 +37,17 @@ struct lease_book {
 	 * never goes back to one with a lower number. "" = none yet.
 	 */
 	char generation[LEASE_GENERATION_MAX];
-	int64_t epoch;  /* grows with each time that the node was fenced */
-	int64_t seq;    /* of the last operation that moved units */
+	int64_t epoch; /* grows with each time that the node was fenced */
+	int64_t seq;   /* of the last operation that moved units */
 	enum lease_op op;
-	int64_t units;  /* of that operation */
+	int64_t units;   /* of that operation */
 	int64_t balance; /* units leased to this node: what came less what went back */
 	/* What the node knows of the whole sale. The highest version of the total that any node knows is the true one. */
 	int64_t total;
-	int64_t version;                       /* of the total; 0 = not known */
-	char operation[LEASE_OPERATION_MAX];   /* id of the operation that made this version; "" = none */
-	struct lease_members members;          /* all nodes that may hold units of the sale: they are waited for when Redis has lost its data */
+	int64_t version;                     /* of the total; 0 = not known */
+	char operation[LEASE_OPERATION_MAX]; /* id of the operation that made this version; "" = none */
+	struct lease_members
+		members; /* all nodes that may hold units of the sale: they are waited for when Redis has lost its data */
 };
 
 bool lease_members_has(const struct lease_members *members, unsigned node);

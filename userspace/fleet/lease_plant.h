@@ -9,11 +9,13 @@
 #define LEASE_PLANTS(X) \
 	X(number_used_twice, "a new daemon takes the next number of an operation that its predecessor may have sent") \
 	X(forgotten_grant, "a grant whose answer was lost is not asked again before its number is used for a return") \
-	X(grant_of_before, "a grant that was answered is taken although the node has promised itself to another generation") \
+	X(grant_of_before, \
+		"a grant that was answered is taken although the node has promised itself to another generation") \
 	X(grant_taken_twice, "the answer to a grant is taken each time that it is heard") \
 	X(return_before_gate, "units are given back that the gate has just sold") \
 	X(promise_not_kept, "the ledger does not know which generation the node has promised itself to") \
-	X(strange_keeps_units, "a node that may have been fenced keeps what it holds when Redis has forgotten the fence") \
+	X(strange_keeps_units, \
+		"a node that may have been fenced keeps what it holds when Redis has forgotten the fence") \
 	X(sells_while_strange, "a daemon that has just started sells before it has heard whether it was fenced") \
 	X(bows_and_keeps, "a node that was fenced keeps what it has not sold") \
 	X(return_not_repeated, "a return whose answer was lost is not told again")
