@@ -32,7 +32,7 @@
  */
 #define LOOK_BUSY_NS (5 * SECOND)
 #define LOOK_IDLE_NS (60 * SECOND)
-#define LOOKS_MAX 50 /* in a round */
+#define LOOKS_MAX 50   /* in a round */
 #define TRIM_MAX 10000 /* entries removed by one call: some ms of Redis */
 /* Where the walks are is noted so often, for the next start. */
 #define NOTE_NS (5 * SECOND)
@@ -135,8 +135,9 @@ static void told(struct daemon *d, struct stream_sale *sale, uint64_t cursor)
 	streams.is_failing = false;
 	if (streams.table.losses == losses)
 		return;
-	log_warn("Redis has lost a part of the stream of sale %s: it ends at position %llu of this node's ledger and did at %llu; "
-		 "what is missing is appended again",
+	log_warn(
+		"Redis has lost a part of the stream of sale %s: it ends at position %llu of this node's ledger and did at %llu; "
+		"what is missing is appended again",
 		slug_of(d, sale, &known), (unsigned long long)cursor, (unsigned long long)before);
 	/* Other keys may be gone too. */
 	for (unsigned i = 0; i < streams.table.count; i++)
@@ -169,7 +170,8 @@ static void warn_of_no_reader(struct daemon *d, struct stream_sale *sale)
 		sale->is_warned = false;
 	} else if (!sale->is_warned) {
 		sale->is_warned = true;
-		log_warn("the stream of sale %s has %llu entries and no consumer group, so it is not trimmed: start a consumer, or set fleet.stream = false",
+		log_warn(
+			"the stream of sale %s has %llu entries and no consumer group, so it is not trimmed: start a consumer, or set fleet.stream = false",
 			slug_of(d, sale, &known), (unsigned long long)sale->length);
 	}
 }
@@ -409,7 +411,8 @@ static bool check_notes(const struct ledger_page *page)
 		ledger_event_decode(json_array_get(page->events, 0), &first);
 	if (first.position == streams.asked_after + 1)
 		return true;
-	log_warn("this node's ledger is not the one that its streams were made of so far: it is read from its beginning");
+	log_warn(
+		"this node's ledger is not the one that its streams were made of so far: it is read from its beginning");
 	forget_notes();
 	return false;
 }
@@ -524,8 +527,8 @@ static bool look(struct daemon *d, struct fleet_round *round, struct stream_sale
 	struct sale known;
 	const char *slug = slug_of(d, sale, &known);
 	const char *keys[] = {fleet_sale_key(d, slug, "orders", stream), fleet_sale_key(d, slug, "cursors", cursors)};
-	const char *arguments[] = {node_text(d, node), position_text(d->config.fleet.stream_keep, keep),
-		position_text(TRIM_MAX, most)};
+	const char *arguments[] = {
+		node_text(d, node), position_text(d->config.fleet.stream_keep, keep), position_text(TRIM_MAX, most)};
 
 	return fleet_script(round, "stream_trim", keys, 2, arguments, 3, looked, sale);
 }
@@ -627,8 +630,9 @@ static void watch_for_old_ledger(struct daemon *d)
 		if (!sale->is_known || sale->acked <= streams.table.end)
 			continue;
 		if (!streams.ahead && !ahead)
-			log_error("the stream of sale %s has events of node %u up to position %llu, this node's ledger ends at %llu: it is another or an older "
-				  "one, and its events below that are taken for known. Give the node another fleet.node, or delete the field %u of the sale's cursors in Redis",
+			log_error(
+				"the stream of sale %s has events of node %u up to position %llu, this node's ledger ends at %llu: it is another or an older "
+				"one, and its events below that are taken for known. Give the node another fleet.node, or delete the field %u of the sale's cursors in Redis",
 				slug_of(d, sale, &known), d->config.fleet.node, (unsigned long long)sale->acked,
 				(unsigned long long)streams.table.end, d->config.fleet.node);
 		ahead++;

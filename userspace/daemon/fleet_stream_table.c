@@ -69,8 +69,8 @@ void stream_table_begin(struct stream_table *table, uint64_t position)
 		table->sales[i]->is_in_step = table->sales[i]->is_known && is_complete(table->sales[i]);
 }
 
-bool stream_table_meet(
-	const struct stream_table *table, enum stream_walk_id walk, struct stream_sale *sale, uint64_t position, uint64_t at_ns)
+bool stream_table_meet(const struct stream_table *table, enum stream_walk_id walk, struct stream_sale *sale,
+	uint64_t position, uint64_t at_ns)
 {
 	/* Once out of step nothing is taken any more: what is queued must have no gap. */
 	bool is_fed = walk == STREAM_LIVE ? sale->is_in_step : sale->is_led;
@@ -203,7 +203,8 @@ bool stream_table_has_room(const struct stream_table *table, enum stream_walk_id
 	/* Who is led back does not take all the room from those who are in step. */
 	unsigned most = walk == STREAM_LIVE ? STREAM_EVENTS_MAX : STREAM_EVENTS_MAX / 2;
 
-	return table->walks[walk].is_on && !(walk == STREAM_LIVE && is_live_idle(table)) && table->events + STREAM_PAGE <= most;
+	return table->walks[walk].is_on && !(walk == STREAM_LIVE && is_live_idle(table)) &&
+		table->events + STREAM_PAGE <= most;
 }
 
 bool stream_table_is_done(const struct stream_table *table)

@@ -47,7 +47,7 @@ struct stream_sale {
 	struct stream_event *head, *tail;
 	unsigned count;
 	/* for fleet_stream.c */
-	uint64_t look_ns; /* mono: when Redis is asked again how far it is */
+	uint64_t look_ns;                 /* mono: when Redis is asked again how far it is */
 	uint64_t length, waiting, groups; /* of the stream, as of the last look */
 	bool is_warned;
 };
@@ -75,8 +75,8 @@ struct stream_sale *stream_table_sale(struct stream_table *table, uint32_t id);
 /* The live walk begins behind `position`; every sale's `last` up to there has been set. */
 void stream_table_begin(struct stream_table *table, uint64_t position);
 /* An event of a page of this walk: notes it, and says whether it is wanted; then stream_table_put. */
-bool stream_table_meet(
-	const struct stream_table *table, enum stream_walk_id walk, struct stream_sale *sale, uint64_t position, uint64_t at_ns);
+bool stream_table_meet(const struct stream_table *table, enum stream_walk_id walk, struct stream_sale *sale,
+	uint64_t position, uint64_t at_ns);
 /* Queues an event; takes it over. */
 void stream_table_put(struct stream_table *table, struct stream_sale *sale, struct stream_event *event);
 /* The page is done. `next`, `more`: as ledger_events_read gives them. */

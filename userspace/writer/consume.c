@@ -21,9 +21,9 @@
 #define MS 1000000ULL
 #define STREAMS_MAX 4096
 #define KEY_MAX 160
-#define BATCH 1000     /* entries of one round, over all streams; at least STREAM_LEAST of each */
+#define BATCH 1000 /* entries of one round, over all streams; at least STREAM_LEAST of each */
 #define STREAM_LEAST 10
-#define CALLS_MAX 256  /* in a round */
+#define CALLS_MAX 256       /* in a round */
 #define LIST_NS (2000 * MS) /* how soon a new sale is noticed */
 #define CLAIM_NS (15000 * MS)
 #define CLAIM_IDLE_MS "60000" /* a consumer that has not acknowledged for so long is dead */
@@ -116,7 +116,8 @@ static void add_stream(struct consumer *c, const char *slug)
 	if (find_stream(c, key))
 		return;
 	if (c->count == STREAMS_MAX) {
-		log_error("more than %u streams: that of sale %s is not read; give finished sales' streams up (docs: stream.md)",
+		log_error(
+			"more than %u streams: that of sale %s is not read; give finished sales' streams up (docs: stream.md)",
 			STREAMS_MAX, slug);
 		return;
 	}
@@ -314,7 +315,8 @@ static void acknowledge(struct consumer *c)
 				doubt(c->owners[at]);
 		}
 		for (unsigned i = 0; i < count; i++)
-			calls[i] = (struct redis_call){.key = acks[i].stream->key, .argc = acks[i].count, .argv = acks[i].words};
+			calls[i] = (struct redis_call){
+				.key = acks[i].stream->key, .argc = acks[i].count, .argv = acks[i].words};
 		redis_link_round(c->redis, calls, count);
 		for (unsigned i = 0; i < count; i++) {
 			if (calls[i].error) {
@@ -340,7 +342,8 @@ static bool settle_entries(struct consumer *c)
 
 /* --- reading ---------------------------------------------------------------------------------------------------------------- */
 /* A call that read, or claimed, of these streams has failed. */
-static void read_failed(struct consumer *c, struct stream *const *streams, unsigned count, const struct redis_call *call)
+static void read_failed(
+	struct consumer *c, struct stream *const *streams, unsigned count, const struct redis_call *call)
 {
 	bool is_lost = is_error(call, "NOGROUP");
 
@@ -352,8 +355,9 @@ static void read_failed(struct consumer *c, struct stream *const *streams, unsig
 		doubt(streams[i]);
 	}
 	if (is_lost)
-		log_warn("the group %s is gone from %u streams (Redis has lost data, or somebody destroyed it): it is made again and reads "
-			 "from their first entry",
+		log_warn(
+			"the group %s is gone from %u streams (Redis has lost data, or somebody destroyed it): it is made again and reads "
+			"from their first entry",
 			c->group, count);
 }
 
@@ -469,8 +473,8 @@ static void claim(struct consumer *c, uint64_t now)
 			continue;
 		stream->claim_ns = now + CLAIM_NS;
 		memcpy(words[count],
-			(const char *const[]){"XAUTOCLAIM", stream->key, c->group, c->name, CLAIM_IDLE_MS, stream->claim_from,
-				"COUNT", CLAIM_COUNT},
+			(const char *const[]){"XAUTOCLAIM", stream->key, c->group, c->name, CLAIM_IDLE_MS,
+				stream->claim_from, "COUNT", CLAIM_COUNT},
 			sizeof(words[0]));
 		calls[count] = (struct redis_call){.key = stream->key, .argc = 8, .argv = words[count]};
 		streams[count++] = stream;

@@ -99,8 +99,7 @@ static int read_order(struct consume_entry *entry)
 		read_time(entry, "expires_at", true, &entry->expires_at) ||
 		read_time(entry, "resolved_at", true, &entry->resolved_at) ||
 		!(entry->state = read_text(entry, "state")) || !(entry->source = read_text(entry, "source")) ||
-		!(entry->resolved_by = read_text(entry, "resolved_by")) ||
-		!(restocked = read_text(entry, "restocked")))
+		!(entry->resolved_by = read_text(entry, "resolved_by")) || !(restocked = read_text(entry, "restocked")))
 		return -EINVAL;
 	if (!store_state_of_word(entry->state))
 		return refuse(entry, "state is none that an order can have");
@@ -149,7 +148,8 @@ char *consume_entry_raw(const struct consume_entry *entry, char *text)
 	for (size_t i = 0; entry->fields && i < entry->fields->elements; i++) {
 		const redisReply *part = entry->fields->element[i];
 
-		for (size_t at = 0; part->type == REDIS_REPLY_STRING && at < part->len && used + 8 < CONSUME_RAW_MAX; at++) {
+		for (size_t at = 0; part->type == REDIS_REPLY_STRING && at < part->len && used + 8 < CONSUME_RAW_MAX;
+			at++) {
 			unsigned char byte = (unsigned char)part->str[at];
 
 			used += (size_t)snprintf(text + used, CONSUME_RAW_MAX - used,

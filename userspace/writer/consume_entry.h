@@ -14,7 +14,7 @@
 
 /* Texts belong to the reply, and are gone with the next question to Redis; the id is kept, because it is what is acknowledged. */
 struct consume_entry {
-	const char *stream, *slug; /* of the stream it came from */
+	const char *stream, *slug;  /* of the stream it came from */
 	char entry[CONSUME_ID_MAX]; /* its id there */
 	const redisReply *fields;
 	bool is_order;

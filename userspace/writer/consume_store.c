@@ -18,7 +18,7 @@ static const char *const schema_sql[] = {
 	" position bigint NOT NULL," /* in the ledger of the node */
 	" type text NOT NULL,"
 	" at timestamptz NOT NULL,"
-	" order_id text,"                              /* of an order's event */
+	" order_id text,"                                /* of an order's event */
 	" put_in bigint, held bigint, confirmed bigint," /* units, of a sale's event */
 	" PRIMARY KEY (sale, node, position))",
 	"CREATE TABLE IF NOT EXISTS sluice_fleet_orders("
@@ -66,8 +66,9 @@ static const char order_sql[] =
 static const char sale_sql[] =
 	"INSERT INTO sluice_fleet_events(sale, node, position, type, at, put_in, held, confirmed) VALUES ($1::text, $2::bigint, $3::bigint, "
 	"$4::text, $5::text::timestamptz, $6::bigint, $7::bigint, $8::bigint) ON CONFLICT DO NOTHING";
-static const char reject_sql[] = "INSERT INTO sluice_fleet_rejected(stream, entry, reason, fields) VALUES ($1::text, $2::text, $3::text, "
-				 "$4::text) ON CONFLICT DO NOTHING";
+static const char reject_sql[] =
+	"INSERT INTO sluice_fleet_rejected(stream, entry, reason, fields) VALUES ($1::text, $2::text, $3::text, "
+	"$4::text) ON CONFLICT DO NOTHING";
 
 int consume_store_init(struct consume_store *store, const char *conninfo)
 {
@@ -186,7 +187,7 @@ static int write_all(struct consume_store *store, const struct consume_entry *en
 	if (!code)
 		code = link_queue_sql(link, "BEGIN", NULL);
 	for (unsigned i = 0; !code && i < count; i++)
-		code = *entries[i].reason         ? queue_rejected(link, &entries[i])
+		code = *entries[i].reason     ? queue_rejected(link, &entries[i])
 			: entries[i].is_order ? queue_order(link, &entries[i])
 					      : queue_sale(link, &entries[i]);
 	if (!code)

@@ -237,7 +237,7 @@ static int run(const struct config *config)
 		(!config->writer.in_postgres && ensure_directory(config->writer.ledger, user)))
 		goto out;
 	listen_fd = listen_on(config);
-	if (listen_fd < 0 || (user && hand_over_socket(config, user)) || 
+	if (listen_fd < 0 || (user && hand_over_socket(config, user)) ||
 		drop_privileges(user, !config->writer.in_postgres, config->writer.in_postgres))
 		goto out;
 	if (open_store(config, &store, error)) {
@@ -289,7 +289,8 @@ static int consume(const struct config *config, const char *group, const char *n
 		name = host;
 	}
 	if (!is_name(group) || !is_name(name)) {
-		log_error("a group and a consumer have names of 1 to %d printable characters without spaces: --group, --consumer",
+		log_error(
+			"a group and a consumer have names of 1 to %d printable characters without spaces: --group, --consumer",
 			CONSUME_NAME_MAX);
 		return EXIT_USAGE;
 	}
