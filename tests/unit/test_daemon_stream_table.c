@@ -94,8 +94,8 @@ static void work(void)
 
 static void work_until_done(void)
 {
-	for (unsigned turn = 0; turn < 2000 && !(stream_table_is_done(&shop.table) &&
-						 shop.table.walks[STREAM_LIVE].position == shop.end);
+	for (unsigned turn = 0; turn < 2000 &&
+		!(stream_table_is_done(&shop.table) && shop.table.walks[STREAM_LIVE].position == shop.end);
 		turn++)
 		work();
 	assert_true(stream_table_is_done(&shop.table));

@@ -32,8 +32,7 @@
 #define DIRECTORY_MODE 0755 /* the files in it have modes of their own */
 
 static const char usage_text[] =
-	"Usage: sluice-writer [--config FILE] [--check] [--foreground]\n"
-	"       sluice-writer --consume [--group NAME] [--consumer NAME] [--config FILE]\n"
+	"Usage: sluice-writer [--config FILE] [--check] [--foreground] [--consume [--group NAME] [--consumer NAME]]\n"
 	"\n"
 	"Takes admitted orders from sluiced over a Unix socket and makes them durable in the ledger, which is a\n"
 	"file (SQLite) or a database of a server (PostgreSQL): writer.store.\n"
