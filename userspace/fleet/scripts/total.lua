@@ -25,7 +25,9 @@ else
 	if run ~= '' and s.version > 0 then
 		return lease_answer(s, 'refused')
 	end
-	if not s.open and s.version > 0 then
+	-- Version 0: who made the sale was cut off with what it knew. A change of a total that nobody knows would get the number of its making, and one
+	-- of the two would be lost.
+	if (not s.open and s.version > 0) or (run == '' and s.version == 0) then
 		return lease_answer(s, 'settling')
 	end
 end
