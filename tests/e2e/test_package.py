@@ -75,7 +75,7 @@ def test_the_control_file_names_version_libraries_and_config(package, unpacked):
 def test_the_config_gives_each_part_its_own_user_and_directory(unpacked):
     config = unpacked / "etc" / "sluice" / "sluice.conf"
     assert run([SLUICED, "--check", "--config", config]).returncode == 0
-    settings = dict(re.findall(r'^\t(\w+) = "([^"]*)";', config.read_text(encoding="utf-8").split("writer:")[1], re.MULTILINE))
+    settings = dict(re.findall(r'^\t(\w+) = "([^"]*)";', config.read_text(encoding="utf-8").split("writer:")[1].split("};")[0], re.MULTILINE))
     assert settings == {"socket": "/run/sluice-writer/writer.sock", "store": "sqlite",
                         "ledger": "/var/lib/sluice-writer/ledger.db", "postgres": "dbname=sluice", "group": "",
                         "user": "sluice-writer"}
@@ -173,7 +173,7 @@ def test_a_new_installation_makes_the_users_and_starts_nothing(machine):
 def test_an_upgrade_replaces_the_gate_then_restarts_writer_and_daemon_in_one_transaction(machine):
     machine.sluice(sales='[{"slug": "a", "state": "ended"}, {"slug": "b", "state": "scheduled"}]')
     done = machine.run("postinst", "configure", "0.0.1")
-    assert changes(done.calls) == ["sluice reload", "deb-systemd-invoke restart sluice-writer.service sluiced.service"]
+    assert changes(done.calls) == ["sluice reload", "deb-systemd-invoke restart sluice-writer.service sluiced.service sluice-consumer.service"]
 
 
 def test_an_upgrade_during_a_sale_touches_nothing_and_says_what_to_do(machine):
@@ -214,7 +214,7 @@ def test_the_old_version_stops_nothing_on_an_upgrade(machine):
 def test_a_removal_stops_the_services_and_then_takes_the_gate_off(machine):
     machine.sluice()
     calls = [call for call in machine.run("prerm", "remove").calls if not call.startswith("systemctl list-units")]
-    assert calls == ["deb-systemd-invoke stop sluiced.service sluice-writer.service sluice-gate@*.service", "sluice detach --all"]
+    assert calls == ["deb-systemd-invoke stop sluiced.service sluice-writer.service sluice-consumer.service sluice-gate@*.service", "sluice detach --all"]
 
 
 @pytest.mark.parametrize("code, allowed", [(3, True), (5, True), (1, False), (4, False)])
