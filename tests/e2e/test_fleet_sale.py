@@ -101,7 +101,7 @@ def test_a_buyer_who_asks_everywhere_has_one_home_and_one_limit(fleet):
     sale = fleet.sale(stock=100, per_buyer=2)
     with FleetCrowd(fleet, seed=5) as crowd:
         for name in range(12):
-            crowd.add_buyers(sale, 5, quantities=(1, 2))
+            crowd.add_buyers(sale, 5)
             for buyer in crowd.buyers[-5:]:
                 buyer.name = f"greedy-{name}"
         until(crowd.idle, "all have asked")
