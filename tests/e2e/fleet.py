@@ -33,6 +33,7 @@ from world import DEVICE, PORT, Network, World
 NODES = 3
 KNOWN_WITHIN_S = 10
 HEAD = ("server", "gen", "state", "total", "version", "operation", "free", "cut", "cut_at", "said")  # userspace/fleet/scripts/prelude.lua
+ROW_FENCED, ROW_SEEN = 7, 8  # there, of a node's row: the generation in which it was fenced; when it was heard last, in ms
 UNLIMITED = {f"limits.{name}": {"rate": 0.0, "burst": 1} for name in ("source", "prefix", "token", "syn_prefix")}
 
 
@@ -180,14 +181,17 @@ class Fleet:
             flat += [name, value]
         return {name: int(value) if value.lstrip("-").isdigit() else value for name, value in zip(flat[::2], flat[1::2])}
 
-    def is_well(self, sale):
-        """Every unit can be sold: the coordinator leases, and every node has settled with it."""
+    def is_well(self, sale, since=0.0):
+        """Every unit can be sold: the coordinator leases, and every node has settled with it and been heard `since` then (wall time)."""
         try:
-            if self.stock(sale).get("state") != "open":
-                return False
+            stock = self.stock(sale)
+            server = self.hub.master_of(self.key(sale, "stock")).info("server")["run_id"]
         except (OSError, redisd.RedisError):
             return False
-        return all(node.knows_its_lease(sale) for node in self.nodes)
+        if stock.get("state") != "open" or stock["server"] != server:
+            return False
+        rows = [stock.get(f"n{node.number}", "").split() for node in self.nodes]
+        return all(row and int(row[ROW_SEEN]) >= since * 1000 for row in rows) and all(node.knows_its_lease(sale) for node in self.nodes)
 
     # --- the verdict --------------------------------------------------------------------------------------------------
     def verify(self, at=1):

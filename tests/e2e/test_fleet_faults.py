@@ -56,7 +56,8 @@ def a_sale(fleet, harm, stock=UNITS, entries=None, buyers=None):
         wait_until(lambda: crowd.units() >= stock * SOLD_BEFORE, "the sale is under way")
         with fleet.history.harm(harm):
             yield sale, crowd
-            well = until(lambda: fleet.is_well(sale), "every unit can be sold again", WELL_S)
+            mended = time.time()
+            well = until(lambda: fleet.is_well(sale, since=mended), "every unit can be sold again", WELL_S)
         rest = until(crowd.idle, "every buyer has had a last word", ALL_SOLD_S)
         print(f"\n{harm}: every unit can be sold {well:.1f} s after it was mended, all were sold {rest:.1f} s later; {crowd.summary()}")
     fleet.assert_sold_out(sale, crowd)

@@ -86,12 +86,12 @@ class Attempt:
 
 
 class History:
-    """`return_ns`: within what time a returned unit is for sale again."""
+    """`records`: lines, or what they say. `return_ns`: within what time a returned unit is for sale again."""
 
-    def __init__(self, lines, return_ns=RETURN_NS):
+    def __init__(self, records, return_ns=RETURN_NS):
         self.attempts, self.controls, self.notes, self.rests = [], [], [], []
         self.return_ns = return_ns
-        for record in in_the_shops_time([json.loads(line) for line in lines]):
+        for record in in_the_shops_time([json.loads(record) if isinstance(record, str) else record for record in records]):
             if record["what"] == "order":
                 self.attempts.append(Attempt(record))
             else:

@@ -35,26 +35,27 @@ from checker import SECOND
 
 RETURN_NS = 3 * SECOND  # promised: 2 s until another node's gate knows of a unit; and the second in which its own node does
 
-Member = collections.namedtuple("Member", "number records ledger")
 
+class Member:
+    """A node: its history's records as they were read, its ledger (ledger.py), and how far its clock is ahead for good, in ns."""
 
-def offset_of(member):
-    """How far a node's clock is ahead, for good, in ns."""
-    return round(SECOND * sum(record["offset"] for record in member.records
-                              if record["what"] == "note" and record["event"] == "clock_apart"))
+    def __init__(self, number, records, ledger):
+        self.number, self.records, self.ledger = number, records, ledger
+        self.offset = round(SECOND * sum(record["offset"] for record in records
+                                         if record["what"] == "note" and record["event"] == "clock_apart"))
 
 
 def merged_history(members, fleet_records):
     """One history of all nodes, by the crowd's clock. Parts have their node's number, and orders who was asked."""
-    lines = [json.dumps(record) for record in fleet_records]
+    records = list(fleet_records)
     for member in members:
         for record in member.records:
             if record["what"] == "rest" or record["what"] == "note" and record["event"] in ("clock", "clock_apart"):
                 continue
             if record["what"] == "note" and "part" in record:
                 record = {**record, "part": f"{record['part']} {member.number}"}
-            lines.append(json.dumps({**record, "node": member.number}))
-    return checker.History(lines, return_ns=RETURN_NS)
+            records.append({**record, "node": member.number})
+    return checker.History(records, return_ns=RETURN_NS)
 
 
 class Put:
@@ -92,7 +93,7 @@ class Whole:
         self.orders, self.events, self.spoiled, self.sales, self.ids = [], [], [], {}, {}
         steps = []
         for member in members:
-            offset = offset_of(member)
+            offset = member.offset
             for sale in member.ledger.sales.values():
                 known = self.sales.setdefault(sale.id, dataclasses.replace(sale))
                 known.per_buyer = max(known.per_buyer, sale.per_buyer)
@@ -138,7 +139,7 @@ def check_leased(whole, history, breaches):
     fenced = {note["sale"] for note in history.notes if note["event"] == "fence"}
     steps = [(put.sent if put.delta > 0 else put.received, 0, put.slug, put.delta, 0) for put in whole.puts if put.sure or put.delta > 0]
     for member in whole.members:
-        offset = offset_of(member)
+        offset = member.offset
         for move in member.ledger.moves:
             sale = member.ledger.sales.get(move.sale)
             if sale and not move.key.startswith("refund:"):
@@ -214,7 +215,7 @@ def check_coordinator(whole, history, breaches):
         slug, total = note["sale"], note["total"]
         # As they were then: a node that has been stopped since has given its units back.
         at_nodes = sum(move.delta for member in whole.members for move in member.ledger.moves
-                       if not move.key.startswith("refund:") and move.at_ns - offset_of(member) <= note["at"][1]
+                       if not move.key.startswith("refund:") and move.at_ns - member.offset <= note["at"][1]
                        and getattr(member.ledger.sales.get(move.sale), "slug", "") == slug)
         if at_nodes + note["free"] != total:
             breaches.add("units", f"sale {slug}: {at_nodes} units at the nodes and {note['free']} free, the total is {total}")
@@ -224,7 +225,6 @@ def check_coordinator(whole, history, breaches):
 
 
 def check(members, fleet_records):
-    """`members`: of the fleet, each with its history's records as they were read, and its ledger (ledger.py)."""
     history = merged_history(members, fleet_records)
     whole = Whole(members, history)
     found = checker.Breaches()
