@@ -463,6 +463,11 @@ static void words_of_the_sale_that_differ_are_named(void **state)
 	slot->per_buyer = 1;
 	slot->flags = SLUICE_SALE_PAUSED;
 	assert_only(shop, VERIFY_FLAGS_DIFFER, 0, SLUICE_SALE_PAUSED, 0);
+	slot->flags = SLUICE_SALE_PAUSED | SLUICE_SALE_MORE;
+	assert_only(shop, VERIFY_FLAGS_DIFFER, 0, SLUICE_SALE_PAUSED, 0);
+	slot->flags = SLUICE_SALE_MORE | SLUICE_SALE_WITHHELD; /* of a fleet's lease: no matter of the ledger's */
+	compare(shop);
+	assert_int_equal(shop->result.count, 0);
 	slot->flags = SLUICE_SALE_CLOSED; /* being changed */
 	compare(shop);
 	assert_int_equal(shop->result.count, 0);
