@@ -113,3 +113,20 @@ def test_a_buyer_who_asks_everywhere_has_one_home_and_one_limit(fleet):
     for buyer, orders in by_buyer.items():
         assert len({node for node, _ in orders}) == 1 and sum(units for _, units in orders) <= 2, (buyer, orders)
     fleet.audit()
+
+
+def test_every_node_tells_of_every_nodes_lease(fleet):
+    sale = fleet.sale(stock=60)
+    with FleetCrowd(fleet, seed=6) as crowd:
+        crowd.add_buyers(sale, 60, {1: 1, 2: 1, 3: 1})
+        until(crowd.idle, "all have asked")
+        for node in fleet.nodes:
+            def told():
+                listed = node.ask("GET", "/v1/nodes")["nodes"]
+                leases = {one["id"]: lease for one in listed for lease in one["leases"] or () if lease["sale"] == sale.slug}
+                return (len(leases) == 3 and sum(lease["sold"] for lease in leases.values()) == 60 and not any(lease["fenced"] for lease in leases.values())
+                        and all(one["state"] == "up" and one["stream_lag"] == 0 for one in listed))
+            until(told, f"node {node.number} knows what each node has sold, and that nothing waits for a stream")
+        table = fleet[2].cli("node", "list").stdout
+        assert sum(sale.slug in line for line in table.splitlines()) == 3, table
+    fleet.assert_sold_out(sale, crowd)

@@ -404,8 +404,6 @@ static int open_parts(struct daemon *d, char *error, size_t error_size)
 
 	if (err)
 		snprintf(error, error_size, "no memory for the fleet");
-	else
-		fleet_nodes_set_leases(d, fleet_leases_of_node);
 	return err;
 }
 

@@ -147,16 +147,17 @@ int fleet_leases_await(struct daemon *d, const char *slug)
 	return -ETIMEDOUT;
 }
 
-json_t *fleet_leases_of_node(struct daemon *d, uint32_t node)
+json_t *fleet_leases_report(struct daemon *d, unsigned limit)
 {
 	struct fleet_leases *leases = d->leases;
 	json_t *rows;
 
-	if (!leases || node != d->config.fleet.node)
+	if (!leases)
 		return NULL;
 	rows = json_array();
 	pthread_mutex_lock(&leases->lock);
-	for (unsigned i = 0; i < leases->count; i++) {
+	/* The latest sales first. */
+	for (unsigned i = leases->count; i-- > 0 && json_array_size(rows) < limit;) {
 		const struct leased_sale *sale = leases->sales[i];
 
 		if (sale->state == LEASED && sales_in_gate(d->sales, &sale->sale))

@@ -102,8 +102,10 @@ int fleet_leases_read(struct daemon *d, json_t **sales, char *failure, size_t fa
 int fleet_leases_wish(struct daemon *d, struct fleet_wish *wish);
 /* The question to the order writer for what this node holds of the sales with ids above `after`. */
 json_t *fleet_leases_question(uint32_t after);
-/* For fleet_nodes_set_leases: what this node holds of each sale that is in its gate; of others nothing is known here. */
-json_t *fleet_leases_of_node(struct daemon *d, uint32_t node);
+/* What this node holds of the sales that are in its gate, the latest `limit` of them: [{"sale","balance","sold","epoch","rate","fenced"}]. Any thread.
+ * NULL: no leases, or no memory.
+ */
+json_t *fleet_leases_report(struct daemon *d, unsigned limit);
 /* Writes the metrics. */
 void fleet_leases_render(struct daemon *d, FILE *out);
 

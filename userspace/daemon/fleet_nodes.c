@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "common/timefmt.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_report.h"
+#include "daemon/fleet_stream.h"
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
@@ -22,6 +24,8 @@
 /* A node that nobody has heard of for so long is not listed unless the config has it. */
 #define FORGET_MS "604800000"
 #define NODE_ID_MAX CONFIG_NODES_MAX
+/* A report goes to every node every second: of so many sales it tells the lease. */
+#define REPORT_LEASES 64
 
 struct heard {
 	json_t *report;   /* NULL: never heard of */
@@ -31,10 +35,8 @@ struct heard {
 struct fleet_nodes {
 	pthread_mutex_t lock;
 	struct heard nodes[NODE_ID_MAX + 1];
-	uint64_t now_ms;          /* what Redis said its time was, */
-	uint64_t heard_ns;        /* and when (mono); 0 = never */
-	atomic_ullong stream_lag; /* UINT64_MAX = not known */
-	fleet_nodes_leases_fn leases;
+	uint64_t now_ms;   /* what Redis said its time was, */
+	uint64_t heard_ns; /* and when (mono); 0 = never */
 	/* the fleet's thread alone */
 	uint64_t next_ns;
 	uint64_t durable, counted_ns;
@@ -55,19 +57,23 @@ static char *make_report(struct daemon *d, uint64_t now)
 {
 	struct fleet_nodes *nodes = d->fleet_nodes;
 	const struct config_node *own = config_node(&d->config, d->config.fleet.node);
-	uint64_t lag = atomic_load(&nodes->stream_lag);
+	json_t *leases = fleet_leases_report(d, REPORT_LEASES);
+	struct fleet_stream_status stream = {0};
 	struct pipeline_status status = {0};
 	char started[TIME_TEXT_MAX], *text;
 	json_t *json;
 
 	if (d->pipeline)
 		pipeline_status(d->pipeline, &status);
+	if (d->config.fleet.stream)
+		fleet_stream_status(d, &stream);
 	count_orders(nodes, status.durable, now);
-	json = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:o}", "url", own ? own->url : "", "version",
+	json = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:o, s:o}", "url", own ? own->url : "", "version",
 		SLUICE_VERSION, "started_at", time_format_rfc3339(time_wall_ns() - (now - d->started_mono_ns), started),
 		"ledger", status.store, "sales", d->sales ? (int)sales_count(d->sales) : 0, "orders_durable",
 		(json_int_t)status.durable, "orders_per_second", (json_int_t)(nodes->per_second + 0.5), "stream_lag",
-		lag == UINT64_MAX ? json_null() : json_integer((json_int_t)lag));
+		d->config.fleet.stream ? json_integer((json_int_t)stream.waiting) : json_null(), "leases",
+		leases ? leases : json_null());
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	return text;
@@ -168,7 +174,7 @@ static json_t *node_json(struct daemon *d, uint32_t id, uint64_t now)
 		: ms < 0 || (!is_fresh && ms > SILENT_MS) ? "unknown"
 		: ms > SILENT_MS                          ? "silent"
 							  : "up";
-	json_t *leases = nodes->leases ? nodes->leases(d, id) : NULL;
+	json_t *leases = is_own ? fleet_leases_report(d, SLUICE_MAX_SALES) : told_or_null(heard, "leases");
 
 	return json_pack("{s:i, s:s, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", (int)id, "url",
 		url ? url : "", "this_node", is_own, "state", state, "seen_seconds_ago",
@@ -193,16 +199,6 @@ json_t *fleet_nodes_json(struct daemon *d)
 	return json_pack("{s:o, s:o}", "nodes", list, "redis", fleet_report_json(d));
 }
 
-void fleet_nodes_set_stream_lag(struct daemon *d, uint64_t events)
-{
-	atomic_store(&d->fleet_nodes->stream_lag, events);
-}
-
-void fleet_nodes_set_leases(struct daemon *d, fleet_nodes_leases_fn leases)
-{
-	d->fleet_nodes->leases = leases;
-}
-
 int fleet_nodes_open(struct daemon *d)
 {
 	struct fleet_nodes *nodes = calloc(1, sizeof(*nodes));
@@ -210,7 +206,6 @@ int fleet_nodes_open(struct daemon *d)
 	if (!nodes)
 		return -ENOMEM;
 	pthread_mutex_init(&nodes->lock, NULL);
-	atomic_init(&nodes->stream_lag, UINT64_MAX);
 	d->fleet_nodes = nodes;
 	return 0;
 }

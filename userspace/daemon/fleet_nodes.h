@@ -22,13 +22,4 @@ void fleet_nodes_free(struct daemon *d);
  */
 json_t *fleet_nodes_json(struct daemon *d);
 
-/* Events of the ledger that this node has not yet appended to the streams of its sales; told with the next report. Any thread. */
-void fleet_nodes_set_stream_lag(struct daemon *d, uint64_t events);
-
-/* What a node holds of each sale: [{"sale","balance","sold","epoch","rate","fenced"}]. Set by the part that knows, before the start; called by
- * HTTP threads. Where it returns NULL, or is not set, nothing is known.
- */
-typedef json_t *(*fleet_nodes_leases_fn)(struct daemon *d, uint32_t node);
-void fleet_nodes_set_leases(struct daemon *d, fleet_nodes_leases_fn leases);
-
 #endif
