@@ -52,7 +52,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet check-fleet-long soak-fleet demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet soak-fleet demo bench run-check run-demo run-bench lint sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -173,10 +173,6 @@ check-lasting: all
 
 check-fleet: all
 	$(Q)$(pytest) $(E2E_FLEET)
-
-# With the harms that last for minutes.
-check-fleet-long: all
-	$(Q)FLEET_LONG=1 $(pytest) $(E2E_FLEET)
 
 soak-fleet: all
 	$(Q)SOAK_SECONDS=$(or $(SOAK_SECONDS),600) $(pytest) -s tests/e2e/test_fleet_faults.py -k again_and_again

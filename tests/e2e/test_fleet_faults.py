@@ -37,9 +37,6 @@ def new_fleet(**kwargs):
     return fleet
 
 
-# They take a minute each, because every round ends with its time-out: with `make check-fleet-long`.
-LONG = pytest.mark.skipif("FLEET_LONG" not in os.environ, reason="make check-fleet-long")
-
 
 @pytest.fixture(scope="module")
 def fleet():
@@ -125,8 +122,7 @@ def test_redis_fails_over_to_a_replica_that_lags(fleet):
 
 
 # --- the way there ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("ways", [("input", "output"), pytest.param(("input",), marks=LONG), pytest.param(("output",), marks=LONG)],
-                         ids=["both ways", "asking", "answers"])
+@pytest.mark.parametrize("ways", [("input", "output"), ("input",), ("output",)], ids=["both ways", "asking", "answers"])
 def test_a_node_is_cut_off_from_redis(fleet, ways):
     with a_sale(fleet, f"partition of node 3 ({' and '.join(ways)})"):
         fleet.hub.partition(3, ways)
@@ -134,7 +130,6 @@ def test_a_node_is_cut_off_from_redis(fleet, ways):
         fleet.hub.heal()
 
 
-@LONG
 def test_every_node_is_cut_off_from_redis(fleet):
     with a_sale(fleet, "partition of all nodes"):
         for node in fleet.nodes:
@@ -143,7 +138,6 @@ def test_every_node_is_cut_off_from_redis(fleet):
         fleet.hub.heal()
 
 
-@LONG
 def test_answers_of_redis_are_lost(fleet):
     """Whatever is asked is done, and nobody hears of it."""
     with a_sale(fleet, "answers lost"):
@@ -154,7 +148,6 @@ def test_answers_of_redis_are_lost(fleet):
             fleet.hub.weather(node.number)
 
 
-@LONG
 def test_redis_answers_after_the_time_out(fleet):
     """By half a second; every question arrives and is done, late for who asked."""
     with a_sale(fleet, "slow by 500 ms") as (_, crowd):
