@@ -193,6 +193,16 @@ class Fleet:
         rows = [stock.get(f"n{node.number}", "").split() for node in self.nodes]
         return all(row and int(row[ROW_SEEN]) >= since * 1000 for row in rows) and all(node.knows_its_lease(sale) for node in self.nodes)
 
+    def mend(self):
+        """Whatever a test has broken and left so. What was judged by then stays so."""
+        self.hub.mend()
+        for node in self.nodes:
+            if not node.pin_dir.exists() or not node.daemon.running() or not node.writer.running():
+                node.kill()
+                node.start(ready=False)
+        for node in self.nodes:
+            node.wait_ready()
+
     # --- the verdict --------------------------------------------------------------------------------------------------
     def verify(self, at=1):
         """`sluice verify --fleet`, and of each node by itself: nothing differs."""

@@ -219,6 +219,17 @@ class Hub:
         """No partition any more, of any node."""
         self.ns.run(["nft", "flush", "table", "inet", "fleet"])
 
+    def mend(self):
+        """Every server runs, every way is open and fair."""
+        self.heal()
+        for lane in ("lo", *self.nodes):
+            self.weather(lane)
+        for server in self.servers:
+            if server.running():
+                server.resume()
+            else:
+                server.start()
+
     def weather(self, node, **what):
         """Of the lane of a node ("lo": of the replicas), as detour.py says. Nothing named: fair."""
         self.detour("weather", lane=node if node == "lo" else f"node{node}", **what)

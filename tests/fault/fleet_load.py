@@ -48,6 +48,8 @@ class FleetCrowd(Callers):
         self.peers = {node.number: (node.network.address["ipv4"], 8080) for node in fleet.nodes}
         self.steps, self._numbers = [], itertools.count()
         self.fresh = collections.deque()
+        self.reluctant = False                     # who has a token waits with it, as long as this is set
+        self.kept_back = collections.deque()       # steps of those
         self.buyers, self.refused = [], collections.Counter()
         self.answers = collections.Counter()       # to orders, by code or status
         self.answers_of = collections.Counter()    # the same, with the node before it
@@ -75,7 +77,11 @@ class FleetCrowd(Callers):
         return True
 
     def _again(self, delay, buyer, what, node, token=None):
-        heapq.heappush(self.steps, Step(time.monotonic() + delay, next(self._numbers), buyer, what, node, token))
+        step = Step(time.monotonic() + delay, next(self._numbers), buyer, what, node, token)
+        if what == "order" and self.reluctant:
+            self.kept_back.append(step)
+        else:
+            heapq.heappush(self.steps, step)
 
     def _elsewhere(self, node):
         return self.random.choice([other for other in self.peers if other != node])
@@ -83,6 +89,8 @@ class FleetCrowd(Callers):
     def next_talk(self):
         if self.steps and self.steps[0].at <= time.monotonic():
             step = heapq.heappop(self.steps)
+        elif self.kept_back and not self.reluctant:
+            step = self.kept_back.popleft()
         else:
             if not self.fresh or not self._may_come():
                 return None
@@ -169,7 +177,7 @@ class FleetCrowd(Callers):
     def idle(self):
         """Everybody has had a last word."""
         assert self.failed is None, self.failed
-        return not self.talks and not self.fresh and not self.steps
+        return not self.talks and not self.fresh and not self.steps and not self.kept_back
 
     def waiting_at(self, node):
         """Whose token is at home there and who has had no last word."""
