@@ -70,6 +70,12 @@ def _a_sale(fleet, harm, stock, entries, buyers):
     fleet.assert_sold_out(sale, crowd)
 
 
+def some_wait_with_tokens(crowd):
+    """They order when crowd.reluctant is taken back."""
+    crowd.reluctant = True
+    wait_until(lambda: len(crowd.kept_back) >= WITH_TOKENS, "some buyers have a token, and wait")
+
+
 # --- Redis ------------------------------------------------------------------------------------------------------------
 def test_redis_is_killed_and_comes_back_with_what_it_had_written(fleet):
     with a_sale(fleet, "redis killed"):
@@ -88,8 +94,7 @@ def test_redis_is_killed_and_comes_back_empty(fleet):
 def test_nodes_sell_what_they_hold_while_redis_is_away(fleet):
     """To whom has a token: who is new has no home without Redis, and waits for it."""
     with a_sale(fleet, "redis away") as (_, crowd):
-        crowd.reluctant = True
-        wait_until(lambda: len(crowd.kept_back) >= WITH_TOKENS, "some buyers have a token, and wait")
+        some_wait_with_tokens(crowd)
         fleet.hub.server.kill()
         before = crowd.units()
         crowd.reluctant = False
@@ -165,9 +170,11 @@ def test_answers_of_redis_are_lost(fleet):
 def test_redis_answers_after_the_time_out(fleet):
     """By half a second; every question arrives and is done, late for who asked."""
     with a_sale(fleet, "slow by 500 ms") as (_, crowd):
-        before = crowd.units()
+        some_wait_with_tokens(crowd)
         for node in fleet.nodes:
             fleet.hub.weather(node.number, ask_ms=250, answer_ms=250)
+        before = crowd.units()
+        crowd.reluctant = False
         time.sleep(2 * HARM_S)
         assert crowd.units() > before, "nothing was sold meanwhile"
         for node in fleet.nodes:
