@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-# Formatting and static checks of everything that is ours: clang-format (as .clang-format has it), cppcheck, shellcheck and the shells'
-# own parser. Called by `make lint`; ends with a verdict line and exits non-zero if there is a finding.
+# Formatting and static checks of everything that is ours: clang-format (as .clang-format has it), clang's warnings (the build is gcc's), cppcheck
+# and shellcheck, and the shells' own parser. Called by `make lint`; ends with a verdict line and exits non-zero if there is a finding.
 #   scripts/lint.sh --fix    formats the C files instead of complaining about them
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -73,6 +73,11 @@ check_c()
 		-D_GNU_SOURCE -DSLUICE_VERSION='"lint"' -Iinclude -Iuserspace "${userspace_files[@]}"
 }
 
+check_clang()
+{
+	"${MAKE:-make}" --no-print-directory BUILD="${BUILD:-build}" lint-clang
+}
+
 check_shell()
 {
 	shellcheck -x "${shell_files[@]}"
@@ -98,6 +103,7 @@ mapfile -d '' -t userspace_files < <(files 'userspace/*.c')
 mapfile -d '' -t shell_files < <(files '*.sh' '.ci/run')
 
 step format format
+step clang check_clang
 step cppcheck check_c
 step shellcheck check_shell
 step parse parse_shell

@@ -2,6 +2,7 @@
 /* Daemon and writer: there, and well; sales that are armed above the safe pace; see doctor.h. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -54,8 +55,8 @@ static void look_at_status(struct doctor *doctor, const json_t *status)
 			"answers on %s, and orders are closed", doctor->config->daemon.control_socket);
 }
 
-/* Asks without a word on stderr: what went wrong is in `said`. NULL if something did. */
-static json_t *ask_quietly(struct doctor *doctor, const char *path, char *said, size_t size)
+/* Asks without a word on stderr: what went wrong is in `said`. Takes `path` over. NULL if something did. */
+static json_t *ask_quietly(struct doctor *doctor, char *path, char *said, size_t size)
 {
 	const struct cli_globals globals = {.socket = doctor->config->daemon.control_socket};
 	struct cli_api *api = NULL;
@@ -63,7 +64,9 @@ static json_t *ask_quietly(struct doctor *doctor, const char *path, char *said, 
 
 	cli_say_into(said, size);
 	if (!cli_api_open(&api, &globals))
-		cli_api_ask(api, "daemon", "GET", cli_api_path(path), NULL, &answer);
+		cli_api_ask(api, "daemon", "GET", path, NULL, &answer);
+	else
+		free(path);
 	cli_say_into(NULL, 0);
 	cli_api_close(api);
 	return answer;
@@ -72,7 +75,7 @@ static json_t *ask_quietly(struct doctor *doctor, const char *path, char *said, 
 void doctor_look_at_programs(struct doctor *doctor)
 {
 	char said[SAID_MAX];
-	json_t *status = ask_quietly(doctor, "/v1/status", said, sizeof(said));
+	json_t *status = ask_quietly(doctor, cli_api_path("/v1/status"), said, sizeof(said));
 
 	look_at_writer(doctor);
 	if (status)
@@ -85,7 +88,7 @@ void doctor_look_at_programs(struct doctor *doctor)
 void doctor_look_at_sales(struct doctor *doctor)
 {
 	char said[SAID_MAX];
-	json_t *answer = ask_quietly(doctor, "/v1/sales", said, sizeof(said)), *sale;
+	json_t *answer = ask_quietly(doctor, cli_api_path("/v1/sales"), said, sizeof(said)), *sale;
 	size_t i;
 
 	json_array_foreach(json_object_get(answer, "sales"), i, sale)
