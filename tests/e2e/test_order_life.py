@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import threading
 import time
 import urllib.parse
@@ -579,6 +581,92 @@ def test_changes_are_whole_though_both_programs_are_killed_again_and_again(world
         assert act(world, orders[n], ("confirm", "cancel")[n % 2], key=f"{sale.slug}-{n}").body == reply.body
         assert state_of(world, orders[n]) == ("confirmed", "cancelled")[n % 2]
     assert_whole(world, sale, put_in=100, free=76, held=0, confirmed=24)
+
+
+class FailingStore:
+    """Stands between daemon and writer. The first answer to a question that has `word` in it never arrives: instead of it comes what a writer says whose
+    store has failed in a COMMIT that was made nevertheless. All else goes through.
+    """
+    HEADER = struct.Struct("<IHHQII")  # userspace/common/wire.h
+    ERROR = 255
+
+    def __init__(self, world, word):
+        self.world, self.word, self.lost = world, word.encode(), 0
+        self.path = world.dir / "writer.sock"
+        self.behind = world.dir / "writer.behind"
+
+    def __enter__(self):
+        self.path.rename(self.behind)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+        restart_daemon(self.world)
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.path.unlink()
+        self.behind.rename(self.path)
+        restart_daemon(self.world)
+
+    def _accept(self):
+        while True:
+            try:
+                daemon, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(daemon,), daemon=True).start()
+
+    def _serve(self, daemon):
+        with daemon, socket.socket(socket.AF_UNIX) as writer:
+            writer.connect(str(self.behind))
+            while question := self._frame(daemon):
+                writer.sendall(b"".join(question))
+                answer = self._frame(writer)
+                if not answer:
+                    return
+                if self.word in question[1] and not self.lost:
+                    self.lost += 1
+                    body = b'{"code":"store_error","detail":"cannot commit: the connection was lost"}'
+                    header = list(self.HEADER.unpack(answer[0]))
+                    header[2], header[4] = self.ERROR, len(body)
+                    answer = self.HEADER.pack(*header), body
+                daemon.sendall(b"".join(answer))
+
+    def _frame(self, peer):
+        head = peer.recv(self.HEADER.size, socket.MSG_WAITALL)
+        if len(head) < self.HEADER.size:
+            return None
+        length = self.HEADER.unpack(head)[4]
+        return head, peer.recv(length, socket.MSG_WAITALL) if length else b""
+
+
+def test_a_change_that_the_store_made_and_did_not_tell_of_is_made_in_the_gate_too(world):
+    """Else the unit of the late payment would be for sale, and that of the cancelled order for nobody."""
+    late, left = world.sale(stock=1, hold_seconds=1), world.sale(stock=1)
+    (_, paid), (_, cancelled) = bought(world, late), bought(world, left)
+    wait_state(world, paid, "expired")
+    with FailingStore(world, '"confirm"') as store:
+        assert done(world, paid, "confirm")["state"] == "confirmed"
+        assert store.lost == 1
+        world.wait_ready()
+        assert_whole(world, late, put_in=1, free=0, held=0, confirmed=1)
+    with FailingStore(world, '"cancel"') as store:
+        assert done(world, cancelled, "cancel")["state"] == "cancelled"
+        assert store.lost == 1
+        world.wait_ready()
+        assert_whole(world, left, put_in=1, free=1, held=0)
+
+
+def test_stock_that_the_store_moved_and_did_not_tell_of_is_moved_in_the_gate_once(world):
+    sale = world.sale(stock=10)
+    with FailingStore(world, '"stock_move"') as store:
+        assert sale.move(-4)["put_in"] == 6
+        assert store.lost == 1
+        world.wait_ready()
+        assert_whole(world, sale, put_in=6, free=6)
 
 
 def test_the_times_of_an_order_are_told_after_a_restart(world, family):

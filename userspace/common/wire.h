@@ -22,10 +22,11 @@
 #define WIRE_BODY_MAX (4u << 20) /* bytes */
 
 enum wire_type {
-	WIRE_HELLO = 1,  /* {"version":2,"node":1} -> {"version":2,"ledger":"…","store":"sqlite","schema":2} */
-	WIRE_ADMIT = 2,  /* struct wire_admit[n] -> struct wire_ack[n], all durable */
-	WIRE_QUERY = 3,  /* JSON, see docs/writer-protocol.md -> JSON */
-	WIRE_ERROR = 255 /* answer only: {"code":"store_error","detail":"…"}; nothing of the request was stored */
+	WIRE_HELLO = 1, /* {"version":2,"node":1} -> {"version":2,"ledger":"…","store":"sqlite","schema":2} */
+	WIRE_ADMIT = 2, /* struct wire_admit[n] -> struct wire_ack[n], all durable */
+	WIRE_QUERY = 3, /* JSON, see docs/writer-protocol.md -> JSON */
+	WIRE_ERROR =
+		255 /* answer only: {"code":"conflict","detail":"…"}; what it says of the request: "Failures" there */
 };
 
 struct wire_header {

@@ -56,6 +56,10 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 				"This " HTTP_ONCE_KEY " came before with another request. Nothing was changed.");
 		if (!strcmp(answer->code, "conflict"))
 			return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
+		if (!strcmp(answer->code, PIPELINE_STORE_ERROR))
+			return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+				"The order writer's store has failed: %s. What was to be changed may be changed all the same: look before you ask again.",
+				answer->detail);
 		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
 			"The order writer could not (%s: %s). Nothing was changed.", answer->code, answer->detail);
 	default:

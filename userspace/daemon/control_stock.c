@@ -47,7 +47,8 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 	stock_change_complete(d, arg, answer);
 }
 
-static const struct pipeline_hooks stock_hooks = {.prepare = prepare, .complete = complete, .release = free};
+static const struct pipeline_hooks stock_hooks = {
+	.changes = true, .prepare = prepare, .complete = complete, .release = free};
 
 static enum MHD_Result send_stock(struct http_request *request, const struct sale *sale)
 {

@@ -60,7 +60,8 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 	fleet_wake(d);
 }
 
-static const struct pipeline_hooks move_hooks = {.prepare = prepare, .complete = complete, .release = free};
+static const struct pipeline_hooks move_hooks = {
+	.changes = true, .prepare = prepare, .complete = complete, .release = free};
 
 static json_t *question(const struct leased_sale *sale, const struct lease_action *action)
 {

@@ -184,7 +184,8 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 		changes->done(d, changes->done_arg, answer);
 }
 
-static const struct pipeline_hooks change_hooks = {.prepare = prepare, .complete = complete, .release = free};
+static const struct pipeline_hooks change_hooks = {
+	.changes = true, .prepare = prepare, .complete = complete, .release = free};
 
 /* --- asking ---------------------------------------------------------------------------------------------------------------- */
 static json_t *change_json(const struct order_change *change, const char *by)

@@ -144,7 +144,7 @@ static int handle_frame(struct pipeline *p, const struct wire_header *header, co
 	if (sent->batch)
 		err = batches_acknowledge(p, sent->batch, header, body);
 	else
-		questions_finish(p, sent->question, 0, header, body);
+		err = questions_answer(p, sent->question, header, body);
 	if (err)
 		return err;
 	TAILQ_REMOVE(&p->sent, sent, next);

@@ -12,10 +12,13 @@
 /* The document of the ledger that keeps drain_per_second. */
 #define PIPELINE_DRAIN "writer.drain"
 
+/* The code that says that the store has failed: whether it did so before or after it had made a change for good, nobody knows. */
+#define PIPELINE_STORE_ERROR "store_error"
+
 /* Answer to a question (docs/writer-protocol.md). */
 struct pipeline_answer {
 	int error; /* 0; -ENOTCONN: not asked, nothing changed; -ETIMEDOUT: not answered in time, it may still happen; -EREMOTEIO: the
-		    * writer refused (code, detail); what `prepare` returned; -ENOMEM */
+		    * writer refused (code, detail), and nothing changed but perhaps with PIPELINE_STORE_ERROR; what `prepare` returned; -ENOMEM */
 	char code[32];
 	char detail[256];
 	json_t *json; /* if error is 0 */
@@ -24,9 +27,11 @@ struct pipeline_answer {
 /* What a question does in the gate. The hooks run on the pipeline's thread, so that the gate's words change in the order in which the
  * ledger changed. `prepare` runs just before the question is sent for the first time and may refuse. `complete` runs exactly once,
  * after it was answered or has failed for good, even if the asker has given up waiting; only a pipeline_ask that returns -ENOTCONN without
- * having asked runs no hook but `release`, which frees `arg`.
+ * having asked runs no hook but `release`, which frees `arg`. A question that `changes` something is asked again, first of all on the next
+ * connection, if the store failed at it: the gate must not be told that a change was not made that the ledger then turns out to have.
  */
 struct pipeline_hooks {
+	bool changes;
 	int (*prepare)(struct daemon *d, void *arg);
 	void (*complete)(struct daemon *d, void *arg, const struct pipeline_answer *answer);
 	void (*release)(void *arg);

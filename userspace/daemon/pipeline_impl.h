@@ -34,8 +34,9 @@ struct question {
 	const struct pipeline_hooks *hooks;
 	void *arg;
 	struct pipeline_answer answer;
-	unsigned refs; /* under lock */
-	bool done;     /* under lock */
+	unsigned failed; /* how often the store has failed at it */
+	unsigned refs;   /* under lock */
+	bool done;       /* under lock */
 };
 STAILQ_HEAD(question_list, question);
 
@@ -65,7 +66,8 @@ struct pipeline {
 	struct batch batches[BATCHES_IN_FLIGHT];
 	struct wire_admit *records; /* WIRE_BATCH_MAX: the batch that is being built */
 	struct order_ack *acks;     /* WIRE_BATCH_MAX */
-	struct question_list again; /* sent, and the connection broke before the answer: asked once more first of all */
+	struct question_list
+		again; /* sent, and the connection broke or the store failed before the answer: asked once more first of all */
 	bool slow;
 	bool kept_is_read; /* the ledger's limits and answers, once in a daemon's life: from then on it knows better */
 
@@ -105,6 +107,10 @@ void batches_take_back(struct pipeline *p, struct batch *batch);
 /* questions.c */
 int questions_send(struct pipeline *p);
 int questions_exchange_again(struct pipeline *p);
+/* The writer's frame for a question: finishes it and returns 0, or -EREMOTEIO: the store has failed at a change, so the connection is to end, and the
+ * question, which stays the caller's, to be asked again.
+ */
+int questions_answer(struct pipeline *p, struct question *question, const struct wire_header *header, const void *body);
 void questions_finish(
 	struct pipeline *p, struct question *question, int error, const struct wire_header *header, const void *body);
 void questions_fail_unsent(struct pipeline *p, int error);

@@ -3,7 +3,8 @@
  *
  * Promises: what was never sent fails at once when the writer is away, and has changed nothing. What was sent and not answered is asked again
  * on the next connection before anything else (every question is idempotent), so the gate's words never miss a change that
- * the ledger made.
+ * the ledger made. A store that failed at a change has not answered: a COMMIT whose answer was lost, or whose sync failed, may be found made when the
+ * store is opened anew.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +18,10 @@
 #include "daemon/pipeline_impl.h"
 
 #define ASK_TIMEOUT_S 5
+/* Connections on which the store answered everything that comes before a question, and failed at that one, before it is taken for the question's fault: some
+ * four seconds.
+ */
+#define STORE_FAILURES_MAX 8
 
 static void copy_text(char *to, size_t size, const char *from)
 {
@@ -108,13 +113,34 @@ void questions_finish(
 		question->answer.json = json_loadb(body, header->length, 0, NULL);
 		if (!question->answer.json) {
 			question->answer.error = -EREMOTEIO;
-			copy_text(question->answer.code, sizeof(question->answer.code), "store_error");
+			copy_text(question->answer.code, sizeof(question->answer.code), PIPELINE_STORE_ERROR);
 			copy_text(question->answer.detail, sizeof(question->answer.detail),
 				"the writer's answer is not JSON");
 		}
 	}
 	run_complete(p, question);
 	publish(p, question);
+}
+
+int questions_answer(struct pipeline *p, struct question *question, const struct wire_header *header, const void *body)
+{
+	struct pipeline_answer answer = {0};
+
+	if (question->hooks && question->hooks->changes && header->type == WIRE_ERROR)
+		questions_read_error(header, body, &answer);
+	if (!strcmp(answer.code, PIPELINE_STORE_ERROR) && ++question->failed < STORE_FAILURES_MAX) {
+		log_warn(
+			"the order writer's store has failed at a change (%s): orders are closed until it is asked again",
+			answer.detail);
+		return -EREMOTEIO;
+	}
+	if (question->failed == STORE_FAILURES_MAX) {
+		log_error("the order writer's store fails at one change again and again (%s): it is given up",
+			answer.detail);
+		pipeline_compare_anew(p);
+	}
+	questions_finish(p, question, 0, header, body);
+	return 0;
 }
 
 int pipeline_ask(
@@ -218,7 +244,11 @@ int questions_exchange_again(struct pipeline *p)
 		if (err)
 			return err;
 		STAILQ_REMOVE_HEAD(&p->again, next);
-		questions_finish(p, question, 0, &header, body);
+		err = questions_answer(p, question, &header, body);
+		if (err) {
+			STAILQ_INSERT_HEAD(&p->again, question, next);
+			return err;
+		}
 	}
 	return 0;
 }

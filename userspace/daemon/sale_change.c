@@ -31,7 +31,7 @@ static void on_stored(struct daemon *d, void *arg, const struct pipeline_answer 
 	log_info("sale %s: created with %llu units", sale.slug, atomic_load(&sale.counts->put_in));
 }
 
-static const struct pipeline_hooks hooks = {.complete = on_stored};
+static const struct pipeline_hooks hooks = {.changes = true, .complete = on_stored};
 
 int sale_change_store(struct daemon *d, const struct sale *sale, int64_t stock, struct pipeline_answer *answer)
 {
