@@ -190,6 +190,7 @@ int wire_listen(const char *path, unsigned mode, const char *group)
 	struct sockaddr_un address;
 	struct group *entry = NULL;
 	int error = wire_address(path, &address);
+	mode_t others;
 	int fd;
 
 	if (error)
@@ -205,14 +206,15 @@ int wire_listen(const char *path, unsigned mode, const char *group)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address))) {
-		error = -errno;
-		goto fail;
-	}
-	/* Group and mode are set before listen(): until then every connect is refused, so the socket is never open
-	 * wider.
+	/* The directory may be another user's, and we root: so the mode comes with the socket, and the group does not follow its name. Until listen() every connect
+	 * is refused.
 	 */
-	if ((entry && chown(path, (uid_t)-1, entry->gr_gid)) || chmod(path, mode) || listen(fd, WIRE_LISTEN_BACKLOG)) {
+	others = umask(~mode & 0777);
+	error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
+	umask(others);
+	if (error)
+		goto fail;
+	if ((entry && lchown(path, (uid_t)-1, entry->gr_gid)) || listen(fd, WIRE_LISTEN_BACKLOG)) {
 		error = -errno;
 		unlink(path);
 		goto fail;

@@ -76,7 +76,7 @@ static int ensure_directory(const char *path, const struct passwd *owner)
 	if (!access(directory, F_OK))
 		return 0;
 	if (mkdir(directory, DIRECTORY_MODE) || chmod(directory, DIRECTORY_MODE) ||
-		(owner && chown(directory, owner->pw_uid, owner->pw_gid))) {
+		(owner && lchown(directory, owner->pw_uid, owner->pw_gid))) {
 		int error = -errno;
 
 		log_error("cannot make the directory %s: %s", directory, strerror(-error));
@@ -112,13 +112,15 @@ static int become(const struct passwd *user)
 	return 0;
 }
 
-/* The socket that root made becomes the user's, and his group's unless the config names another: the daemon may come by that group. */
+/* The socket that root made becomes the user's, and his group's unless the config names another: the daemon may come by that group. The directory may be his
+ * already, so the name is not followed.
+ */
 static int hand_over_socket(const struct config *config, const struct passwd *user)
 {
 	gid_t group = config->writer.group[0] ? (gid_t)-1 : user->pw_gid;
 	int error;
 
-	if (geteuid() == user->pw_uid || !chown(config->writer.socket, user->pw_uid, group))
+	if (geteuid() == user->pw_uid || !lchown(config->writer.socket, user->pw_uid, group))
 		return 0;
 	error = -errno;
 	log_error("cannot give %s to %s: %s", config->writer.socket, user->pw_name, strerror(-error));
