@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from netns import run
-from world import DEVICE, SLUICE, World
+from world import DEVICE, SLUICE, World, config_text
 
 OK, FAILED, USAGE = range(3)
 
@@ -136,6 +136,44 @@ def test_a_key_that_others_can_reach_fails(world, mode):
         assert code == FAILED and f"chmod 0600 {keys}" in of(report, "fail", "files")[0]
     finally:
         keys.chmod(0o600)
+
+
+def test_secrets_of_webhooks_and_of_a_fleet_are_looked_at_where_the_config_has_them(world):
+    config = world.dir / "secrets.conf"
+    secret, password = world.dir / "fleet.secret", world.dir / "redis.password"
+    more = {"daemon.webhook_url": "http://shop.example/", "fleet.redis": "127.0.0.1:1", "fleet.node": 1, "fleet.secret_file": secret,
+            "fleet.redis_password_file": password, "nodes": [{"id": 1, "url": "http://shop.example"}]}
+    config.write_text(config_text({**world.settings, **more}), encoding="utf-8")
+    for path in (world.state_dir / "webhook.secret", secret, password):
+        path.write_text("x", encoding="utf-8")
+        path.chmod(0o644)
+        _, report = doctor(world, "--config", config)
+        assert any(f"chmod 0600 {path}" in text for text in of(report, "fail", "files")), path
+        path.unlink()
+
+
+def test_a_ledger_in_a_server_is_not_looked_for_in_a_file(world):
+    config = world.dir / "server.conf"
+    more = {"writer.store": "postgres", "writer.postgres": "host=/nowhere dbname=sluice", "writer.ledger": world.dir / "nosuch" / "ledger.db",
+            "writer.socket": world.dir / "nosuch.sock", "daemon.control_socket": world.dir / "nosuch-control.sock"}
+    config.write_text(config_text({**world.settings, **more}), encoding="utf-8")
+    _, report = doctor(world, "--config", config, measure=True)
+    assert not [text for text in of(report, "warn") + of(report, "fail") if "nosuch/" in text]
+    assert "in a database of its own" in of(report, "warn", "pace")[0]
+
+
+@pytest.mark.parametrize("name", ["doctor.json", "doctor.json.new"])
+def test_what_another_user_put_in_the_way_of_the_pace_is_not_followed(world, name):
+    """The directory is the daemon's, and doctor is root."""
+    theirs, place = world.dir / "theirs", world.state_dir / name
+    theirs.write_text("as it was", encoding="utf-8")
+    theirs.chmod(0o600)
+    place.unlink(missing_ok=True)
+    place.symlink_to(theirs)
+    doctor(world, measure=True)
+    assert (theirs.read_text(encoding="utf-8"), theirs.stat().st_mode & 0o777) == ("as it was", 0o600)
+    pace = world.state_dir / "doctor.json"
+    assert not pace.is_symlink() and pace.stat().st_mode & 0o777 == 0o644 and json.loads(pace.read_text(encoding="utf-8"))
 
 
 def test_a_ledger_that_others_can_write_fails(world):

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,10 +16,11 @@
 #include "cli/image.h"
 #include "cli/loader_args.h"
 #include "cli/table.h"
+#include "common/file.h"
 #include "common/timefmt.h"
-#include "drill/report.h"
 
 #define PACE_FILE "doctor.json"
+#define PACE_MODE 0644
 
 static const struct loader_command command = {
 	.usage =
@@ -88,18 +90,20 @@ static json_t *pace_json(const struct doctor_pace *pace)
 
 static void put_down(struct doctor *doctor, const json_t *pace)
 {
-	char path[CONFIG_PATH_MAX + 32];
+	char path[CONFIG_PATH_MAX + 32], *text = json_dumps(pace, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+	bool is_root = geteuid() == 0;
 	struct stat state;
-	int err;
+	int err = text ? 0 : -ENOMEM;
 
 	snprintf(path, sizeof(path), "%s/" PACE_FILE, doctor->config->daemon.state_dir);
-	err = drill_report_save(path, pace);
-	/* The daemon may have a user of its own, and it is his directory. */
-	if (!err &&
-		(stat(doctor->config->daemon.state_dir, &state) || chmod(path, 0644) ||
-			(geteuid() == 0 && chown(path, state.st_uid, state.st_gid))))
+	if (!err && stat(doctor->config->daemon.state_dir, &state))
 		err = -errno;
-	if (err)
+	/* The daemon may have a user of its own, and it is his directory. */
+	if (!err)
+		err = file_replace_for(path, text, strlen(text), PACE_MODE, is_root ? state.st_uid : (uid_t)-1,
+			is_root ? state.st_gid : (gid_t)-1);
+	free(text);
+	if (err < 0)
 		doctor_note(doctor, DOCTOR_WARN, "pace",
 			"start sluiced once, which makes its directory, and run this again",
 			"cannot put the safe pace down in %s: %s", path, strerror(-err));
@@ -180,6 +184,7 @@ int cmd_doctor(int argc, char **argv)
 	}
 	if (code)
 		config_defaults(&config);
+	doctor.other_store = config.writer.in_postgres;
 	doctor.config_path = args.config_path       ? args.config_path
 		: access(CONFIG_DEFAULT_PATH, F_OK) ? ""
 						    : CONFIG_DEFAULT_PATH;

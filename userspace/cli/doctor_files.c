@@ -40,19 +40,35 @@ static void look_at_file(struct doctor *doctor, const char *path, mode_t forbidd
 	doctor_note(doctor, DOCTOR_FAIL, "files", todo, "%s has mode %04o: %s", path, state.st_mode & 07777, why);
 }
 
+/* One that the config names, or NAME in the daemon's directory. */
+static void look_at_secret(struct doctor *doctor, const char *named, const char *name, const char *why)
+{
+	char path[CONFIG_PATH_MAX + 32];
+
+	snprintf(path, sizeof(path), "%s/%s", doctor->config->daemon.state_dir, name);
+	look_at_file(doctor, *named ? named : path, 0077, why);
+}
+
 void doctor_look_at_files(struct doctor *doctor)
 {
 	const struct config *config = doctor->config;
-	char path[CONFIG_PATH_MAX + 32];
 
 	look_at_file(doctor, doctor->config_path, 0022, "others than its owner can change the config");
 	look_at_file(doctor, config->daemon.state_dir, 0022, "others could put files there that the daemon believes");
-	snprintf(path, sizeof(path), "%s/keys", config->daemon.state_dir);
-	look_at_file(doctor, path, 0077, "whoever can read it can sign tokens");
-	snprintf(path, sizeof(path), "%s/control.secret", config->daemon.state_dir);
-	look_at_file(doctor, path, 0077, "whoever can read it commands the sales over TCP");
-	look_at_file(
-		doctor, config->writer.ledger, 0027, "orders can be changed, or buyers' addresses read, by others");
+	look_at_secret(doctor, "", "keys", "whoever can read it can sign tokens");
+	look_at_secret(doctor, "", "control.secret", "whoever can read it commands the sales over TCP");
+	if (*config->daemon.webhook_url)
+		look_at_secret(doctor, config->daemon.webhook_secret_file, "webhook.secret",
+			"whoever can read it can tell the shop of orders that were never made");
+	if (config_is_fleet(config)) {
+		look_at_secret(doctor, config->fleet.secret_file, "fleet.secret",
+			"whoever can read it can sign tokens of the whole fleet");
+		look_at_file(doctor, config->fleet.redis_password_file, 0077,
+			"whoever can read it can change the stock of the fleet");
+	}
+	if (!config->writer.in_postgres)
+		look_at_file(doctor, config->writer.ledger, 0027,
+			"orders can be changed, or buyers' addresses read, by others");
 	look_at_file(doctor, config->gate.pin_dir, 0027, "others can reach the gate's maps, and the keys in them");
 }
 
@@ -98,7 +114,8 @@ void doctor_look_at_disk(struct doctor *doctor)
 
 	snprintf(ledger, sizeof(ledger), "%s", doctor->config->writer.ledger);
 	directory = dirname(ledger);
-	look_at_file_system(doctor, directory, "the ledger");
-	if (strcmp(directory, doctor->config->daemon.state_dir) != 0)
+	if (!doctor->config->writer.in_postgres)
+		look_at_file_system(doctor, directory, "the ledger");
+	if (doctor->config->writer.in_postgres || strcmp(directory, doctor->config->daemon.state_dir) != 0)
 		look_at_file_system(doctor, doctor->config->daemon.state_dir, "the daemon's state");
 }

@@ -46,7 +46,7 @@ static void look_at_status(struct doctor *doctor, const json_t *status)
 {
 	const char *store = json_string_value(json_object_get(json_object_get(status, "writer"), "store"));
 
-	doctor->other_store = store && *store && strcmp(store, "sqlite") != 0;
+	doctor->other_store |= store && *store && strcmp(store, "sqlite") != 0;
 	if (json_is_true(json_object_get(status, "orders_open")))
 		doctor_note(doctor, DOCTOR_OK, "daemon", NULL, "answers on %s, orders are open",
 			doctor->config->daemon.control_socket);

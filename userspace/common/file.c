@@ -8,7 +8,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define MODE_OURS 0600
 
 int file_sync_directory_of(const char *path)
 {
@@ -26,12 +29,18 @@ int file_sync_directory_of(const char *path)
 	return err;
 }
 
-static int write_new(const char *path, const char *bytes, size_t length)
+struct rights {
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+};
+
+static int write_new(const char *path, const char *bytes, size_t length, const struct rights *rights)
 {
 	int fd, err = 0;
 
 	unlink(path); /* left by a crash; O_EXCL below refuses anything that another user could have put there */
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, MODE_OURS);
 	if (fd < 0)
 		return -errno;
 	while (length && !err) {
@@ -44,6 +53,10 @@ static int write_new(const char *path, const char *bytes, size_t length)
 			err = -errno;
 		}
 	}
+	if (!err && rights->mode != MODE_OURS && fchmod(fd, rights->mode))
+		err = -errno;
+	if (!err && (rights->uid != (uid_t)-1 || rights->gid != (gid_t)-1) && fchown(fd, rights->uid, rights->gid))
+		err = -errno;
 	if (!err && fsync(fd))
 		err = -errno;
 	if (close(fd) && !err)
@@ -51,14 +64,14 @@ static int write_new(const char *path, const char *bytes, size_t length)
 	return err;
 }
 
-int file_replace(const char *path, const void *bytes, size_t length)
+static int replace(const char *path, const void *bytes, size_t length, const struct rights *rights)
 {
 	char fresh[PATH_MAX];
 	int err;
 
 	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
 		return -ENAMETOOLONG;
-	err = write_new(fresh, bytes, length);
+	err = write_new(fresh, bytes, length, rights);
 	if (!err && rename(fresh, path))
 		err = -errno;
 	if (err) {
@@ -66,4 +79,14 @@ int file_replace(const char *path, const void *bytes, size_t length)
 		return err;
 	}
 	return file_sync_directory_of(path) ? 1 : 0;
+}
+
+int file_replace(const char *path, const void *bytes, size_t length)
+{
+	return replace(path, bytes, length, &(struct rights){.mode = MODE_OURS, .uid = (uid_t)-1, .gid = (gid_t)-1});
+}
+
+int file_replace_for(const char *path, const void *bytes, size_t length, mode_t mode, uid_t uid, gid_t gid)
+{
+	return replace(path, bytes, length, &(struct rights){.mode = mode, .uid = uid, .gid = gid});
 }

@@ -4,11 +4,16 @@
 #define SLUICE_COMMON_FILE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /* Makes `bytes` the content of the file (0600): PATH.new, synced, renamed, and the directory synced. Returns 0; 1: the file is the new one,
  * but its directory could not be synced, so a crash of the machine may take that back; or negative errno: the file is as it was.
  */
 int file_replace(const char *path, const void *bytes, size_t length);
+/* The same with another mode, and for another owner ((uid_t)-1 and (gid_t)-1: ourselves), also where the directory is that owner's: whatever he makes of the
+ * names in it, no other file is written, and none given to him.
+ */
+int file_replace_for(const char *path, const void *bytes, size_t length, mode_t mode, uid_t uid, gid_t gid);
 /* A name that was made or changed in the directory of `path` outlives a crash. Returns 0 or negative errno. */
 int file_sync_directory_of(const char *path);
 
