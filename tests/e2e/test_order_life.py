@@ -2,6 +2,7 @@
 """What becomes of orders after the admission: confirmed, cancelled, expired, refunded; each is resolved once, whoever asks, however often, and
 whatever is killed meanwhile. Units come back to the gate once, and the books balance after each of it.
 """
+import contextlib
 import csv
 import io
 import json
@@ -18,7 +19,7 @@ import pytest
 
 import talk
 from netns import run, wait_until
-from world import seconds_of
+from world import rfc3339, seconds_of
 
 
 def bought(world, sale, buyer=None, quantity=1, family="ipv4"):
@@ -584,14 +585,14 @@ def test_changes_are_whole_though_both_programs_are_killed_again_and_again(world
 
 
 class FailingStore:
-    """Stands between daemon and writer. The first answer to a question that has `word` in it never arrives: instead of it comes what a writer says whose
-    store has failed in a COMMIT that was made nevertheless. All else goes through.
+    """Stands between daemon and writer. The first answers (`times`) to questions that have `word` in them never arrive: instead of them comes what a writer
+    says whose store has failed in a COMMIT that was made nevertheless. All else goes through.
     """
     HEADER = struct.Struct("<IHHQII")  # userspace/common/wire.h
     ERROR = 255
 
-    def __init__(self, world, word):
-        self.world, self.word, self.lost = world, word.encode(), 0
+    def __init__(self, world, word, times=1):
+        self.world, self.word, self.times, self.lost = world, word.encode(), times, 0
         self.path = world.dir / "writer.sock"
         self.behind = world.dir / "writer.behind"
 
@@ -620,14 +621,14 @@ class FailingStore:
             threading.Thread(target=self._serve, args=(daemon,), daemon=True).start()
 
     def _serve(self, daemon):
-        with daemon, socket.socket(socket.AF_UNIX) as writer:
+        with contextlib.suppress(OSError), daemon, socket.socket(socket.AF_UNIX) as writer:
             writer.connect(str(self.behind))
             while question := self._frame(daemon):
                 writer.sendall(b"".join(question))
                 answer = self._frame(writer)
                 if not answer:
                     return
-                if self.word in question[1] and not self.lost:
+                if self.word in question[1] and self.lost < self.times:
                     self.lost += 1
                     body = b'{"code":"store_error","detail":"cannot commit: the connection was lost"}'
                     header = list(self.HEADER.unpack(answer[0]))
@@ -667,6 +668,18 @@ def test_stock_that_the_store_moved_and_did_not_tell_of_is_moved_in_the_gate_onc
         assert store.lost == 1
         world.wait_ready()
         assert_whole(world, sale, put_in=6, free=6)
+
+
+def test_a_sale_that_the_store_fails_at_keeps_no_other_from_being_announced(world):
+    def announced(sale):
+        return world.ledger_query(f"SELECT type FROM events WHERE sale = {sale.id} AND type = 'sale.opened'")
+
+    failing, fine = world.sale(opens_in=3600, ends_in=7200), world.sale(opens_in=3600, ends_in=7200)
+    with FailingStore(world, f'"sale_event","sale":{failing.id},', times=10**9) as store:
+        for sale in (failing, fine):
+            sale.change(opens_at=rfc3339(time.time() - 1))
+        wait_until(lambda: store.lost and announced(fine), "the other sale is announced")
+    wait_until(lambda: announced(failing), "it is, too")
 
 
 def test_the_times_of_an_order_are_told_after_a_restart(world, family):

@@ -78,7 +78,7 @@ void sale_news_told(struct sale_told *told, enum sale_news news)
 	}
 }
 
-/* Returns 0, or negative errno: the ledger cannot be asked now. */
+/* Returns 0, or negative errno: the ledger cannot be asked now; -EREMOTEIO: not of this sale. */
 static int tell(struct daemon *d, const struct sale *sale, struct sale_told *told, enum sale_news news)
 {
 	struct pipeline_answer answer;
@@ -156,6 +156,8 @@ static uint64_t step(struct daemon *d, bool at_stock)
 			questions++;
 			err = tell(d, &sale, told, news);
 		}
+		if (err == -EREMOTEIO) /* the others are none the worse for it */
+			err = 0;
 		shorten(&rest_ns, sight.wall_ns, sale.opens_ns);
 		shorten(&rest_ns, sight.wall_ns, sale.ends_ns);
 	}

@@ -62,17 +62,18 @@ static char *document_text(struct webhooks *w)
 static bool save(struct webhooks *w)
 {
 	char *text = NULL;
-	bool is_written;
+	bool is_dirty, is_written;
 	json_t *answer;
 
 	pthread_mutex_lock(&w->lock);
-	if (w->is_loaded && w->is_dirty) {
+	is_dirty = w->is_loaded && w->is_dirty;
+	if (is_dirty) {
 		text = document_text(w);
-		w->is_dirty = false;
+		w->is_dirty = !text;
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (!text)
-		return true;
+		return !is_dirty; /* no memory: later */
 	answer = ask(w, json_pack("{s:s, s:s, s:s}", "op", "document_put", "name", DOCUMENT, "value", text));
 	is_written = answer;
 	if (!is_written) { /* later; until then it is only that more is sent twice after a crash */
