@@ -2,10 +2,12 @@
 """Programs that are killed, and a ledger that cannot be written: nothing sold is lost, nothing is sold twice, and who must wait is
 told so by the gate.
 """
+import contextlib
 import os
 import pathlib
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 
@@ -346,6 +348,28 @@ def run_full_disk(world, box):
     for token in waiting:
         assert world.order(token).status in (200, 201)
     sale.assert_books(put_in=2000)
+
+
+def test_a_ledger_of_all_the_sales_of_years_is_read():
+    """It forgets none; together they are more than a frame between daemon and writer holds."""
+    count = 20_000
+    with World(start=("gate", "writer")) as world:
+        world.writer.terminate()
+        with contextlib.closing(sqlite3.connect(world.ledger)) as ledger, ledger:
+            ledger.execute(
+                f"WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {count}) INSERT INTO sales(id, slug, opens_ns, ends_ns,"
+                " per_buyer, hold_seconds, pace_per_second, order_mode, token_multiplier, paused, ended, put_in, held, confirmed, orders, created_ns,"
+                " announced_opened, announced_ended) SELECT id, 'old-' || id, 1600000000000000000, 1600000001000000000, 1, 900, 0, 'confirm', 0, 0, 1,"
+                " 0, 0, 0, 0, 1600000000000000000, 1, 1 FROM n")
+        world.start_writer()
+        world.start_daemon()
+        sale = world.sale(stock=1)
+        token = sale.token()
+        assert sale.id > count and world.order(token).status == 201
+        world.daemon.kill()
+        world.start_daemon()
+        assert world.order(token).status == 200
+        sale.assert_books(held=1, free=0)
 
 
 # --- the gate goes away ----------------------------------------------------------------------------------------------------------

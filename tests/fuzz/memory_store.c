@@ -141,12 +141,16 @@ static int sale_put(struct store *store, struct store_sale *sale, const struct s
 	return 0;
 }
 
-static int sales_list(struct store *store, store_sale_visit visit, void *arg)
+static int sales_list(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg)
 {
 	(void)store;
-	for (unsigned i = 0; i < memory.sale_count; i++)
+	for (unsigned i = 0; i < memory.sale_count && limit; i++) {
+		if (memory.sales[i].id <= after)
+			continue;
+		limit--;
 		if (visit(&memory.sales[i], arg))
 			break;
+	}
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #define SLUICE_TESTS_LEDGER_FIXTURE_H
 
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -211,7 +212,7 @@ static inline void fixture_expect_sums(
 {
 	struct store_sale sale = {.id = id, .put_in = -1};
 
-	assert_int_equal(fixture->store->ops->sales_list(fixture->store, fixture_find_sale, &sale), 0);
+	assert_int_equal(fixture->store->ops->sales_list(fixture->store, 0, UINT_MAX, fixture_find_sale, &sale), 0);
 	if (sale.put_in != put_in || sale.held != held || sale.confirmed != confirmed || sale.orders != orders)
 		fail_msg("sale %u: put_in %lld held %lld confirmed %lld orders %lld, expected %lld %lld %lld %lld", id,
 			(long long)sale.put_in, (long long)sale.held, (long long)sale.confirmed, (long long)sale.orders,

@@ -60,13 +60,34 @@ static void expect_error(struct ledger_fixture *fixture, const char *question, c
 
 static void a_sale_is_answered_with_what_the_ledger_keeps(void **state)
 {
-	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[],\"next\":null}");
 	expect(*state, SALE_PUT, "{\"sale\":{" SALE ",\"put_in\":10,\"held\":0,\"confirmed\":0,\"orders\":0}}");
 	assert_int_equal(fixture_admit_range(*state, 1, 1, 3), 0);
 	expect(*state, "{\"op\":\"sales_list\"}",
-		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":3,\"confirmed\":0,\"orders\":3}]}");
+		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":3,\"confirmed\":0,\"orders\":3}],\"next\":null}");
 	/* the same once more: nothing happens twice */
 	expect(*state, SALE_PUT, "{\"sale\":{" SALE ",\"put_in\":10,\"held\":3,\"confirmed\":0,\"orders\":3}}");
+}
+
+/* A ledger forgets no sale: the answer must not outgrow a frame. */
+static void sales_are_told_by_the_thousand(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	const struct store_ops *ops = fixture->store->ops;
+	json_t *page;
+
+	assert_int_equal(ops->begin(fixture->store), 0);
+	for (uint32_t id = 1; id <= 1001; id++)
+		assert_int_equal(fixture_sale(fixture, id, 1, 1), 0);
+	assert_int_equal(ops->commit(fixture->store), 0);
+	page = ask(fixture, "{\"op\":\"sales_list\"}");
+	assert_int_equal(json_array_size(json_object_get(page, "sales")), 1000);
+	assert_int_equal(json_integer_value(json_object_get(page, "next")), 1000);
+	json_decref(page);
+	page = ask(fixture, "{\"op\":\"sales_list\",\"after\":1000}");
+	assert_int_equal(json_array_size(json_object_get(page, "sales")), 1);
+	assert_true(json_is_null(json_object_get(page, "next")));
+	json_decref(page);
 }
 
 static void a_sale_may_begin_without_stock(void **state)
@@ -189,7 +210,7 @@ static void changes_are_answered_in_their_order(void **state)
 									     "{\"id\":\"0000000000000003\",\"result\":\"conflict\",\"order\":" ORDER(
 										     "3", "3", "held", HELD) "}]}");
 	expect(*state, "{\"op\":\"sales_list\"}",
-		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":1,\"confirmed\":1,\"orders\":3}]}");
+		"{\"sales\":[{" SALE ",\"put_in\":10,\"held\":1,\"confirmed\":1,\"orders\":3}],\"next\":null}");
 	fixture_audit(*state);
 }
 
@@ -474,7 +495,7 @@ static void each_field_of_a_sale_has_one_type_and_a_range(void **state)
 		expect_bad_sale(*state, bad[i][0], bad[i][1]);
 	for (unsigned i = 0; i < sizeof(fields) / sizeof(*fields); i++)
 		expect_bad_sale(*state, fields[i], NULL);
-	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[],\"next\":null}");
 }
 
 static void what_is_not_a_question_is_a_bad_request(void **state)
@@ -554,7 +575,7 @@ static void what_is_not_a_question_is_a_bad_request(void **state)
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
 		expect_error(*state, bad[i].question, "bad_request", bad[i].part);
-	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[]}");
+	expect(*state, "{\"op\":\"sales_list\"}", "{\"sales\":[],\"next\":null}");
 }
 
 static void hostile_bytes_get_an_answer(void **state)
@@ -613,6 +634,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_sale_is_answered_with_what_the_ledger_keeps),
+		TEST(sales_are_told_by_the_thousand),
 		TEST(a_sale_may_begin_without_stock),
 		TEST(a_stock_move_answers_the_new_sum),
 		TEST(books_are_told_with_their_documents_and_what_was_refunded),

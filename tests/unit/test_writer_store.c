@@ -357,7 +357,7 @@ static void an_end_is_final(void **state)
 	assert_int_equal(ops->sale_put(fixture->store, &sale, NULL, NOW_NS), 0);
 	sale.ended = false;
 	assert_int_equal(ops->sale_put(fixture->store, &sale, NULL, NOW_NS), -EEXIST);
-	assert_int_equal(ops->sales_list(fixture->store, fixture_find_sale, &sale), 0);
+	assert_int_equal(ops->sales_list(fixture->store, 0, UINT_MAX, fixture_find_sale, &sale), 0);
 	assert_true(sale.ended);
 }
 
@@ -531,7 +531,9 @@ static void sales_are_listed_by_id(void **state)
 	assert_int_equal(fixture_sale(fixture, 2, 1, 1), 0);
 	assert_int_equal(fixture_sale(fixture, 3, 1, 1), 0);
 	assert_int_equal(fixture_sale(fixture, 1, 1, 1), 0);
-	assert_int_equal(fixture->store->ops->sales_list(fixture->store, count_sales, &count), 0);
+	assert_int_equal(fixture->store->ops->sales_list(fixture->store, 0, 2, count_sales, &count), 0);
+	assert_int_equal(count, 2);
+	assert_int_equal(fixture->store->ops->sales_list(fixture->store, 2, 2, count_sales, &count), 0);
 	assert_int_equal(count, 3);
 }
 

@@ -213,8 +213,11 @@ static bool sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 /* The ledger's own figures are read now and then. On the pipeline's thread, between two answers, so they fit what has been acknowledged. A sale that
  * is over for good has orders that only the ledger knows, and a judge that takes nothing: its free units follow the figures.
  */
+static void ask_figures(struct daemon *d, json_int_t after);
+
 static void learn_figures(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
+	json_int_t next = json_integer_value(json_object_get(answer->json, "next"));
 	json_t *list = json_object_get(answer->json, "sales"), *item;
 	struct sale sale;
 	size_t i;
@@ -226,14 +229,22 @@ static void learn_figures(struct daemon *d, void *arg, const struct pipeline_ans
 		else if (maintenance_is_forgotten(&sale, time_wall_ns()))
 			sales_follow_books(d->sales, &sale);
 	}
+	if (next)
+		ask_figures(d, next);
 }
 
 static const struct pipeline_hooks figures_hooks = {.complete = learn_figures};
 
+static void ask_figures(struct daemon *d, json_int_t after)
+{
+	if (pipeline_tell(
+		    d->pipeline, json_pack("{s:s, s:I}", "op", "sales_list", "after", after), &figures_hooks, NULL))
+		log_warn("no memory to ask for the ledger's figures");
+}
+
 void maintenance_ask_figures(struct daemon *d)
 {
-	if (pipeline_tell(d->pipeline, json_pack("{s:s}", "op", "sales_list"), &figures_hooks, NULL))
-		log_warn("no memory to ask for the ledger's figures");
+	ask_figures(d, 0);
 }
 
 /* To walk through a map costs a look at every bucket of it, also at the empty ones; nothing here is urgent. So after each walk comes a rest. */

@@ -61,15 +61,15 @@ static int hello(struct pipeline *p)
 	return 0;
 }
 
-/* Learns every sale of the ledger and, if asked, calls `each` for it. */
-static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const struct sale *))
+static int read_sales_page(struct pipeline *p, json_int_t *after, int (*each)(struct pipeline *, const struct sale *))
 {
 	json_t *answer, *list, *item;
 	size_t i;
-	int err = questions_exchange(p, json_pack("{s:s}", "op", "sales_list"), &answer);
+	int err = questions_exchange(p, json_pack("{s:s, s:I}", "op", "sales_list", "after", *after), &answer);
 
 	if (err)
 		return err;
+	*after = json_integer_value(json_object_get(answer, "next"));
 	list = json_object_get(answer, "sales");
 	if (!json_is_array(list))
 		err = -EPROTO;
@@ -82,6 +82,18 @@ static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const s
 			err = each(p, &sale);
 	}
 	json_decref(answer);
+	return err;
+}
+
+/* Learns every sale of the ledger and, if asked, calls `each` for it. */
+static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const struct sale *))
+{
+	json_int_t after = 0;
+	int err;
+
+	do
+		err = read_sales_page(p, &after, each);
+	while (!err && after);
 	return err;
 }
 

@@ -42,41 +42,60 @@ static json_t *sale_json(const struct store_sale *sale)
 		(json_int_t)sale->confirmed, "orders", (json_int_t)sale->orders);
 }
 
-static int append_sale(const struct store_sale *sale, void *arg)
-{
-	return listing_append(arg, sale_json(sale));
-}
-
-int ask_sales_list(struct question *question)
-{
-	struct listing sales = {.failed = false};
-	int error = fields_end(&question->fields);
-
-	if (error)
-		return error;
-	sales.array = json_array();
-	error = question->store->ops->sales_list(question->store, append_sale, &sales);
-	return listing_answer(question, &sales, "sales", error);
-}
-
-struct books_page {
-	struct listing books;
+/* One more than it has room for is asked for, to know whether there are more. */
+struct sales_page {
+	struct listing sales;
 	unsigned left; /* until the page is full */
 	uint32_t last;
 	bool more;
 };
 
+/* False if it is full. */
+static bool has_room(struct sales_page *page, uint32_t id)
+{
+	page->more = !page->left;
+	if (page->more)
+		return false;
+	page->left--;
+	page->last = id;
+	return true;
+}
+
+static int answer_page(struct question *question, struct sales_page *page, const char *name, int error)
+{
+	error = listing_answer(question, &page->sales, name, error);
+	answer_add(question, "next", page->more ? json_integer(page->last) : json_null());
+	return error;
+}
+
+static int append_sale(const struct store_sale *sale, void *arg)
+{
+	struct sales_page *page = arg;
+
+	return has_room(page, sale->id) ? listing_append(&page->sales, sale_json(sale)) : 1;
+}
+
+int ask_sales_list(struct question *question)
+{
+	struct fields *fields = &question->fields;
+	struct sales_page page = {.left = STORE_SALES_MAX};
+	uint32_t after = fields_has(fields, "after") ? (uint32_t)fields_integer(fields, "after", 0, UINT32_MAX) : 0;
+	int error = fields_end(fields);
+
+	if (error)
+		return error;
+	page.sales.array = json_array();
+	error = question->store->ops->sales_list(question->store, after, page.left + 1, append_sale, &page);
+	return answer_page(question, &page, "sales", error);
+}
+
 static int append_book(const struct store_book *book, void *arg)
 {
-	struct books_page *page = arg;
+	struct sales_page *page = arg;
 
-	if (!page->left) {
-		page->more = true;
+	if (!has_room(page, book->sale.id))
 		return 1;
-	}
-	page->left--;
-	page->last = book->sale.id;
-	return listing_append(&page->books,
+	return listing_append(&page->sales,
 		json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:s?}", "id", (json_int_t)book->sale.id, "slug",
 			book->sale.slug, "put_in", (json_int_t)book->sale.put_in, "held", (json_int_t)book->sale.held,
 			"confirmed", (json_int_t)book->sale.confirmed, "refunded", (json_int_t)book->refunded,
@@ -86,7 +105,7 @@ static int append_book(const struct store_book *book, void *arg)
 int ask_sale_books(struct question *question)
 {
 	struct fields *fields = &question->fields;
-	struct books_page page = {.more = false};
+	struct sales_page page = {.more = false};
 	char prefix[STORE_NAME_MAX + 1];
 	uint32_t after = (uint32_t)fields_integer(fields, "after", 0, UINT32_MAX);
 	int error;
@@ -96,11 +115,9 @@ int ask_sale_books(struct question *question)
 	error = fields_end(fields);
 	if (error)
 		return error;
-	page.books.array = json_array();
+	page.sales.array = json_array();
 	error = question->store->ops->sale_books(question->store, prefix, after, page.left + 1, append_book, &page);
-	error = listing_answer(question, &page.books, "books", error);
-	answer_add(question, "next", page.more ? json_integer(page.last) : json_null());
-	return error;
+	return answer_page(question, &page, "books", error);
 }
 
 /* The key of a stock movement. The ledger makes some by itself, which nobody else may name: a movement under such a key

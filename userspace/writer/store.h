@@ -35,6 +35,7 @@
 #define STORE_LABEL_MAX 63
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
 #define STORE_LIST_MAX 1000             /* orders, or events, on one page */
+#define STORE_SALES_MAX 1000            /* sales on one page: a ledger forgets none, and a frame has an end */
 #define STORE_BOOKS_MAX 200             /* sales on one page with their documents */
 #define STORE_CHANGES_MAX 1000          /* in one orders_change */
 #define STORE_ENTRIES_MAX 2000          /* in one list_put, list_remove or list_page */
@@ -265,8 +266,8 @@ struct store_ops {
 
 	/* --- sales */
 
-	/* By id. */
-	int (*sales_list)(struct store *store, store_sale_visit visit, void *arg);
+	/* Sales of ids above `after` by id, at most `limit`. */
+	int (*sales_list)(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg);
 	/* Sales of ids above `after` by id, at most `limit`, each with its document: `prefix` and the id as digits. */
 	int (*sale_books)(struct store *store, const char *prefix, uint32_t after, unsigned limit,
 		store_book_visit visit, void *arg);

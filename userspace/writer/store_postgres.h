@@ -108,7 +108,9 @@
 		"INSERT INTO sluice.stock_moves(key, sale, delta, reason, at_ns) SELECT k.key, k.sale, k.delta, $5::text, " \
 		"$4::bigint FROM unnest($1::text[], $2::bigint[], $3::bigint[]) k(key, sale, delta)") \
 	/* sales */ \
-	X(SALES_LIST, "SELECT " POSTGRES_SALE_COLUMNS " FROM sluice.sales s ORDER BY s.id") \
+	X(SALES_LIST, \
+		"SELECT " POSTGRES_SALE_COLUMNS \
+		" FROM sluice.sales s WHERE s.id > $1::bigint ORDER BY s.id LIMIT $2::bigint") \
 	X(SALE_GET, "SELECT " POSTGRES_SALE_COLUMNS " FROM sluice.sales s WHERE s.id = $1::bigint") \
 	X(SALE_OF_SLUG, "SELECT id FROM sluice.sales WHERE slug = $1::text") \
 	X(SALE_INSERT, \
@@ -261,7 +263,7 @@ int postgres_orders_due(
 int postgres_orders_list(struct store *store, const struct store_order_filter *filter, store_order_visit visit,
 	void *arg, int64_t *next);
 int postgres_order_get(struct store *store, uint64_t serial, struct store_order *order);
-int postgres_sales_list(struct store *store, store_sale_visit visit, void *arg);
+int postgres_sales_list(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg);
 int postgres_sale_books(
 	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
 int postgres_sale_put(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);

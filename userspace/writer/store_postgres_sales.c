@@ -61,15 +61,18 @@ static int get_sale(struct postgres *pg, uint32_t id, struct postgres_sale *entr
 	return code;
 }
 
-int postgres_sales_list(struct store *store, store_sale_visit visit, void *arg)
+int postgres_sales_list(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg)
 {
 	struct postgres *pg = postgres_of(store);
+	struct link_values values = {.count = 0};
 	PGresult *rows = NULL;
 	int code = postgres_begin_reading(pg);
 
 	if (code)
 		return code;
-	code = postgres_end(pg, postgres_run(pg, POSTGRES_SALES_LIST, NULL, "list sales", &rows));
+	link_put_integer(&values, after);
+	link_put_integer(&values, limit);
+	code = postgres_end(pg, postgres_run(pg, POSTGRES_SALES_LIST, &values, "list sales", &rows));
 	for (int row = 0; !code && row < PQntuples(rows); row++) {
 		struct postgres_sale entry;
 

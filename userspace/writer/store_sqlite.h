@@ -34,7 +34,7 @@
 		"UPDATE orders SET state = ?2, resolved_ns = ?3, resolved_by = ?4, restocked = ?5 WHERE position = ?1") \
 	/* sales */ \
 	X(SALE_GET, "SELECT " LEDGER_SALE_COLUMNS " FROM sales WHERE id = ?1") \
-	X(SALES_LIST, "SELECT " LEDGER_SALE_COLUMNS " FROM sales ORDER BY id") \
+	X(SALES_LIST, "SELECT " LEDGER_SALE_COLUMNS " FROM sales WHERE id > ?1 ORDER BY id LIMIT ?2") \
 	X(SALE_BOOKS, \
 		"SELECT " LEDGER_SALE_COLUMNS \
 		", (SELECT coalesce(-sum(delta), 0) FROM stock_moves WHERE sale = s.id AND " \
@@ -219,7 +219,7 @@ int ledger_orders_change(struct store *store, const struct store_change *changes
 int ledger_orders_due(
 	struct store *store, uint64_t now_ns, unsigned limit, store_order_visit visit, void *arg, bool *more);
 
-int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg);
+int ledger_sales_list(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg);
 int ledger_sale_books(
 	struct store *store, const char *prefix, uint32_t after, unsigned limit, store_book_visit visit, void *arg);
 int ledger_sale_put(struct store *store, struct store_sale *sale, const struct store_move *first, uint64_t now_ns);

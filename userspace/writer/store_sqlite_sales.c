@@ -42,7 +42,7 @@ int ledger_sale_get(struct ledger *ledger, uint32_t id, struct store_sale *sale)
 	return code == SQLITE_ROW ? 0 : -ENOENT;
 }
 
-int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg)
+int ledger_sales_list(struct store *store, uint32_t after, unsigned limit, store_sale_visit visit, void *arg)
 {
 	struct ledger *ledger = ledger_of(store);
 	sqlite3_stmt *statement;
@@ -53,6 +53,8 @@ int ledger_sales_list(struct store *store, store_sale_visit visit, void *arg)
 	if (code)
 		return code;
 	statement = ledger_statement(ledger, LEDGER_SALES_LIST);
+	sqlite3_bind_int64(statement, 1, after);
+	sqlite3_bind_int64(statement, 2, limit);
 	while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
 		read_sale(statement, &sale);
 		if (visit(&sale, arg))
