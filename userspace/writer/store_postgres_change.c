@@ -93,8 +93,14 @@ static int look_up(struct changing *all)
 	}
 	for (int row = 0; row < PQntuples(units); row++) {
 		int64_t ordinal = *tally_value(&pg->tally, TALLY_SERIAL, 0, (uint64_t)link_integer(units, row, 0));
-		const struct store_order *order = &all->orders[ordinal - 1].order;
+		const struct store_order *order;
 
+		/* Each statement sees what was committed before it. */
+		if (!ordinal) {
+			code = postgres_fail(pg, doing, "somebody else has put one of them in");
+			goto out;
+		}
+		order = &all->orders[ordinal - 1].order;
 		*tally_value(&pg->tally, TALLY_BUYER, order->sale, order->buyer) = link_integer(units, row, 1);
 	}
 out:
