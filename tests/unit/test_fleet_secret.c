@@ -280,6 +280,19 @@ static void a_secret_that_is_not_there_is_not_made(void **state)
 	assert_int_equal(fleet_secret_load(&secret, place->path, place->error, sizeof(place->error)), -ELOOP);
 }
 
+/* Without a word, if it waited for somebody who writes. */
+static void a_pipe_is_no_secret(void **state)
+{
+	struct place *place = *state;
+	struct fleet_secret secret;
+
+	assert_int_equal(mkfifo(place->path, 0600), 0);
+	alarm(10);
+	assert_int_equal(fleet_secret_load(&secret, place->path, place->error, sizeof(place->error)), -EINVAL);
+	alarm(0);
+	assert_non_null(strstr(place->error, "not a regular file"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +309,7 @@ int main(void)
 			a_file_that_is_no_secret_is_refused_with_what_to_do, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_secret_that_others_may_read_is_refused, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(a_secret_that_is_not_there_is_not_made, make_place, remove_place),
+		cmocka_unit_test_setup_teardown(a_pipe_is_no_secret, make_place, remove_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

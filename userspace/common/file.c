@@ -90,3 +90,53 @@ int file_replace_for(const char *path, const void *bytes, size_t length, mode_t 
 {
 	return replace(path, bytes, length, &(struct rights){.mode = mode, .uid = uid, .gid = gid});
 }
+
+/* Returns 0, or negative errno with a sentence. */
+static int check_secret(int fd, const char *path, const char *what, const char *advice, char *error, size_t error_size)
+{
+	struct stat st;
+	int err = 0;
+
+	if (fstat(fd, &st)) {
+		err = -errno;
+		snprintf(error, error_size, "cannot read %s %s: %s", what, path, strerror(-err));
+	} else if (!S_ISREG(st.st_mode)) {
+		err = -EINVAL;
+		snprintf(error, error_size, "%s %s is not a regular file", what, path);
+	} else if (st.st_mode & 077) {
+		err = -EPERM;
+		snprintf(error, error_size, "others may read %s %s (mode %04o): %s", what, path,
+			(unsigned)(st.st_mode & 07777), advice);
+	} else if (st.st_uid != geteuid() && st.st_uid != 0) {
+		err = -EPERM;
+		snprintf(error, error_size, "%s %s belongs to uid %u, not to this process's user: chown it", what, path,
+			(unsigned)st.st_uid);
+	}
+	return err;
+}
+
+ssize_t file_read_secret(const char *path, const char *what, const char *advice, void *bytes, size_t size, char *error,
+	size_t error_size)
+{
+	/* Not blocking: what is in the way may be a pipe. */
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0) {
+		n = -errno;
+		if (n != -ENOENT)
+			snprintf(error, error_size, "cannot open %s %s: %s", what, path,
+				n == -ELOOP ? "it must not be a symbolic link" : strerror((int)-n));
+		return n;
+	}
+	n = check_secret(fd, path, what, advice, error, error_size);
+	if (!n) {
+		n = read(fd, bytes, size);
+		if (n < 0) {
+			n = -errno;
+			snprintf(error, error_size, "cannot read %s %s: %s", what, path, strerror((int)-n));
+		}
+	}
+	close(fd);
+	return n;
+}

@@ -14,6 +14,12 @@ int file_replace(const char *path, const void *bytes, size_t length);
  * names in it, no other file is written, and none given to him.
  */
 int file_replace_for(const char *path, const void *bytes, size_t length, mode_t mode, uid_t uid, gid_t gid);
+/* Reads a secret: a regular file that is ours or root's and that nobody else may read; `what` ("the key file") names it, `advice` says what to do about one that
+ * others could read. Returns how many bytes there were (`size` if there may be more; the caller wipes them), or negative errno with a sentence in `error`;
+ * -ENOENT comes without one.
+ */
+ssize_t file_read_secret(const char *path, const char *what, const char *advice, void *bytes, size_t size, char *error,
+	size_t error_size);
 /* A name that was made or changed in the directory of `path` outlives a crash. Returns 0 or negative errno. */
 int file_sync_directory_of(const char *path);
 

@@ -9,16 +9,12 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/file.h"
 
@@ -145,29 +141,11 @@ static int fresh_key(struct sluice_key *key, __u32 id)
 	return 0;
 }
 
-static int write_all(int fd, const char *bytes, size_t count)
-{
-	while (count) {
-		ssize_t n = write(fd, bytes, count);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		bytes += n;
-		count -= (size_t)n;
-	}
-	return 0;
-}
-
 static int keys_save(const struct token_keys *keys, const char *path, char *error, size_t error_size)
 {
-	char text[KEY_FILE_MAX], temporary[PATH_MAX];
-	int fd, n, err;
+	char text[KEY_FILE_MAX];
+	int n, err;
 
-	n = snprintf(temporary, sizeof(temporary), "%s.new", path);
-	if (n < 0 || (size_t)n >= sizeof(temporary))
-		return fail(-ENAMETOOLONG, error, error_size, "the path of the key file is too long: %s", path);
 	n = snprintf(text, sizeof(text), KEY_FILE_TITLE "\ncurrent %u\n", keys->current);
 	for (unsigned i = 0; i < 2; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "slot %u %u %u %016" PRIx64 " %016" PRIx64 "\n", i,
@@ -177,28 +155,13 @@ static int keys_save(const struct token_keys *keys, const char *path, char *erro
 		(uint64_t)keys->buyer[0], (uint64_t)keys->buyer[1], (uint64_t)keys->serial[0],
 		(uint64_t)keys->serial[1]);
 
-	unlink(temporary); /* left by a crash; O_EXCL below refuses anything that another user could have put there */
-	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		err = -errno;
-		explicit_bzero(text, sizeof(text));
-		return fail(err, error, error_size, "cannot create %s: %s", temporary, strerror(-err));
-	}
-	err = write_all(fd, text, (size_t)n);
+	err = file_replace(path, text, (size_t)n);
 	explicit_bzero(text, sizeof(text));
-	if (!err && fsync(fd) < 0)
-		err = -errno;
-	if (close(fd) < 0 && !err)
-		err = -errno;
-	if (!err && rename(temporary, path) < 0)
-		err = -errno;
 	if (!err)
-		err = file_sync_directory_of(path);
-	if (err) {
-		unlink(temporary);
-		return fail(err, error, error_size, "cannot write the key file %s: %s", path, strerror(-err));
-	}
-	return 0;
+		return 0;
+	if (err > 0) /* keys that a crash may take back must not sign */
+		err = -EIO;
+	return fail(err, error, error_size, "cannot write the key file %s: %s", path, strerror(-err));
 }
 
 static bool keys_scan(const char *text, struct token_keys *keys)
@@ -229,28 +192,16 @@ static bool keys_scan(const char *text, struct token_keys *keys)
 	return true;
 }
 
-static int keys_read(struct token_keys *keys, int fd, const char *path, char *error, size_t error_size)
+/* Returns 0, or negative errno with a sentence; -ENOENT without one. */
+static int keys_read(struct token_keys *keys, const char *path, char *error, size_t error_size)
 {
 	char text[KEY_FILE_MAX];
-	struct stat st;
-	ssize_t n;
+	ssize_t n = file_read_secret(
+		path, "the key file", "chmod 0600 it, and rotate the keys", text, sizeof(text) - 1, error, error_size);
 	bool ok;
 
-	if (fstat(fd, &st) < 0)
-		return fail(-errno, error, error_size, "cannot read the key file %s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return fail(-EINVAL, error, error_size, "the key file %s is not a regular file", path);
-	if (st.st_mode & 077)
-		return fail(-EPERM, error, error_size,
-			"others may read the key file %s (mode %04o): chmod 0600 it, and rotate the keys", path,
-			(unsigned)(st.st_mode & 07777));
-	if (st.st_uid != geteuid() && st.st_uid != 0)
-		return fail(-EPERM, error, error_size,
-			"the key file %s belongs to uid %u, not to this process's user: chown it", path,
-			(unsigned)st.st_uid);
-	n = read(fd, text, sizeof(text) - 1);
 	if (n < 0)
-		return fail(-errno, error, error_size, "cannot read the key file %s: %s", path, strerror(errno));
+		return (int)n;
 	text[n] = '\0';
 	ok = (size_t)n == strlen(text) && keys_scan(text, keys);
 	explicit_bzero(text, sizeof(text));
@@ -264,19 +215,12 @@ static int keys_read(struct token_keys *keys, int fd, const char *path, char *er
 
 int token_keys_load(struct token_keys *keys, const char *path, char *error, size_t error_size)
 {
-	int fd, err;
+	int err;
 
 	memset(keys, 0, sizeof(*keys));
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0) {
-		err = keys_read(keys, fd, path, error, error_size);
-		close(fd);
+	err = keys_read(keys, path, error, error_size);
+	if (err != -ENOENT)
 		return err;
-	}
-	if (errno != ENOENT) {
-		err = -errno;
-		return fail(err, error, error_size, "cannot open the key file %s: %s", path, strerror(-err));
-	}
 	keys->current = FIRST_KEY_ID & 1;
 	err = fresh_key(&keys->slot[keys->current], FIRST_KEY_ID);
 	if (!err)

@@ -5,13 +5,12 @@
 #include "fleet/secret.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <nettle/hmac.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "common/file.h"
 
 #define SECRET_DIGITS (2 * FLEET_SECRET_BYTES)
 #define HOW_TO "it is made once, with: openssl rand -hex 32, and copied to every node of the fleet with mode 0600"
@@ -54,50 +53,23 @@ static bool read_digits(struct fleet_secret *secret, const char *text, size_t le
 	return true;
 }
 
-static int read_file(struct fleet_secret *secret, int fd, const char *path, char *error, size_t error_size)
+int fleet_secret_load(struct fleet_secret *secret, const char *path, char *error, size_t error_size)
 {
 	char text[SECRET_DIGITS + 2]; /* one more than a newline, to see that there is more */
-	struct stat st;
-	ssize_t n;
+	ssize_t n = file_read_secret(path, "the fleet's secret", "make another, or chmod 0600 it if nobody has", text,
+		sizeof(text), error, error_size);
 	bool ok;
 
-	if (fstat(fd, &st) < 0)
-		return fail(-errno, error, error_size, "cannot read the fleet's secret %s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return fail(-EINVAL, error, error_size, "the fleet's secret %s is not a regular file", path);
-	if (st.st_mode & 077)
-		return fail(-EPERM, error, error_size,
-			"others may read the fleet's secret %s (mode %04o): make another, or chmod 0600 it if nobody has",
-			path, (unsigned)(st.st_mode & 07777));
-	if (st.st_uid != geteuid() && st.st_uid != 0)
-		return fail(-EPERM, error, error_size,
-			"the fleet's secret %s belongs to uid %u, not to this process's user: chown it", path,
-			(unsigned)st.st_uid);
-	n = read(fd, text, sizeof(text));
+	if (n == -ENOENT)
+		return fail(-ENOENT, error, error_size, "there is no secret of the fleet at %s: " HOW_TO, path);
 	if (n < 0)
-		return fail(-errno, error, error_size, "cannot read the fleet's secret %s: %s", path, strerror(errno));
+		return (int)n;
 	ok = read_digits(secret, text, (size_t)n);
 	explicit_bzero(text, sizeof(text));
 	if (!ok)
 		return fail(-EINVAL, error, error_size, "the fleet's secret %s must be %d hex digits; " HOW_TO, path,
 			SECRET_DIGITS);
 	return 0;
-}
-
-int fleet_secret_load(struct fleet_secret *secret, const char *path, char *error, size_t error_size)
-{
-	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), err;
-
-	if (fd < 0 && errno == ENOENT)
-		return fail(-ENOENT, error, error_size, "there is no secret of the fleet at %s: " HOW_TO, path);
-	if (fd < 0) {
-		err = -errno;
-		return fail(err, error, error_size, "cannot open the fleet's secret %s: %s", path,
-			err == -ELOOP ? "it must not be a symbolic link" : strerror(-err));
-	}
-	err = read_file(secret, fd, path, error, error_size);
-	close(fd);
-	return err;
 }
 
 /* --- derivation ---------------------------------------------------------------------------------------------------------------- */
