@@ -222,6 +222,7 @@ def test_an_admission_of_somebody_else_is_named(world):
 def test_an_admission_that_never_became_an_order_is_named():
     """One that the ledger refuses whenever it is delivered: it knows no such sale."""
     with World() as world:
+        world.history.no_verdict("the guard fires if the daemon finds what was planted before the test is over")
         _, orders = sold(world)
         maps = Maps(world)
         value = maps.get("admissions", struct.pack("<Q", orders[0][0]))
