@@ -30,8 +30,8 @@
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
 #define NODES_MAX 16
-#define OPEN_MAX 2048      /* connections of an open loop */
-#define TOKENS_OPEN 48     /* while tokens are fetched ahead */
+#define OPEN_MAX 2048  /* connections of an open loop */
+#define TOKENS_OPEN 48 /* while tokens are fetched ahead */
 #define BUYERS_MAX 1000000
 #define TOKEN_MAX 80
 #define ANSWER_MAX 4096
@@ -91,7 +91,7 @@ static struct {
 	int last_error; /* errno of a connection that had no answer; 0: it was closed */
 	uint32_t *us, *first_us;
 	unsigned samples, first_samples;
-	uint32_t bins[BINS_MAX];
+	uint32_t bins[BINS_MAX], again_bins[BINS_MAX];
 } seen;
 
 static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -201,15 +201,16 @@ static void start(uint32_t buyer)
 
 static bool send_request(struct conversation *c)
 {
-	static const char headers[] = "Host: shop.example\r\nConnection: close\r\nAccept: application/json\r\n"
-				      "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
-				      "Accept-Language: en-US,en;q=0.5\r\nOrigin: http://shop.example\r\n";
+	static const char headers[] =
+		"Host: shop.example\r\nConnection: close\r\nAccept: application/json\r\n"
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+		"Accept-Language: en-US,en;q=0.5\r\nOrigin: http://shop.example\r\n";
 	char request[1024], body[64];
 	int length;
 
 	if (c->orders) {
-		length = snprintf(request, sizeof(request), "POST /v1/orders/%s HTTP/1.1\r\n%sContent-Length: 0\r\n\r\n",
-			buyers[c->buyer].token, headers);
+		length = snprintf(request, sizeof(request),
+			"POST /v1/orders/%s HTTP/1.1\r\n%sContent-Length: 0\r\n\r\n", buyers[c->buyer].token, headers);
 	} else {
 		int body_length = snprintf(body, sizeof(body), "{\"buyer\":\"buyer-%u\"}", c->buyer);
 
@@ -251,7 +252,8 @@ static bool take_token(struct conversation *c)
 static bool go_there(struct buyer *buyer, const char *location)
 {
 	for (unsigned i = 0; location && i < load.node_count; i++)
-		if (!strncmp(location, "http://", 7) && !strncmp(location + 7, load.nodes[i].host, strlen(load.nodes[i].host))) {
+		if (!strncmp(location, "http://", 7) &&
+			!strncmp(location + 7, load.nodes[i].host, strlen(load.nodes[i].host))) {
 			buyer->node = (uint8_t)i;
 			return true;
 		}
@@ -271,6 +273,17 @@ static void note_order(const struct buyer *buyer, uint64_t now)
 	if (bin < BINS_MAX)
 		seen.bins[bin]++;
 	done_count++;
+}
+
+static void note_again(struct buyer *buyer, uint64_t now)
+{
+	uint64_t bin = (now - began_ns) / BIN_NS;
+
+	seen.again_of[buyer->node]++;
+	seen.refused_buyers += !buyer->refused_once;
+	buyer->refused_once = true;
+	if (bin < BINS_MAX)
+		seen.again_bins[bin]++;
 }
 
 /* What becomes of a buyer after an answer; status 0: there was none. */
@@ -293,11 +306,8 @@ static void go_on(struct conversation *c, unsigned status)
 	} else if (status == 421 && go_there(buyer, header(c, "Location"))) {
 		come_again(c->buyer, now);
 	} else if (status == 503 || status == 202 || status == 429 || !status) {
-		if (c->orders && status == 503) {
-			seen.again_of[buyer->node]++;
-			seen.refused_buyers += !buyer->refused_once;
-			buyer->refused_once = true;
-		}
+		if (c->orders && status == 503)
+			note_again(buyer, now);
 		seen.no_answer += !status;
 		come_again(c->buyer, now + (after ? strtoull(after, NULL, 10) * NS_PER_S : NS_PER_S / 5));
 	} else {
@@ -389,8 +399,8 @@ static void fetch_tokens(void)
 static uint64_t due_ns(unsigned number)
 {
 	return load.rate <= 0 || number < load.burst
-		       ? began_ns
-		       : began_ns + (uint64_t)((double)(number - load.burst) * (double)NS_PER_S / load.rate);
+		? began_ns
+		: began_ns + (uint64_t)((double)(number - load.burst) * (double)NS_PER_S / load.rate);
 }
 
 static void sell(void)
@@ -416,7 +426,9 @@ static void sell(void)
 		}
 		if (!more && !talks_open && !again_count && (now >= until || fresh == people))
 			break;
-		hear(more && load.rate > 0 && talks_open < limit && ms_until(due_ns(fresh), now) < 2 ? ms_until(due_ns(fresh), now) : 2);
+		hear(more && load.rate > 0 && talks_open < limit && ms_until(due_ns(fresh), now) < 2
+				? ms_until(due_ns(fresh), now)
+				: 2);
 		if (now - checked > NS_PER_S) {
 			give_up_stuck();
 			checked = now;
@@ -458,27 +470,34 @@ static void print_nodes(const char *name, const uint64_t *counts)
 	printf("]");
 }
 
+static void print_bins(const char *name, const uint32_t *bins, uint64_t until_ns)
+{
+	printf(",\"%s\":[", name);
+	for (unsigned i = 0; i <= until_ns / BIN_NS && i < BINS_MAX; i++)
+		printf("%s%u", i ? "," : "", bins[i]);
+	printf("]");
+}
+
 static void print(void)
 {
 	uint64_t last = seen.last_order_ns > began_ns ? seen.last_order_ns - began_ns : 0;
-	unsigned bins = (unsigned)(last / BIN_NS) + 1;
 
 	qsort(seen.us, seen.samples, sizeof(*seen.us), compare);
 	qsort(seen.first_us, seen.first_samples, sizeof(*seen.first_us), compare);
 	printf("{\"began_at\":%.6f,\"seconds\":%.6f,\"came\":%u,\"orders\":%u,\"gone\":%u,\"left\":%u,\"no_answer\":%llu,\"told_to_come_again\":%llu,"
 	       "\"last_error\":\"%s\",\"behind_ms\":%.1f,\"p50_us\":%u,\"p99_us\":%u,\"max_us\":%u,\"served_at_once_p99_us\":%u",
 		(double)wall_began_ns / 1e9, (double)last / 1e9, fresh, done_count, gone, talks_open + again_count,
-		(unsigned long long)seen.no_answer, (unsigned long long)seen.refused_buyers, seen.last_error ? strerror(seen.last_error) : "", (double)seen.late_ns / 1e6,
+		(unsigned long long)seen.no_answer, (unsigned long long)seen.refused_buyers,
+		seen.last_error ? strerror(seen.last_error) : "", (double)seen.late_ns / 1e6,
 		percentile(seen.us, seen.samples, 50), percentile(seen.us, seen.samples, 99),
 		percentile(seen.us, seen.samples, 100), percentile(seen.first_us, seen.first_samples, 99));
 	print_nodes("orders_of", seen.orders_of);
 	print_nodes("again_of", seen.again_of);
 	print_statuses("answers", seen.answers);
 	print_statuses("token_answers", seen.token_answers);
-	printf(",\"orders_per_100_ms\":[");
-	for (unsigned i = 0; i < bins && i < BINS_MAX; i++)
-		printf("%s%u", i ? "," : "", seen.bins[i]);
-	printf("]}\n");
+	print_bins("orders_per_100_ms", seen.bins, last);
+	print_bins("again_per_100_ms", seen.again_bins, last);
+	printf("}\n");
 }
 
 /* --- start ------------------------------------------------------------------------------------------------------------------------------ */
@@ -508,7 +527,8 @@ static void parse(int argc, char **argv)
 {
 	static const struct option options[] = {{"node", 1, NULL, 'n'}, {"sale", 1, NULL, 'a'}, {"from", 1, NULL, 'f'},
 		{"sources", 1, NULL, 'c'}, {"buyers", 1, NULL, 'b'}, {"tokens", 1, NULL, 't'}, {"rate", 1, NULL, 'r'},
-		{"open", 1, NULL, 'o'}, {"burst", 1, NULL, 'u'}, {"seconds", 1, NULL, 's'}, {"wait", 0, NULL, 'w'}, {0}};
+		{"open", 1, NULL, 'o'}, {"burst", 1, NULL, 'u'}, {"seconds", 1, NULL, 's'}, {"wait", 0, NULL, 'w'},
+		{0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)

@@ -375,7 +375,8 @@ static void prepare(redisContext *redis)
 	for (unsigned i = 0; i < sizeof(used) / sizeof(used[0]); i++)
 		command(redis, "SCRIPT LOAD %b", find(used[i])->text, find(used[i])->length);
 	for (unsigned node = 1; node <= load.nodes; node++)
-		snprintf(members + strlen(members), sizeof(members) - strlen(members), "%s%u", node > 1 ? "," : "", node);
+		snprintf(members + strlen(members), sizeof(members) - strlen(members), "%s%u", node > 1 ? "," : "",
+			node);
 	snprintf(expires, sizeof(expires), "%lld", (long long)time(NULL) + 3600);
 	make_sale(redis);
 	open_homes(redis);
@@ -445,8 +446,9 @@ static struct cpu_us cpu_of(redisContext *redis)
 	redisAppendCommand(redis, "INFO cpu");
 	reply = answer_of(redis);
 	us.all = 1e6 * (seconds_of(reply->str, "used_cpu_sys:") + seconds_of(reply->str, "used_cpu_user:"));
-	us.main_thread = 1e6 * (seconds_of(reply->str, "used_cpu_sys_main_thread:") +
-				       seconds_of(reply->str, "used_cpu_user_main_thread:"));
+	us.main_thread = 1e6 *
+		(seconds_of(reply->str, "used_cpu_sys_main_thread:") +
+			seconds_of(reply->str, "used_cpu_user_main_thread:"));
 	freeReplyObject(reply);
 	return us;
 }
@@ -487,9 +489,9 @@ static void print_digests(char **names)
 
 static void parse(int argc, char **argv)
 {
-	static const struct option options[] = {{"port", 1, NULL, 'p'}, {"script", 1, NULL, 's'}, {"nodes", 1, NULL, 'n'},
-		{"size", 1, NULL, 'z'}, {"connections", 1, NULL, 'c'}, {"depth", 1, NULL, 'd'}, {"seconds", 1, NULL, 't'},
-		{"digests", 0, NULL, 'g'}, {0}};
+	static const struct option options[] = {{"port", 1, NULL, 'p'}, {"script", 1, NULL, 's'},
+		{"nodes", 1, NULL, 'n'}, {"size", 1, NULL, 'z'}, {"connections", 1, NULL, 'c'}, {"depth", 1, NULL, 'd'},
+		{"seconds", 1, NULL, 't'}, {"digests", 0, NULL, 'g'}, {0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)

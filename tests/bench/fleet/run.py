@@ -102,7 +102,12 @@ def show(options, report, print_table, plots):
         if not result:
             continue
         part = __import__(name)
-        for table in part.tables(result):
+        try:
+            tables = part.tables(result)
+        except KeyError as missing:
+            say(f"{name}: its figures of {result['when']} are another version's (no {missing}): left out")
+            continue
+        for table in tables:
             print_table(*table)
             text.append(markdown(*table))
         targets = list(targets_of(result))
@@ -152,8 +157,8 @@ def main():
         import projection
         measured = [report["parts"][name] for name in ("capacity", "calls")]
         report["parts"]["projection"] = {"when": now(), "quick": any(part["quick"] for part in measured), **projection.project(*measured, projection.lease_ms())}
-    text = show(options, report, peers["print_table"], plots)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = show(options, report, peers["print_table"], plots)
     (options.out / "fleet.md").write_text(text, encoding="utf-8")
     if options.write:
         write_page(options.write, text)
