@@ -63,6 +63,7 @@ help:
 	@echo 'check     every test (needs root)          check-unit, -packet, -e2e, …: one part (scripts/check.sh)'
 	@echo 'demo      a whole flash sale in veth namespaces (needs root); report in $(BUILD)/demo/report.json'
 	@echo 'bench     cost of each path, growth, and Sluice beside its peers (needs root); reports and plots in $(BUILD)/bench/'
+	@echo 'bench-fleet  what many nodes cost: calls to Redis, stalls, CPU of an order (needs root; QUICK=1: half a minute)'
 	@echo 'docs      docs/reasons.md and docs/problems.md from their lists'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS each (check has a short run)'
 	@echo 'soak      programs killed under load for SOAK_SECONDS or SOAK_CYCLES, with a count at the end (needs root)'

@@ -97,6 +97,7 @@ bench  iproute2           cmd:ip
 bench  ethtool            cmd:ethtool
 bench  util-linux         cmd:nsenter
 bench  python3            file:/usr/bin/python3
+bench  python3-pytest     py:pytest
 lint   clang-format       cmd:clang-format
 lint   cppcheck           cmd:cppcheck
 lint   shellcheck         cmd:shellcheck

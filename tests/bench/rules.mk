@@ -16,3 +16,18 @@ $(BUILD)/tests/bench/peers/%.bpf.o: tests/bench/peers/%.bpf.c
 $(PEERS): %: %.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -o $@
+
+# What many nodes cost (tests/bench/fleet, docs/fleet-cost.md). By itself, because it takes minutes: the programs of a fleet with a real Redis.
+#   make bench-fleet [QUICK=1] [ONLY=capacity|calls|stalls|cost] [WRITE=docs/fleet-cost.md]
+FLEET_BENCH := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/fleet/*.c))
+
+.PHONY: bench-fleet run-bench-fleet
+bench-fleet: deps-bench
+	$(Q)$(MAKE) --no-print-directory run-bench-fleet
+
+run-bench-fleet: all $(FLEET_BENCH)
+	$(Q)$(PYTHON) -B tests/bench/fleet/run.py --build $(BUILD) --out $(BUILD)/bench $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY)) $(addprefix --write ,$(WRITE))
+
+$(FLEET_BENCH): %: %.o $(FLEET_LIB) $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) $(LIBS_FLEET) -o $@
