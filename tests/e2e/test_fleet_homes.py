@@ -196,6 +196,33 @@ def test_new_buyers_wait_for_a_node_that_has_not_told_whom_it_knows(fleet):
     assert ask_until_said(fleet, 2, sale, "nobody's").status == 201
 
 
+def test_a_sale_made_while_a_node_is_down_does_not_wait_for_it(fleet):
+    """It cannot have buyers of a sale that it has never spoken of. When it is back it tells before it gives anybody a home."""
+    fleet[2].daemon.terminate()
+    sale = fleet.sale(stock=10)
+    assert ask_until_said(fleet, 1, sale, "early").status == 201
+    fleet[2].start_daemon()
+    fleet.wait_known(sale)
+    assert node_of(fleet, ask_until_said(fleet, 2, sale, "early")) == 1
+    assert node_of(fleet, ask_until_said(fleet, 2, sale, "late")) == 2
+    assert sorted(homes_in_redis(fleet, sale).values()) == [1, 2]
+
+
+def test_new_buyers_do_not_wait_for_a_node_that_is_fenced(fleet):
+    sale = fleet.sale(stock=10)
+    assert ask_until_said(fleet, 2, sale, "hers").status == 201
+    fleet[2].daemon.terminate()
+    with fleet.history.harm("redis"):
+        fleet.hub.flush()
+        wait_until(lambda: fleet.stock(sale).get("state") == "settling", "the stock is settling")
+    assert ask(fleet, 1, sale, "nobody's").status == 503
+    fleet.history.note("fence", sale=sale.slug)
+    fleet[1].cli("node", "fence", "2", "--ledger", fleet[2].ledger, "--force")
+    assert node_of(fleet, ask_until_said(fleet, 1, sale, "nobody's")) == 1
+    fleet[2].start_daemon()
+    assert node_of(fleet, ask_until_said(fleet, 2, sale, "nobody's")) == 1
+
+
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 def keys_of(fleet, node):
     return fleet[node].ask("GET", "/v1/keys")

@@ -632,6 +632,27 @@ static void a_message_is_heard_and_so_is_a_subscription_made_anew(void **state)
 	redis_link_free(link);
 }
 
+static void a_message_without_end_costs_bounded_memory(void **state)
+{
+	static char many[65536];
+	struct fake fake = {.answer = many, .repeats = 2000};
+	struct redis_link *link;
+	uint64_t end = time_mono_ns() + PATIENCE_NS;
+
+	(void)state;
+	memset(many, 'x', sizeof(many) - 1);
+	memcpy(many, "$2000000000\r\n", strlen("$2000000000\r\n"));
+	fake_start(&fake);
+	link = link_to(fake.address, 10000);
+	assert_int_equal(redis_link_subscribe(link, "fleet:news"), 0);
+	while (!strstr(figures_of(link).deaf, "64 MiB")) {
+		assert_false(wait_news(link, 10));
+		assert_true(time_mono_ns() < end);
+	}
+	redis_link_free(link);
+	fake_stop(&fake);
+}
+
 /* --- a cluster ------------------------------------------------------------------------------------------------------------------------- */
 static struct redis_cluster cluster;
 
@@ -874,6 +895,7 @@ int main(void)
 		cmocka_unit_test(a_hostile_server_costs_a_bounded_wait_and_bounded_memory),
 		cmocka_unit_test(an_answer_too_many_is_never_taken_for_the_next_call),
 		cmocka_unit_test_setup(a_message_is_heard_and_so_is_a_subscription_made_anew, start_server),
+		cmocka_unit_test(a_message_without_end_costs_bounded_memory),
 		cmocka_unit_test(slots_are_those_of_the_specification),
 		cmocka_unit_test(addresses_are_read_and_others_refused),
 		cmocka_unit_test_setup(each_call_goes_to_the_master_of_its_key, start_cluster),

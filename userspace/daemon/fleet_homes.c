@@ -412,7 +412,7 @@ static void complain(struct known_sale *known, const char *missing, const char *
 	known->has_complained = true;
 	log_warn(
 		"sale %s: new buyers get no token before node %s has told which buyers it knows, because Redis has lost that; start that "
-		"node, or take it out of `nodes`",
+		"node, or fence it (sluice node fence)",
 		slug, missing);
 }
 

@@ -87,7 +87,7 @@ static const char *keys_line(const struct daemon *d)
 	case FLEET_KEYS_OTHER_SECRET:
 		return "[-] keys of the fleet: this node has another secret";
 	default:
-		return "[-] keys of the fleet: not known yet";
+		return "[-] keys of the fleet: not known yet; orders stay closed until Redis has answered once";
 	}
 }
 

@@ -104,7 +104,6 @@ static bool hear_all(struct redis_link *link, uint64_t now)
 	bool is_news = false;
 	redisReply *reply;
 
-	redis_connection_begin_round(&link->news);
 	while (link->news.state == REDIS_READY) {
 		if (redis_connection_reply(&link->news, &reply)) {
 			redis_connection_fail(&link->news, now, "what it tells is not the protocol of Redis");
@@ -112,6 +111,8 @@ static bool hear_all(struct redis_link *link, uint64_t now)
 		}
 		if (!reply)
 			break;
+		/* The bounds are those of one message: one that never ends must not begin anew with each piece of it. */
+		redis_connection_begin_round(&link->news);
 		is_news = hear(link, reply, now) || is_news;
 		freeReplyObject(reply);
 	}

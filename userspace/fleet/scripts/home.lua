@@ -34,20 +34,33 @@ if kept[3] ~= server or (quoted ~= gen and number_of(quoted) >= number_of(gen)) 
 end
 redis.call('EXPIREAT', homes, expires)
 
--- The eighth word of a node's row is the number of the generation of the stock in which the node was fenced (prelude.lua).
-local function is_fenced(n)
-	local rows = redis.call('HMGET', stock, 'gen', 'n' .. n)
-	local words = {}
-	for word in (rows[2] or ''):gmatch('%S+') do
-		words[#words + 1] = word
+-- Who need not be waited for, by what the stock says of its own generation (prelude.lua): a node that is fenced in it. And of homes in which nothing was
+-- lost yet, a node that has not settled although the stock is open: that is so only in the generation in which the sale was made, and a node that has
+-- never spoken of the sale since cannot have buyers in it. It learns of the sale later, and tells before it gets a home for anybody.
+local stock_open, stock_number
+do
+	local head = redis.call('HGET', stock, 'head')
+	local by, generation, stock_state = (head or ''):match('^(%S+) (%S+) (%S+) ')
+	stock_number = generation and number_of(generation)
+	stock_open = by == server and stock_state == 'open'
+end
+
+local function need_not_tell(n)
+	if not stock_number then
+		return false
 	end
-	return rows[1] and words[8] and tonumber(words[8]) == number_of(rows[1])
+	local row = redis.call('HGET', stock, 'n' .. n)
+	local settled, fenced = (row or '0 0 none 0 0 0 0 0 '):match('^%S+ %S+ %S+ %S+ %S+ %S+ (%d+) (%d+) ')
+	if tonumber(fenced) == stock_number then
+		return true
+	end
+	return stock_open and number_of(gen) == 1 and tonumber(settled) ~= stock_number
 end
 
 local function missing()
 	local list = {}
 	for n in members:gmatch('%d+') do
-		if redis.call('HGET', homes, '.told.' .. n) ~= gen and not is_fenced(n) then
+		if redis.call('HGET', homes, '.told.' .. n) ~= gen and not need_not_tell(n) then
 			list[#list + 1] = n
 		end
 	end
