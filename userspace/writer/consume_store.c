@@ -199,7 +199,8 @@ static int write_all(struct consume_store *store, const struct consume_entry *en
 	/* Only now, not with each attempt. */
 	for (unsigned i = 0; !code && i < count; i++)
 		if (*entries[i].reason)
-			log_warn("entry %s of %s is put aside: %s", entries[i].entry, entries[i].stream, entries[i].reason);
+			log_warn("entry %s of %s is put aside: %s", entries[i].entry, entries[i].stream,
+				entries[i].reason);
 	return code;
 }
 
