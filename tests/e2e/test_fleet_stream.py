@@ -4,13 +4,16 @@ from there into tables of PostgreSQL, which then are the ledger.
 """
 import contextlib
 import os
+import pathlib
 import random
+import re
 import signal
 import threading
 import time
 
 import pytest
 
+import redisd
 from fleet import Fleet
 from netns import wait_until
 from postgres import Postgres
@@ -18,6 +21,8 @@ from streams import (Consumer, Stream, at_least_once, ledger_events, ledger_orde
                      wait_tables)
 
 SEED = int(os.environ.get("SLUICE_SEED") or random.randrange(1 << 32))
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+VERIFY_MD = (DOCS / "verify.md").read_text(encoding="utf-8")
 KEEP = 50
 CHANGES = {"held": ("confirm", "confirm", "cancel"), "confirmed": ("refund",)}
 
@@ -309,7 +314,6 @@ def trim(fleet, node, stream):
 
 
 def script(hub, name):
-    import pathlib
     folder = pathlib.Path(__file__).resolve().parents[2] / "userspace" / "fleet" / "scripts"
     text = (folder / "prelude.lua").read_text(encoding="utf-8") + (folder / f"{name}.lua").read_text(encoding="utf-8")
     return hub.server.call("SCRIPT", "LOAD", text)
@@ -371,6 +375,25 @@ def test_a_call_that_comes_twice_or_late_appends_nothing_twice_and_one_behind_a_
     assert append(fleet, stream, 4, 2**53 - 2, 2**53 - 1) == [2**53 - 1, 2] and stream.cursor(9) == 2**53 - 1
 
 
+def test_cursors_of_a_stream_that_was_deleted_without_them_do_not_count(fleet):
+    """Evicted, or deleted by somebody: also where a consumer that makes its group was there first. Not one whose entries were read and removed."""
+    stream = Stream(fleet.hub, "script", f"deleted-{time.monotonic_ns()}")
+
+    def looked():
+        return fleet.hub.server.call("EVALSHA", script(fleet.hub, "stream_trim"), 2, stream.key, stream.cursors, 9, KEEP, 10000)[0]
+    assert append(fleet, stream, 0, 1, 4) == [4, 2] and looked() == 4
+    fleet.hub.call("HSET", stream.cursors, 8, 3)
+    fleet.hub.call("DEL", stream.key)
+    assert append(fleet, stream, 4, 7) == [0, 0] and stream.cursor(8) == 0, "of no node"
+    assert append(fleet, stream, 0, 1, 4, 7) == [7, 3]
+    fleet.hub.call("DEL", stream.key)
+    fleet.hub.call("XGROUP", "CREATE", stream.key, "early", 0, "MKSTREAM")
+    assert looked() == 0
+    assert append(fleet, stream, 0, 1, 4, 7) == [7, 3]
+    stream.call("XDEL", *(entry for entry, _ in stream.entries()))
+    assert looked() == 7 and append(fleet, stream, 7, 9) == [9, 1]
+
+
 # --- the consumer -------------------------------------------------------------------------------------------------------------
 @pytest.fixture(name="consumers")
 def two_consumers(fleet, node, server):
@@ -414,6 +437,13 @@ def test_two_consumers_make_the_ledger_of_the_streams_whatever_is_killed(clean, 
         stream = stream_of(fleet, sale)
         wait_until(lambda stream=stream: stream.pending(consumers[0].group) == 0, "all is acknowledged", timeout=30)
     assert server.query("SELECT * FROM sluice_fleet_rejected") == []
+    # The question of docs/verify.md, and that it finds a buyer who is at home twice.
+    question = re.search(r"^```sql\n(.*?)^```", VERIFY_MD, re.M | re.S).group(1)
+    assert server.query(question) == []
+    row = server.query("SELECT sale, buyer, quantity FROM sluice_fleet_orders WHERE state = 'held' LIMIT 1")[0]
+    server.query("INSERT INTO sluice_fleet_orders SELECT 'of-two', sale, 2, position, seq, state, quantity, buyer, source, network, admitted_at, "
+                 f"committed_at, expires_at, resolved_at, resolved_by, restocked FROM sluice_fleet_orders WHERE buyer = '{row[1]}' LIMIT 1")
+    assert server.query(question) == [[row[0], row[1], "2", str(2 * int(row[2]))]]
 
 
 def test_a_consumer_that_dies_after_the_commit_and_before_the_acknowledgement_changes_nothing(clean, fleet, node, server, consumers):
@@ -497,6 +527,54 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     wait_until(lambda: stream.pending(consumers[0].group) == 0, "they are acknowledged")
     bought(node, sale)
     wait_tables(server, node, consumers)
+
+
+def test_an_entry_that_cannot_even_be_put_aside_is_said_once_and_not_acknowledged(clean, fleet, node, server, consumers):
+    """The database refuses for a reason of its own, with each attempt."""
+    del clean
+    consumers[1].stop()
+    first = consumers[0]
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    bought(node, sale)
+    wait_tables(server, node, consumers)
+    server.query("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$")
+    server.query("CREATE TRIGGER refuse BEFORE INSERT ON sluice_fleet_rejected EXECUTE FUNCTION refuse()")
+    try:
+        stream.call("XADD", "*", "hello", "world")
+        wait_until(lambda: "not now" in first.log(), "the consumer says what the database says")
+        time.sleep(1.5)
+        assert first.log().count("is put aside") == 0 and first.log().count("not now") == 1
+        assert stream.pending(first.group) == 1
+    finally:
+        server.query("DROP FUNCTION refuse CASCADE")
+    wait_until(lambda: stream.pending(first.group) == 0, "it is acknowledged")
+    assert first.log().count("is put aside") == 1 and len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == 1
+
+
+@pytest.mark.skipif("STREAM_CLUSTER" not in os.environ, reason="STREAM_CLUSTER=1: six servers of Redis")
+def test_streams_and_consumers_of_a_cluster_outlive_a_master(server):
+    for table in ("events", "orders", "rejected"):
+        server.query(f"DROP TABLE IF EXISTS sluice_fleet_{table}")
+    with Fleet(redis=redisd.Cluster, count=1) as fleet:
+        node = fleet[1]
+        sales = [new_sale(node) for _ in range(4)]
+        consumers = [Consumer(node, server.conninfo, name) for name in ("first", "second")]
+        try:
+            with Trade(node, sales) as trade:
+                trade.wait(40)
+                master = fleet.hub.master_of(stream_of(fleet, sales[0]).key)
+                master.kill()
+                wait_until(lambda: fleet.hub.master_of(stream_of(fleet, sales[0]).key).running(), "its replica has taken over")
+                trade.wait(40)
+            master.start()
+            wait_tables(server, node, consumers)
+            for sale in sales:
+                assert at_least_once(stream_of(fleet, sale).events(), ledger_events(node, sale.slug))
+            assert server.query("SELECT * FROM sluice_fleet_rejected") == []
+        finally:
+            for consumer in consumers:
+                consumer.stop()
 
 
 def test_entries_of_a_consumer_that_never_comes_back_are_taken_over(clean, fleet, node, server, consumers):

@@ -295,7 +295,8 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze (package systemd) is not installed")
-@pytest.mark.parametrize("name, limit", [("sluice-writer.service", 1.0), ("sluiced.service", 3.0), ("sluice-gate@eth0.service", 3.0)])
+@pytest.mark.parametrize("name, limit", [("sluice-writer.service", 1.0), ("sluice-consumer.service", 2.0), ("sluiced.service", 3.0),
+                                         ("sluice-gate@eth0.service", 3.0)])
 def test_systemd_rates_the_exposure_of_the_units_as_low(tmp_path, name, limit):
     installed_units(tmp_path)
     done = run(["systemd-analyze", "--no-pager", "security", "--offline=true", tmp_path / name])

@@ -100,8 +100,15 @@ static const struct pipeline_hooks books_hooks = {.complete = on_books};
 
 static void ask_books(struct daemon *d, json_int_t after)
 {
-	if (pipeline_tell(d->pipeline, fleet_leases_question((uint32_t)after), &books_hooks, NULL))
-		log_warn("no memory to tell the fleet what this node holds");
+	if (!pipeline_tell(d->pipeline, fleet_leases_question((uint32_t)after), &books_hooks, NULL))
+		return;
+	log_warn("no memory to tell the fleet what this node holds");
+	/* Nobody will call: else the next number would wait for this one for ever. */
+	pthread_mutex_lock(&audit.lock);
+	json_decref(audit.sales);
+	audit.sales = NULL;
+	*audit.number = '\0';
+	pthread_mutex_unlock(&audit.lock);
 }
 
 static void on_number(struct daemon *d, void *arg, int error, const redisReply *reply)

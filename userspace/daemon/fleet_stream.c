@@ -124,6 +124,12 @@ static void failed(struct daemon *d, struct stream_sale *sale, int error, const 
 	sale->look_ns = time_mono_ns() + (error == -ENOTCONN ? AWAY_NS : SECOND);
 }
 
+static void tell_anew(void)
+{
+	for (unsigned i = 0; i < streams.table.count; i++)
+		streams.table.sales[i]->is_announced = streams.table.sales[i]->is_noted = false;
+}
+
 static void told(struct daemon *d, struct stream_sale *sale, uint64_t cursor)
 {
 	uint64_t before = sale->acked, losses = streams.table.losses;
@@ -139,9 +145,7 @@ static void told(struct daemon *d, struct stream_sale *sale, uint64_t cursor)
 		"Redis has lost a part of the stream of sale %s: it ends at position %llu of this node's ledger and did at %llu; "
 		"what is missing is appended again",
 		slug_of(d, sale, &known), (unsigned long long)cursor, (unsigned long long)before);
-	/* Other keys may be gone too. */
-	for (unsigned i = 0; i < streams.table.count; i++)
-		streams.table.sales[i]->is_announced = streams.table.sales[i]->is_noted = false;
+	tell_anew(); /* other keys may be gone too */
 }
 
 static void appended(struct daemon *d, void *arg, int error, const redisReply *reply)
@@ -199,7 +203,8 @@ static void looked(struct daemon *d, void *arg, int error, const redisReply *rep
 	pthread_mutex_unlock(&streams.lock);
 }
 
-static void announced(struct daemon *d, void *arg, int error, const redisReply *reply)
+/* An announcement or the notes came: where not all of it did, all of both is told again, which does no harm. */
+static void put_down(struct daemon *d, void *arg, int error, const redisReply *reply)
 {
 	(void)d;
 	(void)arg;
@@ -207,21 +212,7 @@ static void announced(struct daemon *d, void *arg, int error, const redisReply *
 	if (!error)
 		return;
 	pthread_mutex_lock(&streams.lock);
-	for (unsigned i = 0; i < streams.table.count; i++)
-		streams.table.sales[i]->is_announced = false;
-	pthread_mutex_unlock(&streams.lock);
-}
-
-static void noted(struct daemon *d, void *arg, int error, const redisReply *reply)
-{
-	(void)d;
-	(void)arg;
-	(void)reply;
-	if (!error)
-		return;
-	pthread_mutex_lock(&streams.lock);
-	for (unsigned i = 0; i < streams.table.count; i++)
-		streams.table.sales[i]->is_noted = false;
+	tell_anew();
 	streams.noted_end = 0;
 	pthread_mutex_unlock(&streams.lock);
 }
@@ -350,7 +341,7 @@ static bool write_notes(struct daemon *d, struct fleet_round *round, uint64_t no
 	words[1] = notes_key(d, key);
 	if (!left)
 		streams.noted_end = streams.table.end;
-	if (fleet_command(round, words[1], words, count, noted, NULL))
+	if (fleet_command(round, words[1], words, count, put_down, NULL))
 		return true;
 	for (unsigned i = 0; i < streams.table.count; i++)
 		streams.table.sales[i]->is_noted = false;
@@ -555,7 +546,7 @@ static bool announce(struct daemon *d, struct fleet_round *round)
 		return true;
 	words[0] = "SADD";
 	words[1] = fleet_key(d, "streams", key);
-	if (!fleet_command(round, words[1], words, 2 + count, announced, NULL))
+	if (!fleet_command(round, words[1], words, 2 + count, put_down, NULL))
 		return false;
 	while (count--)
 		sales[count]->is_announced = true;

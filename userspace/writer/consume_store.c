@@ -167,7 +167,6 @@ static int queue_rejected(struct link *link, const struct consume_entry *entry)
 	struct link_values values = {.count = 0};
 	char raw[CONSUME_RAW_MAX];
 
-	log_warn("entry %s of %s is put aside: %s", entry->entry, entry->stream, entry->reason);
 	link_put_text(&values, entry->stream);
 	link_put_text(&values, entry->entry);
 	link_put_text(&values, entry->reason);
@@ -197,6 +196,11 @@ static int write_all(struct consume_store *store, const struct consume_entry *en
 	/* Committed here, perhaps not on the standby that it should wait for. Once more does no harm. */
 	if (!code && link->warned)
 		code = link_fail(link, "store entries", "the server warned (see above)");
+	/* Only now, not with each attempt. */
+	for (unsigned i = 0; !code && i < count; i++)
+		if (*entries[i].reason)
+			log_warn("entry %s of %s is put aside: %s", entries[i].entry, entries[i].stream,
+				entries[i].reason);
 	return code;
 }
 

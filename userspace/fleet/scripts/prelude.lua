@@ -365,3 +365,21 @@ local function lease_report(s)
 	row.heard = row.heard + 1
 	return row
 end
+
+-- Of the scripts of streams (KEYS: the stream, its cursors). Cursors are of a stream that is there: where it was deleted or evicted without them they
+-- go too, and every node begins again. A consumer that makes its group may have made the stream anew: then nothing was ever put into it. One
+-- whose entries were all removed keeps its last id.
+local function stream_forget_cursors_of_none()
+	if redis.call('EXISTS', KEYS[1]) == 1 then
+		if redis.call('XLEN', KEYS[1]) > 0 then
+			return
+		end
+		local about = redis.call('XINFO', 'STREAM', KEYS[1])
+		for i = 1, #about, 2 do
+			if about[i] == 'last-generated-id' and about[i + 1] ~= '0-0' then
+				return
+			end
+		end
+	end
+	redis.call('DEL', KEYS[2])
+end

@@ -8,6 +8,7 @@
 -- What is there already is not appended again, so a call that is repeated, or comes late, does no harm. Events that do not follow the
 -- cursor are refused: Redis has lost what is in between, and the node must begin where the answer says.
 -- Positions are compared as doubles: exact up to 2^53.
+stream_forget_cursors_of_none()
 local node, after = ARGV[1], tonumber(ARGV[2])
 local cursor = tonumber(redis.call('HGET', KEYS[2], node) or '0')
 local appended = 0

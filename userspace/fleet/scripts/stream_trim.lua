@@ -8,6 +8,7 @@
 -- Without a group nothing is removed: nobody can say that it was read. A group that nobody reads any more holds everything back until it is
 -- destroyed. "~" removes whole nodes of the stream's tree only (some 10 to 100 entries each), and with LIMIT never more than that number: so what
 -- must stay stays, and no entry has to be looked at.
+stream_forget_cursors_of_none()
 local node, keep, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local cursor = tonumber(redis.call('HGET', KEYS[2], node) or '0')
 local length = redis.call('XLEN', KEYS[1])
