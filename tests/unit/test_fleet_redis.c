@@ -606,7 +606,7 @@ static void a_message_is_heard_and_so_is_a_subscription_made_anew(void **state)
 	int ends[2];
 
 	(void)state;
-	assert_int_equal(redis_link_subscribe(link, "fleet:news"), 0);
+	assert_int_equal(redis_link_subscribe(link, "fleet:news", NULL, NULL), 0);
 	await_news(link); /* it begins: who knows what was missed */
 	assert_false(wait_news(link, 50));
 	redis_server_do(&server, "PUBLISH other x");
@@ -624,7 +624,7 @@ static void a_message_is_heard_and_so_is_a_subscription_made_anew(void **state)
 	await_news(link);
 	/* A server that says nothing any more is asked, and left. */
 	kill(server.pid, SIGSTOP);
-	assert_false(wait_news(link, 2000));
+	assert_false(wait_news(link, 6000)); /* PING_AFTER_NS and the time-out */
 	kill(server.pid, SIGCONT);
 	await_news(link);
 	redis_server_do(&server, "PUBLISH fleet:news x");
@@ -818,7 +818,7 @@ static void a_message_of_one_server_is_heard_at_another(void **state)
 	struct redis_link *link = link_to(cluster.nodes[0].address, 1000);
 
 	(void)state;
-	redis_link_subscribe(link, "fleet:news");
+	redis_link_subscribe(link, "fleet:news", NULL, NULL);
 	await_news(link);
 	redis_server_do(&cluster.nodes[2], "PUBLISH fleet:news x");
 	await_news(link);

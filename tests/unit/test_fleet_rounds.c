@@ -74,10 +74,30 @@ static uint64_t step(struct daemon *daemon, struct fleet_round *round, uint64_t 
 	return NEVER;
 }
 
-static void news(struct daemon *daemon)
+static void news(struct daemon *daemon, const char *about)
 {
 	(void)daemon;
+	(void)about;
 	atomic_fetch_add(&part.news, 1);
+}
+
+/* What a part with a topic heard: each message in brackets. */
+static char told[256];
+
+static void hear(struct daemon *daemon, const char *about)
+{
+	size_t used = strlen(told);
+
+	(void)daemon;
+	snprintf(told + used, sizeof(told) - used, "[%s]", about ? about : "all");
+}
+
+static uint64_t never(struct daemon *daemon, struct fleet_round *round, uint64_t now_mono_ns)
+{
+	(void)daemon;
+	(void)round;
+	(void)now_mono_ns;
+	return NEVER;
 }
 
 static bool leave(struct daemon *daemon, struct fleet_round *round, uint64_t now_mono_ns)
@@ -89,7 +109,9 @@ static bool leave(struct daemon *daemon, struct fleet_round *round, uint64_t now
 }
 
 static const struct fleet_part test_part = {.name = "test", .step = step, .news = news, .leave = leave};
-static const struct fleet_part *const parts[] = {&test_part};
+/* Before the part of the test: what that one has heard, this one has. */
+static const struct fleet_part topic_part = {.name = "topic", .topic = "lease", .step = never, .news = hear};
+static const struct fleet_part *const parts[] = {&topic_part, &test_part};
 
 static void until(atomic_uint *count, unsigned least)
 {
@@ -126,7 +148,7 @@ static int open_fleet(void **state)
 	config_defaults(&d.config);
 	snprintf(d.config.fleet.redis, sizeof(d.config.fleet.redis), "%s", server.address);
 	d.config.fleet.timeout_ms = 500;
-	assert_int_equal(fleet_open_with(&d, parts, 1, error, sizeof(error)), 0);
+	assert_int_equal(fleet_open_with(&d, parts, 2, error, sizeof(error)), 0);
 	return 0;
 }
 
@@ -182,6 +204,30 @@ static void who_wakes_the_thread_or_says_something_does_not_wait(void **state)
 	heard = atomic_load(&part.news);
 	redis_server_do(&server, "PUBLISH sluice:news look");
 	until(&part.news, heard + 1);
+}
+
+static void a_part_hears_of_its_topic_and_what_is_of_none(void **state)
+{
+	static const char *const messages[] = {"lease drop-11", "leases", "lease", "homes", "look"};
+
+	(void)state;
+	told[0] = '\0';
+	assert_int_equal(fleet_start(&d), 0);
+	until(&part.news, 1);
+	for (unsigned i = 0; i < sizeof(messages) / sizeof(*messages); i++) {
+		char publish[128];
+
+		snprintf(publish, sizeof(publish), "PUBLISH sluice:news %s", messages[i]);
+		/* redis_server_do splits at spaces. */
+		if (strchr(messages[i], ' '))
+			snprintf(publish, sizeof(publish),
+				"EVAL return(redis.call('PUBLISH','sluice:news','lease'..string.char(32)..'drop-11')) 0");
+		redis_server_do(&server, publish);
+		until(&part.news, 2 + i);
+	}
+	fleet_stop(&d);
+	/* "leases" and "homes" are nobody's topic here: they are for all. */
+	assert_string_equal(told, "[all][drop-11][all][][all][all]");
 }
 
 static void without_redis_calls_fail_at_once_and_it_is_found_again(void **state)
@@ -280,6 +326,7 @@ int main(void)
 			keys_of_a_sale_share_a_slot_and_no_sale_has_those_of_the_fleet, open_fleet, close_fleet),
 		cmocka_unit_test_setup_teardown(
 			what_is_wished_is_asked_once_and_answered_in_order_however_much_it_is, open_fleet, close_fleet),
+		cmocka_unit_test_setup_teardown(a_part_hears_of_its_topic_and_what_is_of_none, open_fleet, close_fleet),
 		cmocka_unit_test_setup_teardown(
 			who_wakes_the_thread_or_says_something_does_not_wait, open_fleet, close_fleet),
 		cmocka_unit_test_setup_teardown(

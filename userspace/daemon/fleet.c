@@ -286,10 +286,7 @@ static void wait_for_next(struct fleet *fleet, uint64_t due)
 {
 	eventfd_t wakes;
 
-	if (redis_link_wait(fleet->link, fleet->wake_fd, due))
-		for (unsigned i = 0; i < fleet->part_count; i++)
-			if (fleet->parts[i]->news)
-				fleet->parts[i]->news(fleet->d);
+	redis_link_wait(fleet->link, fleet->wake_fd, due);
 	if (!atomic_load(&fleet->stop))
 		pause_until(fleet->round_began_ns + (fleet->status.connected ? GAP_NS : GAP_AWAY_NS));
 	eventfd_read(fleet->wake_fd, &wakes);
@@ -349,6 +346,43 @@ static int check_password(const struct config *config, char *error, size_t error
 	return err;
 }
 
+/* What a message of this topic is about; NULL: it is of another. */
+static const char *about(const char *message, const char *topic)
+{
+	size_t length = strlen(topic);
+
+	if (strncmp(message, topic, length) != 0 || (message[length] && message[length] != ' '))
+		return NULL;
+	return message + length + (message[length] == ' ');
+}
+
+static bool is_of_a_topic(const struct fleet *fleet, const char *message)
+{
+	for (unsigned i = 0; i < fleet->part_count; i++)
+		if (fleet->parts[i]->topic && about(message, fleet->parts[i]->topic))
+			return true;
+	return false;
+}
+
+static void hear(void *arg, const char *message)
+{
+	struct fleet *fleet = arg;
+	bool is_for_all = !message || !is_of_a_topic(fleet, message);
+
+	for (unsigned i = 0; i < fleet->part_count; i++) {
+		const struct fleet_part *part = fleet->parts[i];
+		const char *of_part = is_for_all || !part->topic ? NULL : about(message, part->topic);
+
+		if (part->news && (is_for_all || !part->topic || of_part))
+			part->news(fleet->d, of_part);
+	}
+}
+
+void fleet_hear(struct daemon *d, const char *message)
+{
+	hear(d->fleet, message);
+}
+
 static int open_link(struct fleet *fleet, const struct config *config)
 {
 	char name[32], channel[FLEET_CHANNEL_MAX];
@@ -365,7 +399,7 @@ static int open_link(struct fleet *fleet, const struct config *config)
 	fleet->link = redis_link_new(&options);
 	if (!fleet->link)
 		return -errno;
-	return redis_link_subscribe(fleet->link, fleet_channel(fleet->d, channel));
+	return redis_link_subscribe(fleet->link, fleet_channel(fleet->d, channel), hear, fleet);
 }
 
 int fleet_open_with(

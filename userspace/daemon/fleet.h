@@ -29,8 +29,12 @@ struct fleet_part {
 	 * which it wants to be called again at the latest.
 	 */
 	uint64_t (*step)(struct daemon *d, struct fleet_round *round, uint64_t now_mono_ns);
-	/* A message came on the fleet's channel, or may have been missed. May be NULL. */
-	void (*news)(struct daemon *d);
+	/* What messages of this part begin with; NULL: it hears all. */
+	const char *topic;
+	/* A message came on the fleet's channel: `about` is what stands behind the topic. NULL: it is for all parts, or some may have been missed. May
+	 * be NULL.
+	 */
+	void (*news)(struct daemon *d, const char *about);
 	/* The daemon stops: a last chance to add calls; rounds go on until it returns true, or for 2 s. May be NULL. */
 	bool (*leave)(struct daemon *d, struct fleet_round *round, uint64_t now_mono_ns);
 };
@@ -67,8 +71,12 @@ void fleet_status(struct daemon *d, struct fleet_status *status);
 #define FLEET_KEY_MAX 160
 const char *fleet_sale_key(const struct daemon *d, const char *slug, const char *name, char *key);
 const char *fleet_key(const struct daemon *d, const char *name, char *key);
-/* The channel of the fleet: a message says only "look". */
+/* The channel of the fleet. A message is the topic of a part, and perhaps what it is about ("lease drop-11"); one that is no topic's ("look") is for
+ * all.
+ */
 #define FLEET_CHANNEL_MAX 64
+/* As if that message had come: for a part that learns by other ways what another one should look at. Of the fleet's thread. */
+void fleet_hear(struct daemon *d, const char *message);
 const char *fleet_channel(const struct daemon *d, char *channel);
 
 #endif

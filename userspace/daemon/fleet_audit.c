@@ -21,7 +21,9 @@
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
-#define LOOK_NS 1000000000ULL /* without a message */
+/* Who asks says so in a message, and the report of fleet_nodes.c tells of a number that is new. */
+#define LOOK_NS 60000000000ULL
+#define UNKNOWN_NS 1000000000ULL /* while this node does not know its sales */
 #define NUMBER_MAX 33
 #define KEPT_S "60"
 #define WAIT_NS 2500000000ULL
@@ -173,7 +175,7 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_m
 	if (!send_answer(d, round))
 		return now_mono_ns;
 	if (now_mono_ns < audit.look_ns || !atomic_load(&d->sales_known))
-		return audit.look_ns > now_mono_ns ? audit.look_ns : now_mono_ns + LOOK_NS;
+		return audit.look_ns > now_mono_ns ? audit.look_ns : now_mono_ns + UNKNOWN_NS;
 	fleet_key(d, "audit", key);
 	if (!fleet_command(round, key, words, 2, on_number, NULL))
 		return now_mono_ns;
@@ -181,13 +183,14 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_m
 	return audit.look_ns;
 }
 
-static void news(struct daemon *d)
+static void news(struct daemon *d, const char *about)
 {
 	(void)d;
+	(void)about;
 	audit.look_ns = 0;
 }
 
-const struct fleet_part fleet_audit_part = {.name = "audit", .step = step, .news = news};
+const struct fleet_part fleet_audit_part = {.name = "audit", .topic = "audit", .step = step, .news = news};
 
 /* --- asking ----------------------------------------------------------------------------------------------------------------------- */
 enum phase { PHASE_NUMBER, PHASE_TELL, PHASE_READ };

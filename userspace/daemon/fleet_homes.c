@@ -23,12 +23,15 @@
 #include "daemon/issue.h"
 
 #define NS_PER_S 1000000000ULL
+#define NS_PER_MS 1000000ULL
 #define QUESTIONS_MAX 65536 /* some 10 MB */
 #define ASK_MAX 500         /* buyers in a call: Redis serves others meanwhile */
 #define TELL_MAX 2000
+#define ASK_GAP_NS \
+	(50 * NS_PER_MS) /* between calls with questions: who comes meanwhile is asked for together; the first does not wait */
 #define WALK_BATCH 4096
-#define LOOK_EVERY_NS (5 * NS_PER_S) /* a message may be missed */
-#define NEWS_EVERY_NS (NS_PER_S / 2) /* messages come for other parts too */
+#define LOOK_EVERY_NS (20 * NS_PER_S) /* a message may be missed */
+#define NEWS_EVERY_NS (NS_PER_S / 2)  /* messages come for other parts too */
 #define TRY_AGAIN_NS (NS_PER_S / 2)
 #define COMPLAIN_AFTER_NS (5 * NS_PER_S)
 #define KEEP_S 86400 /* the homes of a sale stay so long after its end */
@@ -87,7 +90,7 @@ struct fleet_homes {
 	/* of the fleet's thread */
 	struct known_sale *sales;
 	size_t sale_count, sale_capacity;
-	uint64_t look_ns, looked_ns;
+	uint64_t look_ns, looked_ns, ask_ns; /* ask: not before */
 };
 
 /* --- start and end --------------------------------------------------------------------------------------------------------------- */
@@ -540,19 +543,25 @@ static bool ask_batch(struct daemon *d, struct fleet_round *round, struct questi
 	return false;
 }
 
-static bool ask_waiting(struct daemon *d, struct fleet_round *round)
+/* Rounds are short: one question each would make a call of each. */
+static bool ask_waiting(struct daemon *d, struct fleet_round *round, uint64_t now_ns)
 {
 	struct fleet_homes *h = d->fleet_homes;
 	struct questions waiting;
 	bool has_room = true;
 
+	if (now_ns < h->ask_ns)
+		return true;
 	TAILQ_INIT(&waiting);
 	pthread_mutex_lock(&h->lock);
 	TAILQ_CONCAT(&waiting, &h->waiting, next);
 	pthread_mutex_unlock(&h->lock);
+	if (!TAILQ_EMPTY(&waiting))
+		h->ask_ns = now_ns + ASK_GAP_NS;
 	while (has_room && !TAILQ_EMPTY(&waiting))
 		has_room = ask_batch(d, round, &waiting);
 	if (!has_room) {
+		h->ask_ns = 0;
 		pthread_mutex_lock(&h->lock);
 		TAILQ_CONCAT(&waiting, &h->waiting, next);
 		TAILQ_CONCAT(&h->waiting, &waiting, next);
@@ -618,7 +627,7 @@ static bool tend_sale(struct daemon *d, struct fleet_round *round, const struct 
 static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_ns)
 {
 	struct fleet_homes *h = d->fleet_homes;
-	bool has_room = ask_waiting(d, round);
+	bool has_room = ask_waiting(d, round, now_ns);
 	uint64_t wall_ns = time_wall_ns(), next_ns = now_ns + NS_PER_S;
 	struct known_sale *known;
 	struct sale sale;
@@ -635,14 +644,17 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_n
 		if (!h->sales[i].called && h->sales[i].look_ns < next_ns)
 			next_ns = h->sales[i].look_ns;
 	}
+	if (h->ask_ns > now_ns && h->ask_ns < next_ns)
+		next_ns = h->ask_ns;
 	return has_room ? next_ns : now_ns;
 }
 
-static void news(struct daemon *d)
+static void news(struct daemon *d, const char *about)
 {
 	struct fleet_homes *h = d->fleet_homes;
 	uint64_t soon_ns = time_mono_ns();
 
+	(void)about;
 	if (soon_ns < h->looked_ns + NEWS_EVERY_NS)
 		soon_ns = h->looked_ns + NEWS_EVERY_NS;
 	h->looked_ns = soon_ns;
@@ -651,4 +663,4 @@ static void news(struct daemon *d)
 			h->sales[i].look_ns = soon_ns;
 }
 
-const struct fleet_part fleet_homes_part = {.name = "homes", .step = step, .news = news};
+const struct fleet_part fleet_homes_part = {.name = "homes", .topic = "homes", .step = step, .news = news};

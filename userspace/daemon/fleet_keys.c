@@ -29,7 +29,8 @@
 
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
-#define TELL_EVERY_NS (2 * NS_PER_S)     /* also how long a node that missed a message stays behind */
+#define TELL_EVERY_NS \
+	(10 * NS_PER_S) /* how late others hear that tokens of a key are over; what is new is seen with the report of fleet_nodes.c */
 #define ROTATION_EVERY_NS (NS_PER_S / 2) /* while others are waited for */
 #define NEWS_EVERY_NS (250 * NS_PER_MS)  /* messages come for other parts too */
 #define SIGN_SLACK_S 2                   /* for a token that is sealed with the old key while it is being replaced */
@@ -441,15 +442,16 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_n
 	return full ? now_ns : k->due_ns;
 }
 
-static void news(struct daemon *d)
+static void news(struct daemon *d, const char *about)
 {
 	struct fleet_keys *k = d->fleet_keys;
 
+	(void)about;
 	if (k->due_ns > k->told_ns + NEWS_EVERY_NS)
 		k->due_ns = k->told_ns + NEWS_EVERY_NS;
 }
 
-const struct fleet_part fleet_keys_part = {.name = "keys", .step = step, .news = news};
+const struct fleet_part fleet_keys_part = {.name = "keys", .topic = "keys", .step = step, .news = news};
 
 /* --- for the control API ------------------------------------------------------------------------------------------------------------- */
 int fleet_keys_view(struct daemon *d, struct fleet_keys_view *view)

@@ -353,10 +353,17 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now)
 	return all ? now + LOOK_NS : now;
 }
 
-static void news(struct daemon *d)
+/* `slug`: a sale in which somebody wants units. */
+static void news(struct daemon *d, const char *slug)
 {
 	struct fleet_leases *leases = d->leases;
 
+	if (slug) {
+		for (unsigned i = 0; i < leases->count; i++)
+			if (!strcmp(leases->sales[i]->sale.slug, slug))
+				ask_anew(leases->sales[i]);
+		return;
+	}
 	for (unsigned i = 0; i < leases->count; i++)
 		if (is_busy(leases->sales[i]))
 			ask_anew(leases->sales[i]);
@@ -383,7 +390,8 @@ static bool leave(struct daemon *d, struct fleet_round *round, uint64_t now)
 	return all;
 }
 
-const struct fleet_part fleet_leases_part = {.name = "leases", .step = step, .news = news, .leave = leave};
+const struct fleet_part fleet_leases_part = {
+	.name = "leases", .topic = "lease", .step = step, .news = news, .leave = leave};
 
 /* --- life ---------------------------------------------------------------------------------------------------------------------------- */
 int fleet_leases_open(struct daemon *d)

@@ -18,19 +18,22 @@
 
 #define MS 1000000ULL
 #define NS_PER_S 1000000000ULL
-#define REPORT_NS NS_PER_S
-/* Three reports missed and some time on the way. */
-#define SILENT_MS 4000
+#define REPORT_NS (4 * NS_PER_S)
+/* Two reports missed and some time on the way. */
+#define SILENT_MS 9000
 /* A node that nobody has heard of for so long is not listed unless the config has it. */
 #define FORGET_MS "604800000"
 #define NODE_ID_MAX CONFIG_NODES_MAX
-/* A report goes to every node every second: of so many sales it tells the lease. */
+/* A report goes to every node every few seconds: of so many sales it tells the lease. */
 #define REPORT_LEASES 64
 
 struct heard {
 	json_t *report;   /* NULL: never heard of */
 	uint64_t seen_ms; /* by the clock of Redis */
 };
+
+#define STAMPS 3
+#define STAMP_MAX 256
 
 struct fleet_nodes {
 	pthread_mutex_t lock;
@@ -41,6 +44,7 @@ struct fleet_nodes {
 	uint64_t next_ns;
 	uint64_t durable, counted_ns;
 	double per_second;
+	char stamps[STAMPS][STAMP_MAX]; /* what the last report brought; "" = none yet */
 };
 
 /* --- the report ---------------------------------------------------------------------------------------------------------------------- */
@@ -99,14 +103,33 @@ static void hear_one(struct fleet_nodes *nodes, const char *id, const char *text
 	nodes->nodes[number] = (struct heard){report, seen_ms};
 }
 
+/* The parts of which a report brings word, in the order of the script's answer. */
+static const char *const stamped[STAMPS] = {"settings", "keys", "audit"};
+
+/* A part of which something else stands in Redis than at the last report looks for itself: the message about it may have been lost. */
+static void compare_stamps(struct daemon *d, const redisReply *stamps)
+{
+	struct fleet_nodes *nodes = d->fleet_nodes;
+
+	for (size_t i = 0; i < STAMPS && i < stamps->elements; i++) {
+		const char *stamp = stamps->element[i]->str;
+
+		if (!stamp || !strcmp(stamp, nodes->stamps[i]))
+			continue;
+		snprintf(nodes->stamps[i], sizeof(nodes->stamps[i]), "%s", stamp);
+		fleet_hear(d, stamped[i]);
+	}
+}
+
 static void hear(struct daemon *d, void *arg, int error, const redisReply *reply)
 {
 	struct fleet_nodes *nodes = d->fleet_nodes;
 	const redisReply *all;
 
 	(void)arg;
-	if (error || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-		reply->element[0]->type != REDIS_REPLY_INTEGER || reply->element[1]->type != REDIS_REPLY_ARRAY)
+	if (error || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+		reply->element[0]->type != REDIS_REPLY_INTEGER || reply->element[1]->type != REDIS_REPLY_ARRAY ||
+		reply->element[2]->type != REDIS_REPLY_ARRAY)
 		return;
 	all = reply->element[1];
 	pthread_mutex_lock(&nodes->lock);
@@ -116,13 +139,16 @@ static void hear(struct daemon *d, void *arg, int error, const redisReply *reply
 		if (all->element[i]->str && all->element[i + 1]->str)
 			hear_one(nodes, all->element[i]->str, all->element[i + 1]->str);
 	pthread_mutex_unlock(&nodes->lock);
+	compare_stamps(d, reply->element[2]);
 }
 
 static uint64_t nodes_step(struct daemon *d, struct fleet_round *round, uint64_t now_mono_ns)
 {
 	struct fleet_nodes *nodes = d->fleet_nodes;
-	char key[FLEET_KEY_MAX], id[16], *report;
-	const char *keys[] = {fleet_key(d, "nodes", key)}, *arguments[] = {id, NULL, FORGET_MS};
+	char key[1 + STAMPS][FLEET_KEY_MAX], id[16], *report;
+	const char *keys[] = {fleet_key(d, "nodes", key[0]), fleet_key(d, "settings", key[1]),
+		fleet_key(d, "keys", key[2]), fleet_key(d, "audit", key[3])};
+	const char *arguments[] = {id, NULL, FORGET_MS};
 
 	if (now_mono_ns < nodes->next_ns)
 		return nodes->next_ns;
@@ -131,7 +157,7 @@ static uint64_t nodes_step(struct daemon *d, struct fleet_round *round, uint64_t
 		return now_mono_ns + REPORT_NS;
 	snprintf(id, sizeof(id), "%u", d->config.fleet.node);
 	arguments[1] = report;
-	if (fleet_script(round, "node_report", keys, 1, arguments, 3, hear, NULL))
+	if (fleet_script(round, "node_report", keys, 1 + STAMPS, arguments, 3, hear, NULL))
 		nodes->next_ns = now_mono_ns + REPORT_NS;
 	free(report);
 	return nodes->next_ns;

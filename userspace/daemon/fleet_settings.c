@@ -18,8 +18,8 @@
 #define SCRIPT "settings"
 #define MS 1000000ULL
 #define S 1000000000ULL
-/* Redis is asked so often, whatever messages say. */
-#define POLL_NS (2 * S)
+/* Redis is asked so often, whatever messages and the reports of fleet_nodes.c say. */
+#define POLL_NS (30 * S)
 #define POLL_AWAY_NS (250 * MS)
 /* Messages are about everything in the fleet. Those that bring nothing here are heeded less and less, up to this. */
 #define GAP_NS (20 * MS)
@@ -304,8 +304,9 @@ static uint64_t settings_step(struct daemon *d, struct fleet_round *round, uint6
 	return due > now ? due : now;
 }
 
-static void settings_news(struct daemon *d)
+static void settings_news(struct daemon *d, const char *about)
 {
+	(void)about;
 	settings_lock(d->settings);
 	d->settings->has_news = true;
 	settings_unlock(d->settings);
@@ -327,7 +328,7 @@ static bool settings_leave(struct daemon *d, struct fleet_round *round, uint64_t
 }
 
 const struct fleet_part fleet_settings_part = {
-	.name = "settings", .step = settings_step, .news = settings_news, .leave = settings_leave};
+	.name = "settings", .topic = "settings", .step = settings_step, .news = settings_news, .leave = settings_leave};
 
 bool fleet_settings_await(struct daemon *d, uint64_t change)
 {

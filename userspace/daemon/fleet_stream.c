@@ -20,8 +20,8 @@
 #define MS 1000000ULL
 #define SECOND (1000 * MS)
 /* A call goes out when so many events of a sale are waiting, or so long after the first of them. */
-#define BATCH_EVENTS 500
-#define BATCH_NS (500 * MS)
+#define BATCH_EVENTS 1000
+#define BATCH_NS (2 * SECOND)
 #define BATCH_MAX 1000 /* events in a call: some 0.4 MB */
 /* Between two pages: with more behind it, and without. What the writer and the pipeline do for it they do not do for orders. */
 #define READ_BUSY_NS (20 * MS)
@@ -30,12 +30,12 @@
 /* How often Redis is asked how far a stream is, which is also when it is trimmed: one that grows, one that does not, one that could not be asked.
  * It is how a loss is found of which no call has told.
  */
-#define LOOK_BUSY_NS (5 * SECOND)
+#define LOOK_BUSY_NS (20 * SECOND)
 #define LOOK_IDLE_NS (60 * SECOND)
 #define LOOKS_MAX 50   /* in a round */
 #define TRIM_MAX 10000 /* entries removed by one call: some ms of Redis */
 /* Where the walks are is noted so often, for the next start. */
-#define NOTE_NS (5 * SECOND)
+#define NOTE_NS (30 * SECOND)
 #define NOTES_MAX 500 /* sales in a call */
 #define ANNOUNCED_MAX 100
 /* Entries of a stream that nobody reads, beyond which that is worth a line in the log. */

@@ -11,11 +11,13 @@
 #include "fleet/lease_plant.h"
 
 #define MS 1000000ull
-#define RETRY_NS (100 * MS)      /* after a call that failed */
-#define ABSENT_NS (500 * MS)     /* between looks for a sale that Redis does not have */
-#define GATHER_NS (200 * MS)     /* between looks while other members have not settled */
-#define BUSY_NS (500 * MS)       /* between reports of a node that has or wants units */
-#define QUIET_NS (1000 * MS)     /* of one that does not */
+#define RETRY_NS (100 * MS)  /* after a call that failed */
+#define ABSENT_NS (500 * MS) /* between looks for a sale that Redis does not have */
+#define GATHER_NS (200 * MS) /* between looks while other members have not settled */
+#define SCARCE_NS \
+	(500 * MS) /* between reports when units are wanted, here or elsewhere, or none is free and some are here */
+#define SELLING_NS (3000 * MS)   /* of one that sells, and reports with each grant as well */
+#define QUIET_NS (1000 * MS)     /* of others: units may lie there when they are wanted */
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
@@ -342,7 +344,12 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
 	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
-	uint64_t every = !l->last.open ? GATHER_NS : view->over || l->lost ? OVER_NS : busy ? BUSY_NS : QUIET_NS;
+	bool scarce = missed(l) > 0 || l->last.demand > 0 || (view->unsold > 0 && l->last.free <= 0);
+	uint64_t every = !l->last.open     ? GATHER_NS
+		: view->over || l->lost    ? OVER_NS
+		: scarce                   ? SCARCE_NS
+		: is_idle(l, view->now_ns) ? QUIET_NS
+					   : SELLING_NS;
 	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
 
 	if (fence_ns && every > fence_ns)

@@ -70,11 +70,11 @@ const struct redis_script *redis_script_find(const char *name);
 void redis_link_round(struct redis_link *link, struct redis_call *calls, unsigned count);
 /* No round goes on beyond that time, one that is under way included (to a tenth of a second). The one function for any thread. */
 void redis_link_finish_by(struct redis_link *link, uint64_t mono_ns);
-/* Subscribes to a channel on a connection of its own (any server; a cluster carries messages to all). Kept up by redis_link_wait. */
-int redis_link_subscribe(struct redis_link *link, const char *channel);
-/* Waits until `wake_fd` can be read, a message has come, or `until_mono_ns`. Returns true if messages came or may have been missed (the
- * subscription was made anew): then look.
- */
+/* A message; NULL: some may have been missed (the subscription was made anew). Called inside redis_link_wait. */
+typedef void (*redis_hear)(void *arg, const char *message);
+/* Subscribes to a channel on a connection of its own (any server; a cluster carries messages to all). Kept up by redis_link_wait. `hear` may be NULL. */
+int redis_link_subscribe(struct redis_link *link, const char *channel, redis_hear hear, void *arg);
+/* Waits until `wake_fd` can be read, a message has come, or `until_mono_ns`. Returns true if messages came or may have been missed. */
 bool redis_link_wait(struct redis_link *link, int wake_fd, uint64_t until_mono_ns);
 void redis_link_figures(const struct redis_link *link, struct redis_figures *figures);
 /* Mono time before which no server would be tried again; 0 = now. */

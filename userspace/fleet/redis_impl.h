@@ -72,6 +72,8 @@ struct redis_link {
 	struct redis_figures figures;
 	/* the subscription */
 	char channel[REDIS_CHANNEL_MAX]; /* "" = none */
+	redis_hear hear;
+	void *hear_arg;
 	struct redis_connection news;
 	bool news_asked;        /* SUBSCRIBE was sent */
 	bool news_on;           /* and confirmed */

@@ -11,13 +11,15 @@
 #include "common/timefmt.h"
 #include "fleet/redis_impl.h"
 
-#define PING_AFTER_NS (1000 * REDIS_MS)
+#define PING_AFTER_NS (5000 * REDIS_MS)
 
-int redis_link_subscribe(struct redis_link *link, const char *channel)
+int redis_link_subscribe(struct redis_link *link, const char *channel, redis_hear hear, void *arg)
 {
 	if (strlen(channel) >= sizeof(link->channel))
 		return -ENAMETOOLONG;
 	strcpy(link->channel, channel);
+	link->hear = hear;
+	link->hear_arg = arg;
 	return 0;
 }
 
@@ -78,6 +80,12 @@ static void talk(struct redis_link *link, uint64_t now)
 	}
 }
 
+static void tell_news(const struct redis_link *link, const char *message)
+{
+	if (link->hear)
+		link->hear(link->hear_arg, message);
+}
+
 /* Returns true if it says that there may be news. */
 static bool hear(struct redis_link *link, const redisReply *reply, uint64_t now)
 {
@@ -87,11 +95,14 @@ static bool hear(struct redis_link *link, const redisReply *reply, uint64_t now)
 
 	link->news_pinged = false;
 	link->news_heard_ns = now;
-	if (!strcmp(kind, "message"))
+	if (!strcmp(kind, "message")) {
+		tell_news(link, reply->elements == 3 ? reply->element[2]->str : NULL);
 		return true;
+	}
 	if (!strcmp(kind, "subscribe")) {
 		link->news_on = true;
 		link->news.failures = 0;
+		tell_news(link, NULL);
 		return true;
 	}
 	if (reply->type == REDIS_REPLY_ERROR)

@@ -131,11 +131,11 @@ local function lease_unmet(s, member)
 	return row.settled ~= s.number and row.fenced ~= s.number
 end
 
--- "Look": at once if `loud`, else not more often than LEASE_SAY_MS.
+-- "Look": to all parts of all nodes, and at once, if `loud`; else only who leases of this sale, and not more often than LEASE_SAY_MS.
 local function lease_say(s, loud)
 	if loud or s.now - s.said >= LEASE_SAY_MS or s.now < s.said then
 		s.said = s.now
-		s.loud = true
+		s.says = loud and 'look' or s.says or 'lease ' .. string.match(KEYS[1], '{([^{}]*)}')
 	end
 end
 
@@ -245,7 +245,7 @@ local function lease_answer(s, answer)
 	if s.cut > 0 and s.now - s.cut_at <= LEASE_WISH_MS then
 		demand = demand + s.cut
 	end
-	if s.gen and (s.begun or s.loud or next(s.changed) or s.dirty) then
+	if s.gen and (s.begun or s.says or next(s.changed) or s.dirty) then
 		local fields = {
 			'head', string.format('%s %s %s %.0f %.0f %s %.0f %.0f %.0f %.0f', s.server, s.gen, s.open and 'open' or 'settling', s.total, s.version,
 				s.operation ~= '' and s.operation or '-', s.free, s.cut, s.cut_at, s.said),
@@ -263,8 +263,8 @@ local function lease_answer(s, answer)
 			fields[#fields + 1] = lease_row_write(s.rows[member])
 		end
 		redis.call('HSET', KEYS[1], unpack(fields))
-		if s.loud then
-			redis.call('PUBLISH', me.channel, 'look')
+		if s.says then
+			redis.call('PUBLISH', me.channel, s.says)
 		end
 	end
 	local row = s.shown or lease_row_read()

@@ -176,7 +176,7 @@ if changed or #old > 0 then
 	redis.call('HSET', meta, 'place', text(place), 'version', text(version), 'count', text(count))
 end
 if changed then
-	redis.call('PUBLISH', channel, 'look')
+	redis.call('PUBLISH', channel, 'settings')
 end
 
 local found = redis.call('ZRANGEBYSCORE', index, '(' .. since, '+inf', 'WITHSCORES', 'LIMIT', 0, page)
