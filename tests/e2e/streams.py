@@ -95,15 +95,15 @@ def at_least_once(there, here):
 
 
 class Consumer:
-    """sluice-writer --consume beside a node. `conninfo`: of PostgreSQL."""
+    """sluice-writer --consume beside a node. `conninfo`: of PostgreSQL. `more`: settings that are not those of the node."""
     count = 0
 
-    def __init__(self, node, conninfo, name, group="sluice"):
+    def __init__(self, node, conninfo, name, group="sluice", **more):
         Consumer.count += 1
         self.node, self.name, self.group = node, name, group
         self.config = pathlib.Path(node.dir, f"consumer-{Consumer.count}.conf")
         settings = {key: value for key, value in node.settings.items() if not key.startswith("writer.")}
-        self.config.write_text(config_text({**settings, "writer.postgres": conninfo}), encoding="utf-8")
+        self.config.write_text(config_text({**settings, "writer.postgres": conninfo, **more}), encoding="utf-8")
         self.log_path = node.dir / f"consumer-{name}.log"
         self.process = None
         self.start()

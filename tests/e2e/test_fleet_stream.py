@@ -22,7 +22,7 @@ from streams import (Consumer, Stream, at_least_once, ledger_events, ledger_orde
 
 SEED = int(os.environ.get("SLUICE_SEED") or random.randrange(1 << 32))
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
-VERIFY_MD = (DOCS / "verify.md").read_text(encoding="utf-8")
+STREAM_MD, VERIFY_MD = ((DOCS / name).read_text(encoding="utf-8") for name in ("stream.md", "verify.md"))
 KEEP = 50
 CHANGES = {"held": ("confirm", "confirm", "cancel"), "confirmed": ("refund",)}
 
@@ -550,6 +550,59 @@ def test_an_entry_that_cannot_even_be_put_aside_is_said_once_and_not_acknowledge
         server.query("DROP FUNCTION refuse CASCADE")
     wait_until(lambda: stream.pending(first.group) == 0, "it is acknowledged")
     assert first.log().count("is put aside") == 1 and len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == 1
+
+
+def test_a_key_that_is_no_stream_does_not_hold_up_the_other_sales(clean, fleet, node, server, consumers):
+    del clean
+    sales = [new_sale(node) for _ in range(2)]
+    for sale in sales:
+        bought(node, sale)
+    wait_tables(server, node, consumers)
+    # Of a sale that no node has, so that nobody mends it.
+    alien = Stream(fleet.hub, node.settings["fleet.prefix"], f"alien-{time.monotonic_ns()}")
+    names = f"{node.settings['fleet.prefix']}:{{fleet}}:streams"
+    fleet.hub.call("SADD", names, alien.slug)
+    try:
+        wait_until(lambda: all(f"sale {alien.slug}" in consumer.log() for consumer in consumers), "both read it")
+        wait_until(lambda: fleet.hub.call("EXISTS", alien.key), "its group is made")
+        fleet.hub.call("SET", alien.key, "no stream")
+        wait_until(lambda: all("WRONGTYPE" in consumer.log() for consumer in consumers), "they say so")
+        for sale in sales:
+            bought(node, sale)
+        wait_tables(server, node, consumers, timeout=20)
+    finally:
+        fleet.hub.call("SREM", names, alien.slug)
+        fleet.hub.call("DEL", alien.key)
+
+
+def test_the_documented_rights_of_a_consumer_suffice(clean, fleet, node, server, consumers):
+    del clean
+    for consumer in consumers:
+        consumer.stop()
+    line = re.search(r"^ACL SETUSER sluice-consumer .*$", STREAM_MD, re.M).group(0)
+    password = node.dir / "consumer.password"
+    password.touch(mode=0o600)
+    password.write_text("of-a-consumer\n", encoding="ascii")
+    fleet.hub.call(*line.replace("PASSWORD", "of-a-consumer").replace("sluice:", f"{node.settings['fleet.prefix']}:").split())
+    fleet.hub.call("ACL", "LOG", "RESET")
+    sale = new_sale(node)
+    bought(node, sale, 3)
+    stream = stream_of(fleet, sale)
+    wait_same(node, stream)
+    group = consumers[0].group
+    fleet.hub.call("XGROUP", "CREATE", stream.key, group, 0)
+    given = [entry for entry, _ in fleet.hub.call("XREADGROUP", "GROUP", group, "dead", "COUNT", 2, "STREAMS", stream.key, ">")[0][1]]
+    fleet.hub.call("XCLAIM", stream.key, group, "dead", 0, *given, "IDLE", 61000)
+    limited = Consumer(node, server.conninfo, "limited", group, **{"fleet.redis_user": "sluice-consumer", "fleet.redis_password_file": password})
+    try:
+        wait_until(lambda: "reads the stream" in limited.log(), "its tables are there")
+        wait_tables(server, node, [limited])
+        wait_until(lambda: stream.pending(group) == 0, "all is acknowledged")
+        assert "takes over" in limited.log() and "NOPERM" not in limited.log() and "of-a-consumer" not in limited.log()
+        assert fleet.hub.call("ACL", "LOG") == []
+    finally:
+        limited.stop()
+        fleet.hub.call("ACL", "DELUSER", "sluice-consumer")
 
 
 @pytest.mark.skipif("STREAM_CLUSTER" not in os.environ, reason="STREAM_CLUSTER=1: six servers of Redis")

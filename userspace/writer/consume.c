@@ -345,7 +345,8 @@ static bool settle_entries(struct consumer *c)
 static void read_failed(
 	struct consumer *c, struct stream *const *streams, unsigned count, const struct redis_call *call)
 {
-	bool is_lost = is_error(call, "NOGROUP");
+	/* With the wrong type of one key a call for many fails: made one by one, the groups of all the others are there. */
+	bool is_gone = is_error(call, "NOGROUP"), is_lost = is_gone || is_error(call, "WRONGTYPE");
 
 	if (!is_lost)
 		note_away(c, call);
@@ -354,7 +355,7 @@ static void read_failed(
 			streams[i]->has_group = false;
 		doubt(streams[i]);
 	}
-	if (is_lost)
+	if (is_gone)
 		log_warn(
 			"the group %s is gone from %u streams (Redis has lost data, or somebody destroyed it): it is made again and reads "
 			"from their first entry",
