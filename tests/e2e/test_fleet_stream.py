@@ -605,7 +605,6 @@ def test_the_documented_rights_of_a_consumer_suffice(clean, fleet, node, server,
         fleet.hub.call("ACL", "DELUSER", "sluice-consumer")
 
 
-@pytest.mark.skipif("STREAM_CLUSTER" not in os.environ, reason="STREAM_CLUSTER=1: six servers of Redis")
 def test_streams_and_consumers_of_a_cluster_outlive_a_master(server):
     for table in ("events", "orders", "rejected"):
         server.query(f"DROP TABLE IF EXISTS sluice_fleet_{table}")
