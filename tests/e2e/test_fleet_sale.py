@@ -16,6 +16,9 @@ UNITS = 10_000
 TOO_MANY = 1.03          # buyers for each unit
 ALL_SOLD_S = 90
 FEW = 60
+REST_S = 6
+AT_REST_MOST = 9         # calls a second of three nodes with an open sale
+BUYERS = 900
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +133,25 @@ def test_every_node_tells_of_every_nodes_lease(fleet):
         table = fleet[2].cli("node", "list").stdout
         assert sum(sale.slug in line for line in table.splitlines()) == 3, table
     fleet.assert_sold_out(sale, crowd)
+
+
+def calls(fleet):
+    """Of nodes to Redis so far. What a script calls inside is counted by Redis as well, so only what no script calls is looked at."""
+    counts = fleet.hub.command_calls()
+    return sum(counts.get(name, 0) for name in ("evalsha", "eval", "ping"))
+
+
+def test_redis_is_asked_seldom_for_nothing_and_once_for_many():
+    with Fleet() as fleet:
+        sale = fleet.sale(stock=3000)
+        until(lambda: fleet.is_well(sale), "all lease")
+        before = calls(fleet)
+        time.sleep(REST_S)
+        at_rest = calls(fleet) - before
+        with FleetCrowd(fleet, seed=7) as crowd:
+            crowd.add_buyers(sale, BUYERS)
+            before = calls(fleet)
+            until(crowd.idle, "all have ordered")
+            busy = calls(fleet) - before
+        print(f"\n{at_rest / REST_S:.1f} calls a second at rest; {1000 * busy / BUYERS:.0f} for 1,000 buyers who ask for tokens and order as fast as they can")
+        assert at_rest <= AT_REST_MOST * REST_S and busy <= BUYERS / 3
