@@ -52,7 +52,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet check-stream soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -161,19 +161,24 @@ check-unit: $(UNIT)
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
 
-# End to end in three parts, which can run side by side: what must outlast restarts and crashes of its parts, several nodes, and all else.
+# End to end in four parts, which can run side by side: what must outlast restarts and crashes of its parts, several nodes, what goes between
+# them and Redis and from there downstream, and all else.
 E2E_LASTING := $(patsubst %,tests/e2e/test_%.py,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
-E2E_FLEET   := $(wildcard tests/e2e/test_fleet*.py)
+E2E_STREAM  := $(patsubst %,tests/e2e/test_fleet_%.py,redis stream)
+E2E_FLEET   := $(filter-out $(E2E_STREAM),$(wildcard tests/e2e/test_fleet*.py))
 pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs
 
 check-e2e: all
-	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_FLEET))
+	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_FLEET) $(E2E_STREAM))
 
 check-lasting: all
 	$(Q)$(pytest) $(E2E_LASTING)
 
 check-fleet: all
 	$(Q)$(pytest) $(E2E_FLEET)
+
+check-stream: all
+	$(Q)$(pytest) $(E2E_STREAM)
 
 soak-fleet: all
 	$(Q)SOAK_SECONDS=$(or $(SOAK_SECONDS),600) $(pytest) -s tests/e2e/test_fleet_faults.py -k again_and_again

@@ -13,7 +13,7 @@ GRACE_S=30 # for cleaning up after Ctrl-C
 JOBS=$(nproc) # compilers at a time
 # Three lanes at a time for machines with two CPUs: one computes, two mostly wait (for clocks, restarts, time-outs).
 computing=(check-unit check-packet check-model check-sim check-fuzz sanitize check-kernel)
-serving=(check-e2e check-fault)
+serving=(check-e2e check-fault check-stream)
 lasting=(check-lasting check-fleet)
 logs=$BUILD/check
 

@@ -185,9 +185,9 @@ def test_a_sale_is_sold_while_redis_is_slow_by_half_a_second_within_the_time_out
     with new_fleet(settings={"fleet.timeout_ms": 2000}) as fleet:
         for node in fleet.nodes:
             fleet.hub.weather(node.number, ask_ms=250, answer_ms=250)
-        sale = fleet.sale(stock=UNITS)
+        sale = fleet.sale(stock=UNITS // 3)
         with FleetCrowd(fleet, 1, rate=RATE) as crowd:
-            crowd.add_buyers(sale, round(UNITS * TOO_MANY))
+            crowd.add_buyers(sale, round(sale.stock * TOO_MANY))
             took = until(crowd.idle, "every buyer has had a last word", ALL_SOLD_S)
             print(f"\nslow by 500 ms all the time: sold in {took:.1f} s; {crowd.summary()}")
         fleet.assert_sold_out(sale, crowd)

@@ -538,18 +538,19 @@ def test_an_entry_that_cannot_even_be_put_aside_is_said_once_and_not_acknowledge
     stream = stream_of(fleet, sale)
     bought(node, sale)
     wait_tables(server, node, consumers)
+    before = first.log().count("is put aside")
     server.query("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$")
     server.query("CREATE TRIGGER refuse BEFORE INSERT ON sluice_fleet_rejected EXECUTE FUNCTION refuse()")
     try:
         stream.call("XADD", "*", "hello", "world")
         wait_until(lambda: "not now" in first.log(), "the consumer says what the database says")
         time.sleep(1.5)
-        assert first.log().count("is put aside") == 0 and first.log().count("not now") == 1
+        assert first.log().count("is put aside") == before and first.log().count("not now") == 1
         assert stream.pending(first.group) == 1
     finally:
         server.query("DROP FUNCTION refuse CASCADE")
     wait_until(lambda: stream.pending(first.group) == 0, "it is acknowledged")
-    assert first.log().count("is put aside") == 1 and len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == 1
+    assert first.log().count("is put aside") == before + 1 and len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == 1
 
 
 def test_a_key_that_is_no_stream_does_not_hold_up_the_other_sales(clean, fleet, node, server, consumers):

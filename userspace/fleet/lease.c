@@ -334,10 +334,10 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 		if (target > 0 && view->unsold < (target + 1) / 2)
 			return target - view->unsold;
 	}
-	/* Something for the first buyers, while there is plenty. */
+	/* For the first buyers, who may all come in the same moment: half of what is free, among all. */
 	for (unsigned node = 1; node <= LEASE_NODE_MAX; node++)
 		members += lease_members_has(&l->last.members, node);
-	first = members && !l->last.demand ? at_least_0(l->last.free) / (4 * members) : 0;
+	first = members && !l->last.demand ? at_least_0(l->last.free) / (2 * members) : 0;
 	return first > 0 && view->unsold < first / 2 ? first - view->unsold : 0;
 }
 

@@ -14,8 +14,8 @@ NODES = 3
 RATES, QUICK_RATES = (250, 500, 1000), (500,)
 OPENED = 64           # "the highest": so many buyers at a time, each as soon as the one before was served
 HIGHEST_MOST = 5000   # orders a second of which that will be less
-LASTS_S = 30
-LEAD_S, WINDOW_S, WINDOWS = 1.0, 2.0, 3  # seconds before the first window, of each, and how many
+LASTS_S = 60
+LEAD_S, WINDOW_S, WINDOWS = 1.0, 6.0, 3  # seconds before the first window, of each, and how many; of the highest rate one
 WHOLE = (6000, 1000)  # units, orders a second
 TARGET = 5
 
@@ -44,7 +44,7 @@ def summed(rows, seconds):
 
 
 def steady(site, rate, before, options):
-    seconds = LEAD_S + WINDOW_S * (1 if options.quick else WINDOWS)
+    seconds = LEAD_S + WINDOW_S * (WINDOWS if rate and not options.quick else 1)
     pace = rate or HIGHEST_MOST
     sale = site.sale(stock=pace * LASTS_S)
     crowd = sites.Crowd(site, sale, buyers=int(pace * seconds) + 100, seconds=seconds, rate=rate, opened=OPENED, before=before)

@@ -17,7 +17,7 @@ TREE = sites.HERE.parents[2]
 UNITS = {"MS": 1e6, "NS_PER_MS": 1e6, "REDIS_MS": 1e6, "S": 1e9, "SECOND": 1e9, "NS_PER_S": 1e9}
 # Which interval of the code brings which call, of a node in a steady sale. settle: also its report when nothing else was asked.
 INTERVALS = {
-    "settle": ("userspace/fleet/lease.c", "BUSY_NS"), "stream_append": ("userspace/daemon/fleet_stream.c", "BATCH_NS"),
+    "settle": ("userspace/fleet/lease.c", "SELLING_NS"), "stream_append": ("userspace/daemon/fleet_stream.c", "BATCH_NS"),
     "stream_trim": ("userspace/daemon/fleet_stream.c", "LOOK_BUSY_NS"), "node_report": ("userspace/daemon/fleet_nodes.c", "REPORT_NS"),
     "settings": ("userspace/daemon/fleet_settings.c", "POLL_NS"), "keys": ("userspace/daemon/fleet_keys.c", "TELL_EVERY_NS"),
     "home": ("userspace/daemon/fleet_homes.c", "LOOK_EVERY_NS"), "ping": ("userspace/fleet/redis_news.c", "PING_AFTER_NS"),
@@ -26,7 +26,7 @@ INTERVALS = {
 LOADS = {"settle": "settle", "grant": "grant", "return": "grant", "stream_append": "append", "node_report": "report", "home": "home"}
 ASSUMPTIONS = (
     "Each node calls as often as each of the three did at the highest steady rate of part 2 that the crowd kept up with; more orders make its calls larger "
-    "(events of an append), not more, up to 500 events a call.",
+    "(events of an append), not more, up to 1,000 events a call.",
     "Orders come evenly to all nodes of one sale, from tokens that were issued before; homes are in the last column of their own.",
     "A call costs Redis what part 1 says for the nearest number of rows: reading and writing the hash of a sale grows with the nodes, and so does "
     "the report, whose answer has all of them. Calls that part 1 does not have (keys, settings, trim, ping) are counted like a report of three nodes.",
@@ -75,8 +75,8 @@ def project(redis, calls, lease_ms):
         home = capacity.find(redis, "home", nodes, 20)
         for rate in RATES:
             events = rate / nodes / appends
-            sent = nodes * appends * max(1.0, events / 500)
-            stream = sent * append_us(redis, min(events, 500))[0]
+            sent = nodes * appends * max(1.0, events / 1000)
+            stream = sent * append_us(redis, min(events, 1000))[0]
             total_calls = nodes * sum(count for name, count in per_node.items() if name != "stream_append") + sent
             busy = (sum(fixed.values()) + stream) / 1e6
             most = (FULL * 1e6 - sum(fixed.values()) - nodes * appends * append_us(redis, 0)[0]) / event_us
