@@ -644,7 +644,7 @@ static void a_message_without_end_costs_bounded_memory(void **state)
 	memcpy(many, "$2000000000\r\n", strlen("$2000000000\r\n"));
 	fake_start(&fake);
 	link = link_to(fake.address, 10000);
-	assert_int_equal(redis_link_subscribe(link, "fleet:news"), 0);
+	assert_int_equal(redis_link_subscribe(link, "fleet:news", NULL, NULL), 0);
 	while (!strstr(figures_of(link).deaf, "64 MiB")) {
 		assert_false(wait_news(link, 10));
 		assert_true(time_mono_ns() < end);
