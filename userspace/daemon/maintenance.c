@@ -210,11 +210,11 @@ static bool sweep_buyers(struct daemon *d, uint64_t wall_ns, unsigned budget)
 	return false;
 }
 
+static void ask_figures(struct daemon *d, json_int_t after);
+
 /* The ledger's own figures are read now and then. On the pipeline's thread, between two answers, so they fit what has been acknowledged. A sale that
  * is over for good has orders that only the ledger knows, and a judge that takes nothing: its free units follow the figures.
  */
-static void ask_figures(struct daemon *d, json_int_t after);
-
 static void learn_figures(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
 	json_int_t next = json_integer_value(json_object_get(answer->json, "next"));
