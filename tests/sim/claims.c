@@ -34,6 +34,24 @@ void claim_sold(const struct node *node, int64_t units)
 		claim_fails("node %u sells, and its gate is closed", node->options.node);
 }
 
+/* The total by the latest version of it that anybody has: Redis may have forgotten one that only the ledger of a node that was fenced meanwhile has,
+ * and learns it again when that node is back.
+ */
+static int64_t latest_total(const struct lease_reply *open)
+{
+	int64_t total = open->total, version = open->version;
+
+	for (unsigned n = 1; n <= world->nodes; n++) {
+		const struct lease_book *book = &world->node[n].book;
+
+		if (book->version > version) {
+			total = book->total;
+			version = book->version;
+		}
+	}
+	return total;
+}
+
 /* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
  * node listens to them any more.
  */
@@ -56,9 +74,9 @@ void claim_sums(void)
 	}
 	for (unsigned n = 1; n <= w->nodes; n++)
 		sum += w->node[n].must_not_sell ? node_used(&w->node[n]) : w->node[n].book.balance;
-	if (open && sum + (open->free > 0 ? open->free : 0) > open->total)
+	if (open && sum + (open->free > 0 ? open->free : 0) > latest_total(open))
 		claim_fails("leased twice: the ledgers hold %lld, and %lld are free of %lld", (long long)sum,
-			(long long)open->free, (long long)open->total);
+			(long long)open->free, (long long)latest_total(open));
 	for (unsigned i = 0; i < w->change_count; i++) {
 		struct change *change = &w->changes[i];
 		bool known = change->version > 0 && !change->known;
