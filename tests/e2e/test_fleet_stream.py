@@ -493,6 +493,7 @@ def test_a_redis_that_lost_the_groups_is_read_from_the_beginning(clean, fleet, n
     sale = new_sale(node)
     with Trade(node, [sale]) as trade:
         trade.wait(15)
+        wait_until(lambda: server.query("SELECT 1 FROM sluice_fleet_events LIMIT 1"), "a consumer has read of it")
         fleet.hub.server.kill()
         fleet.hub.server.start(empty=True)
         trade.wait(15)
@@ -520,7 +521,11 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     }
     for fields in bad.values():
         stream.call("XADD", "*", *(word for pair in fields.items() for word in pair))
-    wait_until(lambda: len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == len(bad), "all are put aside")
+    try:
+        wait_until(lambda: len(server.query("SELECT 1 FROM sluice_fleet_rejected")) == len(bad), "all are put aside")
+    except AssertionError as error:
+        logs = "\n".join(consumer.log()[-2000:] for consumer in consumers)
+        raise AssertionError(f"{error}\n{server.query('SELECT entry, reason FROM sluice_fleet_rejected')}\n{logs}") from error
     reasons = [reason for reason, in server.query("SELECT reason FROM sluice_fleet_rejected ORDER BY entry")]
     for expected, reason in zip(bad, reasons):
         assert expected in reason, (expected, reason)
