@@ -30,6 +30,9 @@
 #define STREAM_KEY "bench:{sale}:orders"
 #define CURSORS_KEY "bench:{sale}:cursors"
 #define NODES_KEY "bench:{fleet}:nodes"
+#define SETTINGS_KEY "bench:{fleet}:settings"
+#define KEYS_KEY "bench:{fleet}:keys"
+#define AUDIT_KEY "bench:{fleet}:audit"
 #define CHANNEL "bench:news"
 #define TOTAL 100000000000LL
 #define CONNECTIONS_MAX 256
@@ -123,22 +126,26 @@ static const struct redis_script *find(const char *name)
 	return found;
 }
 
-static void begin(const char *script, const char *key, const char *second_key)
+/* `keys`: ends with NULL. */
+static void begin(const char *script, const char *const *keys)
 {
+	unsigned count = 0;
+
+	while (keys[count])
+		count++;
 	call.argc = 0;
 	call.used = 0;
 	add("EVALSHA");
 	add(find(script)->digest);
-	add(second_key ? "2" : "1");
-	add(key);
-	if (second_key)
-		add(second_key);
+	add_number(count);
+	for (unsigned i = 0; i < count; i++)
+		add(keys[i]);
 }
 
 /* The 13 arguments that every script of the lease protocol begins with (prelude.lua, lease_open). The node has sold all that it was ever given. */
 static void begin_lease(const char *script, unsigned node, int64_t seq)
 {
-	begin(script, STOCK_KEY, NULL);
+	begin(script, (const char *const[]){STOCK_KEY, NULL});
 	add(generation);
 	add_number(node);
 	add_number(0); /* epoch */
@@ -172,7 +179,7 @@ static void build_append(unsigned node)
 {
 	char entry[1024];
 
-	begin("stream_append", STREAM_KEY, CURSORS_KEY);
+	begin("stream_append", (const char *const[]){STREAM_KEY, CURSORS_KEY, NULL});
 	add_number(node);
 	add_number(nodes[node].position);
 	for (unsigned i = 0; i < load.size; i++) {
@@ -192,7 +199,7 @@ static void build_append(unsigned node)
 
 static void begin_homes(const char *op, unsigned node)
 {
-	begin("home", HOMES_KEY, STOCK_KEY);
+	begin("home", (const char *const[]){HOMES_KEY, STOCK_KEY, NULL});
 	add(op);
 	add_number(node);
 	add(members);
@@ -220,7 +227,7 @@ static void build_report(unsigned node)
 		die("--size: a report of %u bytes", load.size);
 	if (!*report)
 		memset(report, 'x', load.size);
-	begin("node_report", NODES_KEY, NULL);
+	begin("node_report", (const char *const[]){NODES_KEY, SETTINGS_KEY, KEYS_KEY, AUDIT_KEY, NULL});
 	add_number(node);
 	add(report);
 	add("604800000");
@@ -276,7 +283,7 @@ static uint64_t check_home(const redisReply *reply)
 
 static uint64_t check_report(const redisReply *reply)
 {
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
 		die("no list of nodes: %s", reply->str ? reply->str : "");
 	return 1;
 }
