@@ -75,8 +75,8 @@ const char *fleet_key(const struct daemon *d, const char *name, char *key);
  * all.
  */
 #define FLEET_CHANNEL_MAX 64
+const char *fleet_channel(const struct daemon *d, char *channel);
 /* As if that message had come: for a part that learns by other ways what another one should look at. Of the fleet's thread. */
 void fleet_hear(struct daemon *d, const char *message);
-const char *fleet_channel(const struct daemon *d, char *channel);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Who is there: each node reports itself once a second, and hears of the others (PREFIX:{fleet}:nodes, scripts/node_report.lua).
+/* Who is there: each node reports itself every four seconds, and hears of the others (PREFIX:{fleet}:nodes, scripts/node_report.lua).
  *
  * It is for people to look at; nothing is decided by it.
  */

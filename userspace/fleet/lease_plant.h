@@ -18,7 +18,7 @@
 		"a node that may have been fenced keeps what it holds when Redis has forgotten the fence") \
 	X(sells_while_strange, "a daemon that has just started sells before it has heard whether it was fenced") \
 	X(bows_and_keeps, "a node that was fenced keeps what it has not sold") \
-	X(return_not_repeated, "a return whose answer was lost is not told again")
+	X(return_not_repeated, "a return is in the ledger and Redis is not told of it")
 
 enum lease_plant {
 	LEASE_PLANT_none,
