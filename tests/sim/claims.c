@@ -53,7 +53,7 @@ static int64_t latest_total(const struct lease_reply *open)
 }
 
 /* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
- * node listens to them any more.
+ * node listens to them any more, nor to what was open before that generation, when it is over.
  */
 void claim_sums(void)
 {
@@ -67,11 +67,14 @@ void claim_sums(void)
 
 		if (!w->state[p].up || !head || sscanf(head, "%47s %63s %15s", server, generation, state) != 3 ||
 			strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
-			strcmp(w->state[p].last.generation, generation) != 0)
+			strcmp(w->state[p].last.generation, generation) != 0 ||
+			lease_generation_number(generation) < w->opened)
 			continue;
 		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
 			open = &w->state[p].last;
 	}
+	if (open)
+		w->opened = lease_generation_number(open->generation);
 	for (unsigned n = 1; n <= w->nodes; n++)
 		sum += w->node[n].must_not_sell ? node_used(&w->node[n]) : w->node[n].book.balance;
 	if (open && sum + (open->free > 0 ? open->free : 0) > latest_total(open))

@@ -13,6 +13,7 @@
 
 #define TICK (40 * MS)          /* the daemon looks at its gate at least so often */
 #define HEARTBEAT (2 * SECOND)  /* the gate closes when the daemon has stood still for so long */
+#define BUYER_STEP (100 * MS)
 #define LINGER_MAX (4 * SECOND) /* of copies, in buffers of connections that broke */
 
 struct world *world;
@@ -504,15 +505,17 @@ void node_resume(unsigned n)
 	node_tick(n);
 }
 
-static void buyer_comes(unsigned n)
+/* Time goes in steps: the gap to the next buyer has no memory, and so a crowd that comes is there at once. */
+static void buyer_comes(unsigned n, bool comes)
 {
 	struct world *w = world;
 	struct node *node = &w->node[n];
 	int64_t units = w->healed ? 1 : (int64_t)random_between(1, w->order_max);
 	bool open = node->up ? !node->paused || w->now - node->paused_ns < HEARTBEAT : w->now < node->gate_until;
+	uint64_t gap = node->buyers > 0 ? random_gap(node->buyers) : NEVER;
 
-	event_add(w->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n, 0);
-	if (!open || w->over || node->buyers <= 0)
+	event_add(w->now + (gap < BUYER_STEP ? gap : BUYER_STEP), EVENT_BUYER, n, gap < BUYER_STEP);
+	if (!comes || !open || w->over || node->buyers <= 0)
 		return;
 	if (!node->withheld && node->unsold >= units) {
 		node->unsold -= units;
@@ -557,7 +560,8 @@ static void reply_arrives(unsigned i)
 	if (!mine || node->cut)
 		return;
 	if (message->operators) {
-		if (world->operator_.waiting && world->operator_.number == message->number) {
+		if (world->operator_.waiting && world->operator_.by == message->node &&
+			world->operator_.number == message->number) {
 			world->operator_.waiting = false;
 			operator_answer(message->outcome, &message->reply);
 		}
@@ -628,7 +632,7 @@ static void happens(const struct event *event)
 			ledger_answered(event->node);
 		break;
 	case EVENT_BUYER:
-		buyer_comes(event->node);
+		buyer_comes(event->node, event->number);
 		break;
 	case EVENT_LIFE:
 		orders_live(event->node);

@@ -131,6 +131,7 @@ struct world {
 	struct operator_ operator_;
 	bool made, asked_to_make;
 	uint64_t made_at;
+	int64_t opened; /* number of the latest generation that was open */
 	int64_t created, most; /* total at first; units that may be sold at the most, as far as anybody was told */
 	struct change changes[CHANGES_MAX];
 	unsigned change_count;
