@@ -185,7 +185,7 @@ class Fleet:
         """Every unit can be sold: the coordinator leases, and every node has settled with it and been heard `since` then (wall time)."""
         try:
             stock = self.stock(sale)
-            server = self.hub.master_of(self.key(sale, "stock")).info("server")["run_id"]
+            server = self.hub.run_of(self.hub.master_of(self.key(sale, "stock")))
         except (OSError, redisd.RedisError):
             return False
         if stock.get("state") != "open" or stock["server"] != server:

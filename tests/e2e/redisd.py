@@ -20,6 +20,7 @@ import sys
 from netns import Namespace, unique_name, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
+PRELUDE = HERE.parents[1] / "userspace/fleet/scripts/prelude.lua"
 REDIS_SERVER = shutil.which("redis-server") or "/usr/bin/redis-server"
 ADDRESS = "10.99.0.1"
 KNOWN_AT, LISTENS_AT, BUS_AT = 7000, 7100, 17100
@@ -250,6 +251,11 @@ class Hub:
     def master_of(self, key):
         raise NotImplementedError
 
+    @staticmethod
+    def run_of(server):
+        """As the daemons' scripts have it: a process, and since when it is master."""
+        return server.call("EVAL", PRELUDE.read_text(encoding="utf-8") + "\nreturn server_run()", 0)
+
     def masters(self):
         return [server for server in self.servers if server.running() and server.info("replication")["role"] == "master"]
 
@@ -298,6 +304,14 @@ class Single(Hub):
     @staticmethod
     def wait_replica(replica):
         wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica is in step")
+
+    def go_back(self, replica):
+        """The replica takes the server's place with what it has got; the server follows it, and is master again before anybody has called the other: the
+        process of before, with older data."""
+        replica.call("REPLICAOF", "NO", "ONE")
+        self.server.call("REPLICAOF", ADDRESS, replica.port)
+        self.wait_replica(self.server)
+        self.server.call("REPLICAOF", "NO", "ONE")
 
     def fail_over(self, replica):
         """The server dies and the replica takes its place, with what it has got."""

@@ -140,6 +140,23 @@ def test_redis_fails_over_to_a_replica_that_lags(fleet):
         assert behind >= 0
 
 
+def test_redis_follows_a_replica_that_lags_and_is_master_again(fleet):
+    """Under the run_id of before, and before the node whose lease it has forgotten can say so: the others find it out, and lease nothing until then."""
+    replica = fleet.hub.add_replica()
+    with a_sale(fleet, "gone back under the same run_id", entries={3: 1}, buyers=UNITS * 3 // 4) as (sale, crowd):
+        fleet.hub.weather("lo", hold=True)
+        before = crowd.units()
+        wait_until(lambda: crowd.units() > before + UNITS // 4, "the replica lags")
+        generation = fleet.stock(sale)["gen"]
+        fleet.hub.partition(3)
+        fleet.hub.go_back(replica)
+        fleet.hub.weather("lo")
+        crowd.add_buyers(sale, UNITS // 2, {1: 1, 2: 1})
+        wait_until(lambda: fleet.stock(sale)["gen"] != generation, "a new generation begins")
+        assert fleet.stock(sale)["state"] == "settling"
+        fleet.hub.heal()
+
+
 # --- the way there ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("ways", [("input", "output"), ("input",), ("output",)], ids=["both ways", "asking", "answers"])
 def test_a_node_is_cut_off_from_redis(fleet, ways):

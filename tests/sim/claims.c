@@ -66,7 +66,7 @@ void claim_sums(void)
 		const char *head = store_get(&w->process[p].store, "head");
 
 		if (!w->state[p].up || !head || sscanf(head, "%47s %63s %15s", server, generation, state) != 3 ||
-			strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
+			strcmp(server, w->state[p].last.run) != 0 || strcmp(state, "open") != 0 ||
 			strcmp(w->state[p].last.generation, generation) != 0 ||
 			lease_generation_number(generation) < w->opened)
 			continue;

@@ -68,6 +68,28 @@ static void key_check(lua_State *L)
 		luaL_error(L, "a key that was not declared");
 }
 
+/* The sections that are asked for, in the order of Redis. */
+static void info_push(lua_State *L)
+{
+	char text[512] = "";
+	size_t used = 0;
+	bool server = false, replication = false;
+
+	for (int i = 2; i <= lua_gettop(L); i++) {
+		server |= strcmp(word(L, i), "server") == 0;
+		replication |= strcmp(word(L, i), "replication") == 0;
+	}
+	if (server)
+		used += (size_t)snprintf(text, sizeof(text),
+			"# Server\r\nredis_version:7.0.15\r\nprocess_id:1\r\nrun_id:%s\r\ntcp_port:6379\r\n",
+			running->run);
+	if (replication)
+		snprintf(text + used, sizeof(text) - used,
+			"%s# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_replid:%s\r\nmaster_replid2:%040d\r\n",
+			server ? "\r\n" : "", running->replid, 0);
+	lua_pushstring(L, text);
+}
+
 static int redis_call(lua_State *L)
 {
 	const char *command = word(L, 1);
@@ -85,10 +107,7 @@ static int redis_call(lua_State *L)
 		lua_pushstring(L, text);
 		lua_rawseti(L, -2, 2);
 	} else if (strcmp(command, "INFO") == 0) {
-		snprintf(text, sizeof(text),
-			"# Server\r\nredis_version:7.0.15\r\nprocess_id:1\r\nrun_id:%s\r\ntcp_port:6379\r\n",
-			running->run);
-		lua_pushstring(L, text);
+		info_push(L);
 	} else if (strcmp(command, "HGETALL") == 0) {
 		key_check(L);
 		lua_createtable(L, (int)running->store.count * 2, 0);

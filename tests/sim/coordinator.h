@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Redis, as far as the lease protocol sees it: processes with a run_id, a clock and one hash, that run the scripts of userspace/fleet/scripts
- * themselves, in liblua5.1. Copies of a hash are replicas that lag, and snapshots on a disk.
+/* Redis, as far as the lease protocol sees it: processes with a run_id, the replid of a master, a clock and one hash, that run the scripts of
+ * userspace/fleet/scripts themselves, in liblua5.1. Copies of a hash are replicas that lag, and snapshots on a disk.
  */
 #ifndef SLUICE_SIM_COORDINATOR_H
 #define SLUICE_SIM_COORDINATOR_H
@@ -24,6 +24,7 @@ struct store {
 
 struct process {
 	char run[41];
+	char replid[41];  /* another each time that it is made master */
 	int64_t clock_us; /* ahead of the simulation's */
 	struct store store;
 };

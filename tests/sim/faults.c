@@ -19,6 +19,8 @@ enum fault {
 	FAULT_RESTART,  /* of Redis, from a snapshot or from nothing */
 	FAULT_FAILOVER, /* to a replica that lags; the old master is gone */
 	FAULT_SPLIT,    /* the old master answers some for a while */
+	FAULT_BACK,     /* the master follows a replica that lags, and is master again: same process, older data */
+	FAULT_REPLICA,  /* a first replica, or none for long: another replid, and nothing is lost */
 	FAULT_STALL,    /* Redis answers nobody for a while */
 	FAULT_CLOCK,    /* of Redis jumps */
 	FAULT_DEATH,    /* of a node, for ever */
@@ -108,20 +110,26 @@ static void switch_to(unsigned p, double share, uint64_t within)
 			event_add(world->now + random_below(within), EVENT_FAULT, 0, FAULT_SWITCH + n);
 }
 
+/* What a replica has that lags; NULL: nothing. */
+static const struct store *older_copy(void)
+{
+	const struct world *w = world;
+	unsigned lag;
+
+	if (!w->snapshot_count || chance(0.05))
+		return NULL;
+	lag = (unsigned)random_below(chance(0.5) ? 3 : w->snapshot_count) % w->snapshot_count;
+	return &w->snapshots[(w->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
+}
+
 static void promote(bool split)
 {
 	struct world *w = world;
-	const struct store *store = NULL;
 	unsigned old = w->master;
 
 	if (w->processes >= PROCESSES_MAX - 1)
 		return;
-	if (w->snapshot_count && !chance(0.05)) {
-		unsigned lag = (unsigned)random_below(chance(0.5) ? 3 : w->snapshot_count) % w->snapshot_count;
-
-		store = &w->snapshots[(w->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
-	}
-	w->master = process_new(store);
+	w->master = process_new(older_copy());
 	say("redis: process %u (%.8s) follows %u%s", w->master, w->process[w->master].run, old,
 		split ? ", which lives on" : "");
 	snapshots_forget();
@@ -133,6 +141,21 @@ static void promote(bool split)
 		w->state[old].up = false;
 		switch_to(w->master, 1, SECOND / 2);
 	}
+}
+
+static void go_back(void)
+{
+	struct world *w = world;
+	struct process *process = &w->process[w->master];
+	const struct store *store = older_copy();
+
+	say("redis %u: it followed a replica that lagged, and is master again", w->master);
+	if (store)
+		process->store = *store;
+	else
+		process->store.count = 0;
+	process_promote(w->master);
+	snapshots_forget();
 }
 
 static void merge(void)
@@ -227,6 +250,13 @@ static void redis_fault(enum fault fault)
 	case FAULT_SPLIT:
 		if (!w->old_master)
 			promote(true);
+		break;
+	case FAULT_BACK:
+		go_back();
+		break;
+	case FAULT_REPLICA:
+		say("redis %u: another replid", w->master);
+		process_promote(w->master);
 		break;
 	case FAULT_STALL:
 		say("redis %u stands still", w->master);

@@ -15,6 +15,8 @@ const struct script_plant script_plants[] = {
 		{{"prelude", "if me.generation ~= s.gen then", "if me.generation == '' then"}}},
 	{"process_not_asked", "a replica that was made master goes on with what it has",
 		{{"prelude", "if s.server ~= s.run then", "if false then"}}},
+	{"mastership_not_asked", "a master that is one again, with older data, goes on: it is the process of before",
+		{{"prelude", "string.sub(about, mastership + 1, mastership + 20) .. ", ""}}},
 	{"later_promise_ignored", "an old master serves a node that has settled with the new one",
 		{{"prelude", "if lease_generation_number(me.generation) >= s.number then", "if false then"},
 			{"prelude", "if me.generation ~= s.gen then",

@@ -117,7 +117,7 @@ static void five_bugs_of_the_node_are_found(void **state)
 	}
 }
 
-static void ten_bugs_of_the_scripts_are_found(void **state)
+static void eleven_bugs_of_the_scripts_are_found(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < script_plant_count; i++) {
@@ -155,7 +155,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_sold_twice_or_lost_under_any_faults),
 		cmocka_unit_test(five_bugs_of_the_node_are_found),
-		cmocka_unit_test(ten_bugs_of_the_scripts_are_found),
+		cmocka_unit_test(eleven_bugs_of_the_scripts_are_found),
 	};
 
 	if (getenv("SEED"))

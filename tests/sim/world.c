@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK (40 * MS)          /* the daemon looks at its gate at least so often */
-#define HEARTBEAT (2 * SECOND)  /* the gate closes when the daemon has stood still for so long */
+#define TICK (40 * MS)         /* the daemon looks at its gate at least so often */
+#define HEARTBEAT (2 * SECOND) /* the gate closes when the daemon has stood still for so long */
 #define BUYER_STEP (100 * MS)
 #define LINGER_MAX (4 * SECOND) /* of copies, in buffers of connections that broke */
 
@@ -118,6 +118,19 @@ static struct event event_take(void)
 
 /* --- Redis */
 
+static void random_hex(char digits[41])
+{
+	for (unsigned i = 0; i < 40; i++)
+		digits[i] = "0123456789abcdef"[random_below(16)];
+	digits[40] = '\0';
+}
+
+void process_promote(unsigned p)
+{
+	random_hex(world->process[p].replid);
+	world->state[p].last = (struct lease_reply){0};
+}
+
 unsigned process_new(const struct store *store)
 {
 	struct world *w = world;
@@ -127,8 +140,8 @@ unsigned process_new(const struct store *store)
 	if (p == PROCESSES_MAX)
 		claim_fails("the simulation has no room for another process");
 	memset(process, 0, sizeof(*process));
-	for (unsigned i = 0; i < 40; i++)
-		process->run[i] = "0123456789abcdef"[random_below(16)];
+	random_hex(process->run);
+	process_promote(p);
 	process->clock_us = 1700000000000000 + (chance(0.3) ? (int64_t)random_below(120000000) - 60000000 : 0);
 	if (store)
 		process->store = *store;

@@ -131,7 +131,7 @@ struct world {
 	struct operator_ operator_;
 	bool made, asked_to_make;
 	uint64_t made_at;
-	int64_t opened; /* number of the latest generation that was open */
+	int64_t opened;        /* number of the latest generation that was open */
 	int64_t created, most; /* total at first; units that may be sold at the most, as far as anybody was told */
 	struct change changes[CHANGES_MAX];
 	unsigned change_count;
@@ -172,6 +172,7 @@ void node_tick_at(unsigned n, uint64_t at);
 void node_break(unsigned n); /* its connection: the call under way has no answer */
 int64_t node_used(const struct node *node);
 unsigned process_new(const struct store *store);
+void process_promote(unsigned p); /* it has another replid */
 void snapshots_forget(void);
 /* Sends a call of the operator's from node n. */
 void operator_send(unsigned n, const struct lease_call *call);

@@ -147,7 +147,7 @@ static int flush(void **state)
 	return 0;
 }
 
-/* Another process with the same data: so a restart looks, or a failover. */
+/* Another run with the same data: so a restart looks, or a failover. */
 static void change_server(void)
 {
 	forget(call("HSET %s server another", key_names[0]));

@@ -2,15 +2,15 @@
 -- Which node each buyer of one sale is at home at; called by daemon/fleet_homes.c. A home is given once, to the node that asks first, and never moves.
 --
 -- KEYS: the hash of the sale's homes, and that of its stock (which says who is fenced). Fields of the former: 16 hex digits (a buyer's hash) = node;
--- .server (the Redis process that has all of it), .gen ("NUMBER-…", another after each loss), .state ("settling" or "open"), .told.N (the gen in
+-- .server (the run of a Redis that has all of it; server_run in prelude.lua), .gen ("NUMBER-…", another after each loss), .state ("settling" or "open"), .told.N (the gen in
 -- which node N has told the buyers that it knows).
 -- ARGV: op, node, the nodes of the fleet (commas), channel, second at which the hash may go, gen that the node has told last ("" = none); then
 --   ask: buyers …          answers {gen, state, nodes that have not told (commas), home of each buyer, or "0": not given}
 --   tell: final, buyers …  buyers that are at home at this node; final "1": these were the last of them
 --                          answers {"told", buyers that are at home elsewhere …}, or {"regen"}: the gen is another
 --
--- A Redis that is another process than before may have lost homes: the last second of it, as a replica, or everything; so may one that does not
--- know the gen that a node quotes. Then nobody new gets a home before every node that is not fenced has told which buyers it knows, or a buyer
+-- A Redis in another run than before may have lost homes: the last second of them, as a replica, or everything; so may one that does not know the
+-- gen that a node quotes. Then nobody new gets a home before every node that is not fenced has told which buyers it knows, or a buyer
 -- could have two. A former master that goes on in a partition gives none to a node that has told another.
 local homes, stock = KEYS[1], KEYS[2]
 local op, node, members, channel, expires, quoted = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -19,7 +19,7 @@ local function number_of(gen)
 	return tonumber(gen:match('^(%d+)%-')) or 0
 end
 
-local server = redis.call('INFO', 'server'):match('run_id:(%w+)')
+local server = server_run()
 local kept = redis.call('HMGET', homes, '.gen', '.state', '.server')
 local gen, state = kept[1] or '', kept[2]
 if kept[3] ~= server or (quoted ~= gen and number_of(quoted) >= number_of(gen)) then

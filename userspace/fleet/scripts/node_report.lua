@@ -6,7 +6,7 @@
 -- ARGV     the node's number; its report; after how many ms a node that was not here any more is forgotten
 -- Answers  {now in ms, {number, "MS REPORT", …}, what stands in the other keys: three texts that are others when there is something new}
 --
--- So one call tells a node that missed a message where to look, and also if this is another Redis or one that has forgotten.
+-- So one call tells a node that missed a message where to look, and also if this is another run of Redis (server_run) or one that has forgotten.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local nodes = redis.call('HGETALL', KEYS[1])
@@ -19,13 +19,13 @@ for i = 1, #nodes, 2 do
 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
 
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local run = server_run()
 local function stamp(key, ...)
 	local values = redis.call('HMGET', key, ...)
 	for i = 1, #values do
 		values[i] = values[i] or '-'
 	end
-	return run_id .. ' ' .. table.concat(values, ' ')
+	return run .. ' ' .. table.concat(values, ' ')
 end
 return {
 	now, redis.call('HGETALL', KEYS[1]),

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Stands before every script of this directory, and does nothing by itself. Here is what the scripts of the lease protocol share (settle, grant,
--- return, fence, total, rebuild, show); what the protocol promises and why it holds is in docs/fleet.md.
+-- Stands before every script of this directory, and does nothing by itself. Here is how a script knows its server (server_run), and what those of
+-- the lease protocol share (settle, grant, return, fence, total, rebuild, show); what the protocol promises and why it holds is in docs/fleet.md.
 --
--- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock. Its field `head` has, with spaces between them: server (run_id of the process
--- that wrote it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
+-- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock. Its field `head` has, with spaces between them: server (the run that wrote
+-- it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
 -- of the total waits for), said (ms of the last message). `members` is "1,2,3", `ops` the last operations, and nN the row of node N: epoch seq op
 -- units balance sold settled fenced seen heard want wanted_at rate. settled and fenced are the number of the generation in which the node was so; seen
 -- and wanted_at are ms; heard counts what the node has said. free = total - the sum of all balances, whenever the state is open.
@@ -18,6 +18,22 @@ local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is 
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
 local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
 local LEASE_ROW = '^' .. string.rep('(%S+) ', 12) .. '(%S+)$'
+
+-- The run of this server: the time in which one process is master without a break, as 40 hex digits. In one run data do not go back. It is half of
+-- master_replid, which Redis makes anew whenever a process becomes master, and half of run_id, because replicas and files on the disk have the replid
+-- too. run_id alone would not do: a master that was replaced, followed its replacement and is master again has what that one had, and is the process
+-- of before.
+-- Redis makes a new replid also for the first replica of a process, and when none was there for repl-backlog-ttl. Nothing is lost then, but nobody can
+-- tell. The texts are looked for plain: with INFO that is 4.5 us, less than INFO of one section and one pattern.
+local function server_run()
+	local about = redis.call('INFO', 'server', 'replication')
+	local _, process = string.find(about, '\nrun_id:', 1, true)
+	local _, mastership = string.find(about, '\nmaster_replid:', process or 1, true)
+	if not process or not mastership then
+		error('INFO of this Redis has no run_id or no master_replid')
+	end
+	return string.sub(about, mastership + 1, mastership + 20) .. string.sub(about, process + 1, process + 20)
+end
 
 local function lease_text(number)
 	return string.format('%.0f', number)
@@ -86,7 +102,7 @@ local function lease_open()
 		channel = ARGV[13],
 	}
 	local s = {
-		run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)'),
+		run = server_run(),
 		now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000),
 		clock = clock[1] .. string.format('%06d', tonumber(clock[2])),
 		rows = {},
@@ -291,7 +307,7 @@ local function lease_enter(s)
 		end
 		return lease_regen(s)
 	end
-	-- Another process: a restart, a replica that was made master, a slot that moved. What it has may be older than what was answered.
+	-- Another run: a restart, a replica that was made master, a slot that moved. What it has may be older than what was answered.
 	if s.server ~= s.run then
 		return lease_regen(s)
 	end

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 -- What is set in the fleet: takes the changes of one node, and gives it those of the others. fleet/settings_sync.c asks, fleet/settings.h has the rules.
 --
--- KEYS: meta, a hash (server, gen, place, version, count, ids, ids_gen, op:NODE, busy:NODE, sale:SLUG); values, a hash: name -> "VERSION NODE FINAL
+-- KEYS: meta, a hash (server: a run, as of server_run in prelude.lua; gen, place, version, count, ids, ids_gen, op:NODE, busy:NODE, sale:SLUG); values, a hash: name -> "VERSION NODE FINAL
 -- UNTIL-MS x" or "v" and the value; index, a sorted set: names by place, in the order in which they came to this Redis; due, a sorted set: names by the
 -- time (ms) at which they may be forgotten.
 -- ARGV: verb, gen, node, channel, then
@@ -9,8 +9,8 @@
 --           version, node, final, until-ms, "x" or "v", name, and the value
 --   "sale": slug, highest sale id, busy slots
 --
--- A place and an operation's number mean something within one gen only. It ends when this is not the Redis of before (a restart, or a failover to a
--- replica that may lag), or if parts are missing: then nothing is done but to say so, and every node tells again what it has.
+-- A place and an operation's number mean something within one gen only. It ends with the run of the server (a restart, or a failover to a replica
+-- that may lag), or if parts are missing: then nothing is done but to say so, and every node tells again what it has.
 local meta, values, index, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local verb, quoted, node, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
@@ -27,15 +27,15 @@ end
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local run = server_run()
 local kept = redis.call('HMGET', meta, 'server', 'gen', 'place', 'version', 'count')
 local gen = kept[2]
 local place, version, count = tonumber(kept[3] or 0), tonumber(kept[4] or 0), tonumber(kept[5] or 0)
 local is_whole = redis.call('HLEN', values) == count and redis.call('ZCARD', index) == count
 
-if kept[1] ~= run_id or not gen or not is_whole or (verb == 'sync' and quoted == gen and tonumber(ARGV[6]) > place) then
-	gen = string.sub(run_id, 1, 12) .. '-' .. text(now)
-	redis.call('HSET', meta, 'server', run_id, 'gen', gen)
+if kept[1] ~= run or not gen or not is_whole or (verb == 'sync' and quoted == gen and tonumber(ARGV[6]) > place) then
+	gen = string.sub(run, 1, 12) .. '-' .. text(now)
+	redis.call('HSET', meta, 'server', run, 'gen', gen)
 	if not is_whole then
 		redis.call('DEL', values, index, due)
 		redis.call('HSET', meta, 'count', 0)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create either run_id and
+-- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create either run and
 -- time (ms) of a server's answer, or "any" and 0.
 local s = lease_open()
 local me = s.me
