@@ -42,6 +42,11 @@ class Pair(redisd.Single):
         server.call("REPLICAOF", redisd.ADDRESS, master_at)
         self.wait_replica(server)
 
+    def wait_back(self):
+        """The replica's link has broken, and it is there again."""
+        wait_until(lambda: self.server.info("replication")["connected_slaves"] == "1", "the replica is back")
+        self.wait_replica(self.replica)
+
     def hand_over(self, leads, follows):
         leads.call("FAILOVER", "TO", redisd.ADDRESS, follows.port)
         wait_until(lambda: follows.info("replication")["role"] == "master", "the other one leads")
@@ -72,6 +77,8 @@ def pair_of_servers():
 def whole(pair):
     """A test that failed half way leaves the pair as it should be to the next one."""
     pair.weather("lo")
+    if not pair.server.running():
+        pair.server.start()
     pair.server.call("REPLICAOF", "NO", "ONE")
     pair.server.call("CONFIG", "SET", "repl-backlog-ttl", 0)
     pair.follow(pair.replica, redisd.KNOWN_AT)
@@ -82,7 +89,7 @@ def test_a_run_outlives_replicas_that_go_and_come_and_ends_when_the_server_has_f
     server, replica = pair.server, pair.replica
     run = pair.run
     server.call("CLIENT", "KILL", "TYPE", "replica")
-    wait_until(lambda: replica.info("replication")["master_link_status"] == "up" and server.info("replication")["connected_slaves"] == "1", "it is back")
+    pair.wait_back()
     replica.call("REPLICAOF", "NO", "ONE")
     assert pair.run == run and pair.run_of(replica) != run
     pair.follow(replica, redisd.KNOWN_AT)
@@ -102,7 +109,7 @@ def test_a_run_ends_with_the_process_and_with_a_backlog_that_nobody_needed(pair)
     pair.server.stop()
     pair.server.start()
     assert pair.run != run
-    pair.wait_replica(pair.replica)
+    pair.wait_back()
     run = pair.run
     pair.replica.call("REPLICAOF", "NO", "ONE")
     pair.server.call("CONFIG", "SET", "repl-backlog-ttl", BACKLOG_S)
@@ -174,7 +181,7 @@ def test_units_that_a_redis_has_forgotten_under_the_same_run_id_are_not_leased_a
     assert (first.balance, second.balance) == (MOST, TOTAL - MOST)
 
 
-# --- homes, settings, keys, reports ---------------------------------------------------------------------------------------------
+# --- homes, settings, keys, reports, streams ----------------------------------------------------------------------------------------
 def test_a_home_that_was_forgotten_so_is_not_given_again(pair):
     slug, buyer = f"run-{next(names)}", "0123456789abcdef"
 
@@ -232,3 +239,18 @@ def test_a_report_says_that_it_is_another_run_and_a_rotation_of_keys_is_told_aga
         assert sync(1, 2) == ["ok", "2", "0"]
     assert all(now != then for now, then in zip(report(), before)), "nobody would look before the next message"
     assert sync(1, 2) == ["ok", "2", "0"], "the highest number that a node signs with holds"
+
+
+def test_events_that_were_forgotten_so_are_appended_again(pair):
+    """The cursor is one node's own, and goes back with the stream: runs have no part in it."""
+    keys = [f"t:{{run-{next(names)}}}:{name}" for name in ("orders", "cursors")]
+
+    def append(after, *positions):
+        words = [word for position in positions for word in (position, f'["position","{position}"]')]
+        return pair.script("stream_append", keys, 1, after, *words)
+    assert append(0, 1) == [1, 1]
+    with pair.lost():
+        assert append(1, 2, 3) == [3, 2]
+    assert append(3, 4) == [1, 0]
+    assert append(1, 2, 3, 4) == [4, 3]
+    assert [fields[1] for _, fields in pair.server.call("XRANGE", keys[0], "-", "+")] == ["1", "2", "3", "4"]
