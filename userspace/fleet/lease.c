@@ -497,7 +497,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		return;
 	}
 	action->until_ns = due;
-	if (units > 0 && l->ask_after_ns < due)
+	if (units > 0 && !l->lost && l->ask_after_ns < due)
 		action->until_ns = l->ask_after_ns;
 	/* Who has sold nothing for a while gives its units to who wants them. */
 	idle = (l->active_ns > l->granted_ns ? l->active_ns : l->granted_ns) + IDLE_NS + 1;
