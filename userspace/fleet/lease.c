@@ -587,7 +587,9 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	}
 	if (!same) {
+		/* No script gives such an answer; one that did would be asked without a pause. */
 		l->settled = false;
+		l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
 	}
 	l->known = true;
