@@ -228,7 +228,7 @@ static void request_arrives(unsigned i)
 	struct process *process = &w->process[message->process];
 	struct process_state *state = &w->state[message->process];
 	struct answer answer;
-	char before[LEASE_GENERATION_MAX];
+	struct before before;
 
 	if (!state->up) {
 		message->used = false;
@@ -238,7 +238,7 @@ static void request_arrives(unsigned i)
 		event_add(state->paused_until + random_between(0, MS), EVENT_REQUEST, message->node, i);
 		return;
 	}
-	snprintf(before, sizeof(before), "%s", state->last.generation);
+	claim_before(process, &message->call, &before);
 	coordinator_run(process, w->now, &message->call, &answer);
 	if (answer.error)
 		claim_fails("%s of node %u: %s", message->call.script, message->node, answer.message);
@@ -254,8 +254,9 @@ static void request_arrives(unsigned i)
 		(long long)message->reply.row.seq, (int)message->reply.row.op, (long long)message->reply.row.units,
 		(long long)message->reply.row.balance, (long long)message->reply.row.sold,
 		(long long)message->reply.outside, (long long)message->reply.demand);
-	if (strcmp(before, message->reply.generation) != 0)
+	if (strcmp(before.generation, message->reply.generation) != 0)
 		w->generations++;
+	claim_after(process, message, &before);
 	if (message->process == w->master)
 		snapshot();
 	if (message->operators && strcmp(message->call.script, "fence") == 0 && message->reply.answer == LEASE_OK) {

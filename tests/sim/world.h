@@ -131,6 +131,7 @@ struct world {
 	struct operator_ operator_;
 	bool made, asked_to_make;
 	uint64_t made_at;
+	int64_t opened;        /* number of the highest generation that was ever open */
 	int64_t created, most; /* total at first; units that may be sold at the most, as far as anybody was told */
 	struct change changes[CHANGES_MAX];
 	unsigned change_count;
@@ -180,6 +181,12 @@ const char *world_run(struct world *w, uint64_t seed, bool trace);
 /* claims.c */
 void claim_sold(const struct node *node, int64_t units); /* after each order */
 void claim_sums(void);
+struct before {
+	bool need; /* of a new generation */
+	char generation[LEASE_GENERATION_MAX];
+};
+void claim_before(const struct process *process, const struct lease_call *call, struct before *before);
+void claim_after(const struct process *process, const struct message *message, const struct before *before);
 void claim_end(void);
 int64_t sold_by_all(void);
 
