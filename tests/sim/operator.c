@@ -78,17 +78,23 @@ void operator_forget(void)
 		end();
 }
 
-static void fence(unsigned target, bool exact)
+static bool fence(unsigned target, bool exact)
 {
 	unsigned by = someone();
 
 	if (!by || by == target)
-		return;
+		return false;
 	begin(JOB_FENCE, by);
 	job()->target = target;
 	job()->exact = exact;
 	world->node[target].held_down = exact;
 	say("operator: fence node %u%s", target, exact ? " with what it has sold" : "");
+	return true;
+}
+
+bool operator_fences(unsigned n)
+{
+	return !job()->job && fence(n, true);
 }
 
 /* Those that are gone for ever, and, as long as there are faults, anybody. */

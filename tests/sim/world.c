@@ -267,6 +267,8 @@ static void request_arrives(unsigned i)
 			lease_generation_number(w->node[target].book.generation) <=
 				lease_generation_number(message->reply.generation))
 			w->node[target].must_not_sell = true;
+		if (message->process == w->master)
+			fault_fenced(target);
 	}
 	claim_sums();
 	if (answer.said)
@@ -444,6 +446,10 @@ void node_start(unsigned n)
 		return;
 	if (node->held_down) {
 		node->start_waits = true;
+		return;
+	}
+	if (node->not_before > w->now) {
+		event_add(node->not_before, EVENT_START, n, 0);
 		return;
 	}
 	say("node %u starts", n);

@@ -74,6 +74,7 @@ struct node {
 	bool must_not_sell; /* fenced with what it had sold, while it was down; has not bowed yet */
 	bool held_down;     /* the operator is fencing it, and has said that it is off */
 	bool start_waits;
+	uint64_t not_before;            /* it starts */
 	struct lease_action action;     /* that is under way */
 	unsigned calling;               /* number of the call under way; 0 = none */
 	unsigned calls;                 /* so far */
@@ -127,6 +128,12 @@ struct world {
 	unsigned order_max;
 	uint32_t faults;
 	bool healed, over;
+	struct {
+		unsigned target; /* 0 = none */
+		bool before;     /* the fence is forgotten; else what came after it */
+		uint64_t at;     /* 0 = it is not fenced yet */
+		struct store store;
+	} kept; /* of FAULT_FENCE */
 	/* operator */
 	struct operator_ operator_;
 	bool made, asked_to_make;
@@ -193,10 +200,13 @@ int64_t sold_by_all(void);
 /* faults.c */
 void faults_choose(void);
 void fault_happens(unsigned number, unsigned node);
+void fault_fenced(unsigned node); /* by the operator */
 
 /* operator.c */
 void operator_step(void);
 void operator_answer(enum lease_outcome outcome, const struct lease_reply *reply);
+/* Node n goes off now, and is to be fenced. False: he has no time, or nobody to ask. */
+bool operator_fences(unsigned n);
 void operator_forget(void); /* the node that asked for him is gone */
 /* Row of a node, as the master has it; false: none. */
 bool operator_sees(unsigned n, int64_t *balance, bool *fenced, bool *settled);
