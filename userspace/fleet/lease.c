@@ -515,8 +515,12 @@ static void take_row(struct lease *l, const struct lease_row *row)
 	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
 
 	if (row->seq > l->seq || (lease_planted(grant_taken_twice) && grant && row->seq == l->seq)) {
-		l->asked = false;
 		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
+		/* That was what was asked for; but not in the first word of a daemon: the one before it may have gone on from that number, because
+		 * grants of nothing are in no ledger.
+		 */
+		if (l->settled || l->lost)
+			l->asked = false;
 		l->seq = row->seq;
 		if (grant && !l->lost)
 			l->granted = row->units;
