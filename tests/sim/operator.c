@@ -187,8 +187,10 @@ void operator_step(void)
 	case JOB_TOTAL:
 		/* Answered; done when the ledger of the node that he talks to has it. */
 		if (o->step == 1) {
-			if (l->book.version >= o->change->version)
+			if (l->book.version >= o->version) {
+				o->change->version = o->version;
 				end();
+			}
 			return;
 		}
 		lease_total_call(l, o->change->id, o->change->delta, &call);
@@ -234,7 +236,7 @@ void operator_answer(enum lease_outcome outcome, const struct lease_reply *reply
 		end();
 	} else if (o->job == JOB_TOTAL) {
 		o->step = 1;
-		o->change->version = reply->version;
+		o->version = reply->version;
 		lease_look(&w->node[o->by].lease);
 	} else if (o->step == 0) {
 		o->step = 1;

@@ -91,7 +91,7 @@ struct node {
 struct change {
 	char id[16];
 	int64_t delta;
-	int64_t version; /* when answered; else 0 */
+	int64_t version; /* when the command has returned, and not before; else 0 */
 	bool known;      /* every node that is not dead has it in its ledger */
 };
 
@@ -103,6 +103,7 @@ struct operator_ {
 	bool exact, careful, waiting;
 	struct lease_row shown;
 	struct change *change;
+	int64_t version; /* that it made */
 	unsigned number; /* of the call under way */
 };
 
@@ -187,6 +188,7 @@ const char *world_run(struct world *w, uint64_t seed, bool trace);
 
 /* claims.c */
 void claim_sold(const struct node *node, int64_t units); /* after each order */
+void claim_lease(const struct node *node);             /* after each step */
 void claim_sums(void);
 struct before {
 	bool need; /* of a new generation */
