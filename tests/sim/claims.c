@@ -35,6 +35,20 @@ void claim_sold(const struct node *node, int64_t units)
 		claim_fails("node %u sells, and its gate is closed", node->options.node);
 }
 
+/* A node asks nothing more of Redis before it has done what the last answer demanded, so it never has two such things to do; lease_moved builds on
+ * that. And no ledger is older than its node here, so none may be taken for one that is.
+ */
+void claim_lease(const struct node *node)
+{
+	const struct lease *lease = &node->lease;
+
+	if ((*lease->told != '\0') + (lease->told_epoch != 0) + (lease->granted != 0) > 1)
+		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units", node->options.node,
+			lease->told, (long long)lease->told_epoch, (long long)lease->granted);
+	if (lease_is_lost(lease))
+		claim_fails("node %u takes its ledger for an older one", node->options.node);
+}
+
 /* The total by the latest version of it that anybody has: Redis may have forgotten one that only the ledger of a node that was fenced meanwhile has,
  * and learns it again when that node is back.
  */

@@ -336,6 +336,7 @@ static void node_tick(unsigned n)
 		.over = w->over,
 		.leaving = node->leaving,
 	};
+	claim_lease(node);
 	lease_next(&node->lease, &view, &node->action);
 	lease_flags(&node->lease, &flags);
 	node->withheld = flags.withheld;
