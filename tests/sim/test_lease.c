@@ -96,7 +96,7 @@ static uint64_t seeds_until_found(const struct script_plant *plant)
 static bool is_second_line(enum lease_plant plant)
 {
 	return plant == LEASE_PLANT_number_used_twice || plant == LEASE_PLANT_forgotten_grant ||
-		plant == LEASE_PLANT_grant_of_before || plant == LEASE_PLANT_strange_keeps_units ||
+		plant == LEASE_PLANT_strange_keeps_units ||
 		plant == LEASE_PLANT_return_not_repeated;
 }
 

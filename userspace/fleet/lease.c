@@ -630,11 +630,11 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 	switch (what) {
 	case LEASE_PROMISE_MOVE:
 	case LEASE_BOW_MOVE:
-		/* Calls that were sent before quote another generation or epoch, and do nothing any more. */
+		/* Calls that were sent before quote another generation or epoch, and do nothing any more. Of what was granted before nothing is left to
+		 * take: no call is made with a grant that the ledger does not have, so no answer demands this beside one.
+		 */
 		*l->told = '\0';
 		l->told_epoch = 0;
-		if (!lease_planted(grant_of_before))
-			l->granted = 0;
 		l->asked = false;
 		l->settled = false;
 		l->confirmed = true;
