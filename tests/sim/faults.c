@@ -24,13 +24,16 @@ enum fault {
 	FAULT_DEATH,    /* of a node, for ever */
 	FAULT_CROWD,    /* buyers go elsewhere */
 	FAULT_OVER,     /* the sale is closed for a while */
+	FAULT_LINGER,   /* a node's grant waits somewhere, and the node crashes or its connection breaks */
 	FAULT_FENCE,    /* a node is fenced, and Redis forgets the fence, or what came after it */
 	FAULTS,
 	FAULT_NEXT,  /* chooses one of the above */
 	FAULT_JOIN,  /* a new node */
 	FAULT_MERGE, /* the split is over */
 	FAULT_OPEN,  /* the sale goes on */
-	FAULT_FORGET, /* the fence, or what came after it */
+	FAULT_LINGERS,   /* the grant */
+	FAULT_FORGOTTEN, /* the new node */
+	FAULT_FORGET,    /* the fence, or what came after it */
 	FAULT_HEAL,
 	FAULT_GONE,          /* a daemon that was stopped in order */
 	FAULT_WHOLE = 1000,  /* + node: it is no longer cut off */
@@ -86,11 +89,12 @@ void faults_choose(void)
 	event_add(w->heal_at, EVENT_FAULT, 0, FAULT_HEAL);
 }
 
-/* Everybody of the config starts to know the new node at another moment. */
+/* Everybody of the config starts to know the new node at another moment, perhaps after Redis has forgotten it. */
 static void join(void)
 {
 	struct world *w = world;
 	struct lease_members members = {0};
+	uint64_t late = chance(0.5) ? SECOND : 6 * SECOND;
 
 	for (unsigned n = 1; n <= w->nodes; n++)
 		lease_members_add(&members, n);
@@ -99,7 +103,9 @@ static void join(void)
 	w->node[w->nodes].options.fence_after_ms = w->node[1].options.fence_after_ms;
 	w->node[w->nodes].buyers = (double)random_between(1, 40);
 	for (unsigned n = 1; n <= w->nodes; n++)
-		event_add(w->now + random_below(SECOND), n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
+		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)), n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
+	if (late > SECOND)
+		event_add(w->now + random_between(1000, 3000) * MS, EVENT_FAULT, w->nodes, FAULT_FORGOTTEN);
 }
 
 /* All nodes go to process p, each after a while; or some, as long as there is a split. */
@@ -192,6 +198,11 @@ void fault_fenced(unsigned n)
 	event_add(at, EVENT_FAULT, n, FAULT_FORGET);
 }
 
+void fault_lingers(unsigned n)
+{
+	event_add(world->now + random_between(1, 50) * MS, EVENT_FAULT, n, FAULT_LINGERS);
+}
+
 static void forget(unsigned n)
 {
 	struct world *w = world;
@@ -250,6 +261,9 @@ static void node_fault(enum fault fault, unsigned n)
 		node->paused = true;
 		node->paused_ns = w->now;
 		event_add(w->now + random_between(50, 4000) * MS, EVENT_RESUME, n, 0);
+		break;
+	case FAULT_LINGER:
+		node->lingers = true;
 		break;
 	case FAULT_FENCE:
 		fence(n);
@@ -329,6 +343,7 @@ static void heal(void)
 
 		node->cut = false;
 		node->leaving = false;
+		node->lingers = false;
 		node->not_before = 0;
 		if (node->process != w->master) {
 			node_break(n);
@@ -387,6 +402,16 @@ void fault_happens(unsigned number, unsigned n)
 	case FAULT_JOIN:
 		if (!w->healed)
 			join();
+		break;
+	case FAULT_LINGERS:
+		if (!w->healed)
+			node_fault(chance(0.5) ? FAULT_CRASH : FAULT_BREAK, n);
+		break;
+	case FAULT_FORGOTTEN:
+		if (!w->healed && may_lose()) {
+			node_fault(FAULT_CRASH, n);
+			redis_fault(FAULT_FLUSH);
+		}
 		break;
 	case FAULT_FORGET:
 		forget(n);

@@ -201,6 +201,12 @@ static void message_send(unsigned n, const struct lease_call *call, unsigned num
 		w->messages[c].copy = true;
 		event_add(at + random_between(0, LINGER_MAX), EVENT_REQUEST, n, c);
 	}
+	if (node->lingers && !operators && strcmp(call->script, "grant") == 0) {
+		node->lingers = lost = false;
+		message->copy = true;
+		at = w->now + random_between(200 * MS, LINGER_MAX);
+		fault_lingers(n);
+	}
 	if (node->cut) {
 		/* Into a buffer that is never emptied, or one that is, later. */
 		lost = chance(0.5);

@@ -82,6 +82,7 @@ struct node {
 	uint64_t paused_ns, gate_until; /* gate_until: it sells so long without the daemon */
 	unsigned process;               /* that it talks to */
 	bool cut;                       /* from all of Redis */
+	bool lingers;                   /* its next grant will */
 	double clock_rate;
 	uint64_t clock_ns;
 	double buyers, crowd; /* per second; crowd: when they are asked to come again */
@@ -202,7 +203,8 @@ int64_t sold_by_all(void);
 /* faults.c */
 void faults_choose(void);
 void fault_happens(unsigned number, unsigned node);
-void fault_fenced(unsigned node); /* by the operator */
+void fault_fenced(unsigned node);  /* by the operator */
+void fault_lingers(unsigned node); /* its grant does */
 
 /* operator.c */
 void operator_step(void);
