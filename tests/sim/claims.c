@@ -43,8 +43,8 @@ void claim_lease(const struct node *node)
 	const struct lease *lease = &node->lease;
 
 	if ((*lease->told != '\0') + (lease->told_epoch != 0) + (lease->granted != 0) > 1)
-		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units", node->options.node,
-			lease->told, (long long)lease->told_epoch, (long long)lease->granted);
+		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units",
+			node->options.node, lease->told, (long long)lease->told_epoch, (long long)lease->granted);
 	if (lease_is_lost(lease))
 		claim_fails("node %u takes its ledger for an older one", node->options.node);
 }
@@ -161,9 +161,11 @@ void claim_after(const struct process *process, const struct message *message, c
 	const char *head = store_get(&process->store, "head");
 	char generation[LEASE_GENERATION_MAX];
 
-	if (!before->need && (!head || sscanf(head, "%*s %63s", generation) != 1 || strcmp(generation, before->generation) != 0))
-		claim_fails("a generation without need: %s of node %u with number %s and balance %s ends %s", message->call.script,
-			message->node, lease_call_argument(&message->call, 3), lease_call_argument(&message->call, 4), before->generation);
+	if (!before->need &&
+		(!head || sscanf(head, "%*s %63s", generation) != 1 || strcmp(generation, before->generation) != 0))
+		claim_fails("a generation without need: %s of node %u with number %s and balance %s ends %s",
+			message->call.script, message->node, lease_call_argument(&message->call, 3),
+			lease_call_argument(&message->call, 4), before->generation);
 }
 
 /* The total as the last reply has it is one that the operator can have meant. */

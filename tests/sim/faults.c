@@ -27,10 +27,10 @@ enum fault {
 	FAULT_LINGER,   /* a node's grant waits somewhere, and the node crashes or its connection breaks */
 	FAULT_FENCE,    /* a node is fenced, and Redis forgets the fence, or what came after it */
 	FAULTS,
-	FAULT_NEXT,  /* chooses one of the above */
-	FAULT_JOIN,  /* a new node */
-	FAULT_MERGE, /* the split is over */
-	FAULT_OPEN,  /* the sale goes on */
+	FAULT_NEXT,      /* chooses one of the above */
+	FAULT_JOIN,      /* a new node */
+	FAULT_MERGE,     /* the split is over */
+	FAULT_OPEN,      /* the sale goes on */
 	FAULT_LINGERS,   /* the grant */
 	FAULT_FORGOTTEN, /* the new node */
 	FAULT_FORGET,    /* the fence, or what came after it */
@@ -103,7 +103,8 @@ static void join(void)
 	w->node[w->nodes].options.fence_after_ms = w->node[1].options.fence_after_ms;
 	w->node[w->nodes].buyers = (double)random_between(1, 40);
 	for (unsigned n = 1; n <= w->nodes; n++)
-		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)), n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
+		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)),
+			n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
 	if (late > SECOND)
 		event_add(w->now + random_between(1000, 3000) * MS, EVENT_FAULT, w->nodes, FAULT_FORGOTTEN);
 }

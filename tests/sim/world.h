@@ -189,7 +189,7 @@ const char *world_run(struct world *w, uint64_t seed, bool trace);
 
 /* claims.c */
 void claim_sold(const struct node *node, int64_t units); /* after each order */
-void claim_lease(const struct node *node);             /* after each step */
+void claim_lease(const struct node *node);               /* after each step */
 void claim_sums(void);
 struct before {
 	bool need; /* of a new generation */
