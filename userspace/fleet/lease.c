@@ -424,11 +424,13 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 
 	/* Another generation. The promise is durable before the first word in it: never again is anything taken of an earlier one, not even after
 	 * a crash. What was under way there is no more: the balance of the book is what counts. Who is strange may have been fenced, and Redis may have
-	 * forgotten it: it keeps only what it has sold.
+	 * forgotten it: it keeps only what it has sold. The number goes into the ledger with it, although grants of nothing do not: a daemon after this
+	 * one must not say its first word with a lower one than this, or a late copy of this one's would look like something that was lost.
 	 */
 	if (*l->told) {
 		memcpy(l->next.generation, l->told, sizeof(l->next.generation));
 		lease_members_join(&l->next.members, &l->told_members);
+		l->next.seq = l->seq;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
 		move(l, action, LEASE_PROMISE_MOVE,
@@ -437,6 +439,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	}
 	if (l->told_epoch) {
 		l->next.epoch = l->told_epoch;
+		l->next.seq = l->seq;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
 		move(l, action, LEASE_BOW_MOVE, lease_planted(bows_and_keeps) ? 0 : -view->unsold);
