@@ -3,6 +3,7 @@
 #include "world.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SOLD_BY \
@@ -34,6 +35,20 @@ void claim_sold(const struct node *node, int64_t units)
 		claim_fails("node %u sells, and its gate is closed", node->options.node);
 }
 
+/* A node asks nothing more of Redis before it has done what the last answer demanded, so it never has two such things to do; lease_moved builds on
+ * that. And no ledger is older than its node here, so none may be taken for one that is.
+ */
+void claim_lease(const struct node *node)
+{
+	const struct lease *lease = &node->lease;
+
+	if ((*lease->told != '\0') + (lease->told_epoch != 0) + (lease->granted != 0) > 1)
+		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units",
+			node->options.node, lease->told, (long long)lease->told_epoch, (long long)lease->granted);
+	if (lease_is_lost(lease))
+		claim_fails("node %u takes its ledger for an older one", node->options.node);
+}
+
 /* The total by the latest version of it that anybody has: Redis may have forgotten one that only the ledger of a node that was fenced meanwhile has,
  * and learns it again when that node is back.
  */
@@ -52,8 +67,8 @@ static int64_t latest_total(const struct lease_reply *open)
 	return total;
 }
 
-/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
- * node listens to them any more, nor to what was open before that generation, when it is over.
+/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open, unless a higher one was open before: others
+ * may answer still, but no node listens to them any more.
  */
 void claim_sums(void)
 {
@@ -73,6 +88,8 @@ void claim_sums(void)
 		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
 			open = &w->state[p].last;
 	}
+	if (open && lease_generation_number(open->generation) < w->opened)
+		open = NULL;
 	if (open)
 		w->opened = lease_generation_number(open->generation);
 	for (unsigned n = 1; n <= w->nodes; n++)
@@ -93,6 +110,70 @@ void claim_sums(void)
 			say("all know of %s", change->id);
 		}
 	}
+}
+
+/* Of the identity that scripts make (server_run in prelude.lua): half of the one, half of the other. */
+static bool is_of(const char *server, const struct process *process)
+{
+	return strlen(server) == 40 && strncmp(server, process->replid, 20) == 0 &&
+		strncmp(server + 20, process->run, 20) == 0;
+}
+
+/* May a new generation begin with this call? Nothing is granted in one until every node has told what it holds, so a bug that costs no more than that
+ * meets none of the claims above. Needed it is where Redis or the caller cannot know what the other was told (lease_enter in prelude.lua,
+ * settle.lua). A number or a balance that is not the row's has one begin as well: that is a second line, which nothing gets to as long as the first
+ * one holds, so it is no need.
+ */
+void claim_before(const struct process *process, const struct lease_call *call, struct before *before)
+{
+	const struct store *store = &process->store;
+	const char *head = store_get(store, "head"), *quoted = lease_call_argument(call, 0), *row;
+	struct lease_members members, told;
+	long long version, balance, settled, fenced;
+	char server[48], state[16], name[8];
+	int64_t number;
+
+	*before = (struct before){.need = true};
+	/* Redis has lost the sale, or it is made just now. */
+	if (!head || sscanf(head, "%47s %63s %15s %*s %lld", server, before->generation, state, &version) != 4)
+		return;
+	/* Another process wrote it, or this one before it followed another: it may lag. */
+	if (!is_of(server, process))
+		return;
+	/* The caller has promised itself to another generation, which is not over. */
+	number = lease_generation_number(before->generation);
+	if (strcmp(quoted, before->generation) != 0) {
+		before->need = lease_generation_number(quoted) >= number;
+		return;
+	}
+	/* There is a new member, or the operator wants it. */
+	if (lease_members_decode(&told, lease_call_argument(call, 10)) ||
+		lease_members_decode(&members, store_get(store, "members")))
+		claim_fails("a list of members that is none");
+	if (!lease_members_cover(&members, &told) || strcmp(call->script, "rebuild") == 0)
+		return;
+	/* The state is open, and this is the first word of a node that it was opened without: it was fenced, and brings a later total; or the sale was
+	 * just made, and it knows one of before.
+	 */
+	snprintf(name, sizeof(name), "n%s", lease_call_argument(call, 1));
+	row = store_get(store, name);
+	before->need = row && strcmp(call->script, "settle") == 0 && strcmp(state, "open") == 0 &&
+		sscanf(row, "%*s %*s %*s %*s %lld %*s %lld %lld", &balance, &settled, &fenced) == 3 &&
+		(fenced == number || settled != number) &&
+		(atoll(lease_call_argument(call, 7)) > version ||
+			(fenced != number && atoll(lease_call_argument(call, 4)) != balance));
+}
+
+void claim_after(const struct process *process, const struct message *message, const struct before *before)
+{
+	const char *head = store_get(&process->store, "head");
+	char generation[LEASE_GENERATION_MAX];
+
+	if (!before->need &&
+		(!head || sscanf(head, "%*s %63s", generation) != 1 || strcmp(generation, before->generation) != 0))
+		claim_fails("a generation without need: %s of node %u with number %s and balance %s ends %s",
+			message->call.script, message->node, lease_call_argument(&message->call, 3),
+			lease_call_argument(&message->call, 4), before->generation);
 }
 
 /* The total as the last reply has it is one that the operator can have meant. */

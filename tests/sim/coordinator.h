@@ -43,6 +43,7 @@ struct answer {
 struct script_plant {
 	const char *name;
 	const char *what;
+	const char *harm; /* what the claim says that it breaks, of several the one that its name tells of */
 	struct {
 		const char *script, *from, *to;
 	} edits[3];

@@ -26,11 +26,16 @@ enum fault {
 	FAULT_DEATH,    /* of a node, for ever */
 	FAULT_CROWD,    /* buyers go elsewhere */
 	FAULT_OVER,     /* the sale is closed for a while */
+	FAULT_LINGER,   /* a node's grant waits somewhere, and the node crashes or its connection breaks */
+	FAULT_FENCE,    /* a node is fenced, and Redis forgets the fence, or what came after it */
 	FAULTS,
-	FAULT_NEXT,  /* chooses one of the above */
-	FAULT_JOIN,  /* a new node */
-	FAULT_MERGE, /* the split is over */
-	FAULT_OPEN,  /* the sale goes on */
+	FAULT_NEXT,      /* chooses one of the above */
+	FAULT_JOIN,      /* a new node */
+	FAULT_MERGE,     /* the split is over */
+	FAULT_OPEN,      /* the sale goes on */
+	FAULT_LINGERS,   /* the grant */
+	FAULT_FORGOTTEN, /* the new node */
+	FAULT_FORGET,    /* the fence, or what came after it */
 	FAULT_HEAL,
 	FAULT_GONE,          /* a daemon that was stopped in order */
 	FAULT_WHOLE = 1000,  /* + node: it is no longer cut off */
@@ -86,11 +91,12 @@ void faults_choose(void)
 	event_add(w->heal_at, EVENT_FAULT, 0, FAULT_HEAL);
 }
 
-/* Everybody of the config starts to know the new node at another moment. */
+/* Everybody of the config starts to know the new node at another moment, perhaps after Redis has forgotten it. */
 static void join(void)
 {
 	struct world *w = world;
 	struct lease_members members = {0};
+	uint64_t late = chance(0.5) ? SECOND : 6 * SECOND;
 
 	for (unsigned n = 1; n <= w->nodes; n++)
 		lease_members_add(&members, n);
@@ -99,7 +105,10 @@ static void join(void)
 	w->node[w->nodes].options.fence_after_ms = w->node[1].options.fence_after_ms;
 	w->node[w->nodes].buyers = (double)random_between(1, 40);
 	for (unsigned n = 1; n <= w->nodes; n++)
-		event_add(w->now + random_below(SECOND), n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
+		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)),
+			n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
+	if (late > SECOND)
+		event_add(w->now + random_between(1000, 3000) * MS, EVENT_FAULT, w->nodes, FAULT_FORGOTTEN);
 }
 
 /* All nodes go to process p, each after a while; or some, as long as there is a split. */
@@ -110,26 +119,20 @@ static void switch_to(unsigned p, double share, uint64_t within)
 			event_add(world->now + random_below(within), EVENT_FAULT, 0, FAULT_SWITCH + n);
 }
 
-/* What a replica has that lags; NULL: nothing. */
-static const struct store *older_copy(void)
+/* As it was `lag` scripts ago. */
+static const struct store *replica(unsigned lag)
 {
-	const struct world *w = world;
-	unsigned lag;
-
-	if (!w->snapshot_count || chance(0.05))
-		return NULL;
-	lag = (unsigned)random_below(chance(0.5) ? 3 : w->snapshot_count) % w->snapshot_count;
-	return &w->snapshots[(w->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
+	return &world->snapshots[(world->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
 }
 
-static void promote(bool split)
+static void promote(bool split, const struct store *store)
 {
 	struct world *w = world;
 	unsigned old = w->master;
 
 	if (w->processes >= PROCESSES_MAX - 1)
 		return;
-	w->master = process_new(older_copy());
+	w->master = process_new(store);
 	say("redis: process %u (%.8s) follows %u%s", w->master, w->process[w->master].run, old,
 		split ? ", which lives on" : "");
 	snapshots_forget();
@@ -143,11 +146,18 @@ static void promote(bool split)
 	}
 }
 
-static void go_back(void)
+/* Of any lag, or with nothing. */
+static const struct store *any_replica(void)
+{
+	unsigned count = world->snapshot_count;
+
+	return count && !chance(0.05) ? replica((unsigned)random_below(chance(0.5) ? 3 : count) % count) : NULL;
+}
+
+static void go_back(const struct store *store)
 {
 	struct world *w = world;
 	struct process *process = &w->process[w->master];
-	const struct store *store = older_copy();
 
 	say("redis %u: it followed a replica that lagged, and is master again", w->master);
 	if (store)
@@ -168,6 +178,66 @@ static void merge(void)
 	w->state[w->old_master].up = false;
 	w->old_master = 0;
 	switch_to(w->master, 1, SECOND / 2);
+}
+
+static bool may_lose(void)
+{
+	return world->made && world->now - world->made_at >= MADE_BEFORE && !world->old_master;
+}
+
+/* A node is off and is fenced with what it has sold. */
+static void fence(unsigned n)
+{
+	struct node *node = &world->node[n];
+
+	if (world->kept.target || !may_lose() || !node->exists || node->dead || !operator_fences(n))
+		return;
+	world->kept.target = n;
+	node_crash(n);
+	node->gate_until = world->now;
+	event_add(world->now, EVENT_START, n, 0);
+}
+
+void fault_fenced(unsigned n)
+{
+	struct world *w = world;
+	uint64_t at;
+
+	if (w->kept.target != n || w->kept.at || w->snapshot_count < 2)
+		return;
+	/* The fence itself: soon, and before the node has heard of it. Or what the node did after it: when it has done something. */
+	w->kept.before = chance(0.5);
+	w->kept.store = *replica(w->kept.before);
+	at = w->now + (w->kept.before ? random_between(20, 2500) : random_between(1000, 3000)) * MS;
+	w->kept.at = at;
+	if (w->kept.before)
+		w->node[n].not_before = at + random_below(500 * MS);
+	event_add(at, EVENT_FAULT, n, FAULT_FORGET);
+}
+
+void fault_lingers(unsigned n)
+{
+	event_add(world->now + random_between(1, 50) * MS, EVENT_FAULT, n, FAULT_LINGERS);
+}
+
+static void forget(unsigned n)
+{
+	struct world *w = world;
+
+	if (!w->healed && may_lose()) {
+		if (w->kept.before && chance(0.3)) {
+			w->process[w->master].store.count = 0;
+			say("redis %u is emptied", w->master);
+		} else {
+			promote(false, &w->kept.store);
+		}
+		if (!w->kept.before && w->node[n].up) {
+			node_crash(n);
+			event_add(w->now + random_between(500, 3000) * MS, EVENT_START, n, 0);
+		}
+	}
+	w->kept.target = 0;
+	w->kept.at = 0;
 }
 
 static void node_fault(enum fault fault, unsigned n)
@@ -209,6 +279,12 @@ static void node_fault(enum fault fault, unsigned n)
 		node->paused_ns = w->now;
 		event_add(w->now + random_between(50, 4000) * MS, EVENT_RESUME, n, 0);
 		break;
+	case FAULT_LINGER:
+		node->lingers = true;
+		break;
+	case FAULT_FENCE:
+		fence(n);
+		break;
 	case FAULT_DEATH: {
 		/* Not the last one, nor the only one that knows of a change that was promised. */
 		bool known = false;
@@ -245,14 +321,14 @@ static void redis_fault(enum fault fault)
 	case FAULT_RESTART:
 	case FAULT_FAILOVER:
 		if (!w->old_master)
-			promote(false);
+			promote(false, any_replica());
 		break;
 	case FAULT_SPLIT:
 		if (!w->old_master)
-			promote(true);
+			promote(true, any_replica());
 		break;
 	case FAULT_BACK:
-		go_back();
+		go_back(any_replica());
 		break;
 	case FAULT_REPLICA:
 		say("redis %u: another replid", w->master);
@@ -291,6 +367,8 @@ static void heal(void)
 
 		node->cut = false;
 		node->leaving = false;
+		node->lingers = false;
+		node->not_before = 0;
 		if (node->process != w->master) {
 			node_break(n);
 			node->process = w->master;
@@ -348,6 +426,19 @@ void fault_happens(unsigned number, unsigned n)
 	case FAULT_JOIN:
 		if (!w->healed)
 			join();
+		break;
+	case FAULT_LINGERS:
+		if (!w->healed)
+			node_fault(chance(0.5) ? FAULT_CRASH : FAULT_BREAK, n);
+		break;
+	case FAULT_FORGOTTEN:
+		if (!w->healed && may_lose()) {
+			node_fault(FAULT_CRASH, n);
+			redis_fault(FAULT_FLUSH);
+		}
+		break;
+	case FAULT_FORGET:
+		forget(n);
 		break;
 	case FAULT_MERGE:
 		merge();

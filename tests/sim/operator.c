@@ -78,17 +78,23 @@ void operator_forget(void)
 		end();
 }
 
-static void fence(unsigned target, bool exact)
+static bool fence(unsigned target, bool exact)
 {
 	unsigned by = someone();
 
 	if (!by || by == target)
-		return;
+		return false;
 	begin(JOB_FENCE, by);
 	job()->target = target;
 	job()->exact = exact;
 	world->node[target].held_down = exact;
 	say("operator: fence node %u%s", target, exact ? " with what it has sold" : "");
+	return true;
+}
+
+bool operator_fences(unsigned n)
+{
+	return !job()->job && fence(n, true);
 }
 
 /* Those that are gone for ever, and, as long as there are faults, anybody. */
@@ -181,8 +187,10 @@ void operator_step(void)
 	case JOB_TOTAL:
 		/* Answered; done when the ledger of the node that he talks to has it. */
 		if (o->step == 1) {
-			if (l->book.version >= o->change->version)
+			if (l->book.version >= o->version) {
+				o->change->version = o->version;
 				end();
+			}
 			return;
 		}
 		lease_total_call(l, o->change->id, o->change->delta, &call);
@@ -228,7 +236,7 @@ void operator_answer(enum lease_outcome outcome, const struct lease_reply *reply
 		end();
 	} else if (o->job == JOB_TOTAL) {
 		o->step = 1;
-		o->change->version = reply->version;
+		o->version = reply->version;
 		lease_look(&w->node[o->by].lease);
 	} else if (o->step == 0) {
 		o->step = 1;

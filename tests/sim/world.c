@@ -215,6 +215,12 @@ static void message_send(unsigned n, const struct lease_call *call, unsigned num
 		w->messages[c].copy = true;
 		event_add(at + random_between(0, LINGER_MAX), EVENT_REQUEST, n, c);
 	}
+	if (node->lingers && !operators && strcmp(call->script, "grant") == 0) {
+		node->lingers = lost = false;
+		message->copy = true;
+		at = w->now + random_between(200 * MS, LINGER_MAX);
+		fault_lingers(n);
+	}
 	if (node->cut) {
 		/* Into a buffer that is never emptied, or one that is, later. */
 		lost = chance(0.5);
@@ -242,7 +248,7 @@ static void request_arrives(unsigned i)
 	struct process *process = &w->process[message->process];
 	struct process_state *state = &w->state[message->process];
 	struct answer answer;
-	char before[LEASE_GENERATION_MAX];
+	struct before before;
 
 	if (!state->up) {
 		message->used = false;
@@ -252,7 +258,7 @@ static void request_arrives(unsigned i)
 		event_add(state->paused_until + random_between(0, MS), EVENT_REQUEST, message->node, i);
 		return;
 	}
-	snprintf(before, sizeof(before), "%s", state->last.generation);
+	claim_before(process, &message->call, &before);
 	coordinator_run(process, w->now, &message->call, &answer);
 	if (answer.error)
 		claim_fails("%s of node %u: %s", message->call.script, message->node, answer.message);
@@ -268,8 +274,9 @@ static void request_arrives(unsigned i)
 		(long long)message->reply.row.seq, (int)message->reply.row.op, (long long)message->reply.row.units,
 		(long long)message->reply.row.balance, (long long)message->reply.row.sold,
 		(long long)message->reply.outside, (long long)message->reply.demand);
-	if (strcmp(before, message->reply.generation) != 0)
+	if (strcmp(before.generation, message->reply.generation) != 0)
 		w->generations++;
+	claim_after(process, message, &before);
 	if (message->process == w->master)
 		snapshot();
 	if (message->operators && strcmp(message->call.script, "fence") == 0 && message->reply.answer == LEASE_OK) {
@@ -280,6 +287,8 @@ static void request_arrives(unsigned i)
 			lease_generation_number(w->node[target].book.generation) <=
 				lease_generation_number(message->reply.generation))
 			w->node[target].must_not_sell = true;
+		if (message->process == w->master)
+			fault_fenced(target);
 	}
 	claim_sums();
 	if (answer.said)
@@ -347,6 +356,7 @@ static void node_tick(unsigned n)
 		.over = w->over,
 		.leaving = node->leaving,
 	};
+	claim_lease(node);
 	lease_next(&node->lease, &view, &node->action);
 	lease_flags(&node->lease, &flags);
 	node->withheld = flags.withheld;
@@ -457,6 +467,10 @@ void node_start(unsigned n)
 		return;
 	if (node->held_down) {
 		node->start_waits = true;
+		return;
+	}
+	if (node->not_before > w->now) {
+		event_add(node->not_before, EVENT_START, n, 0);
 		return;
 	}
 	say("node %u starts", n);

@@ -74,6 +74,7 @@ struct node {
 	bool must_not_sell; /* fenced with what it had sold, while it was down; has not bowed yet */
 	bool held_down;     /* the operator is fencing it, and has said that it is off */
 	bool start_waits;
+	uint64_t not_before;            /* it starts */
 	struct lease_action action;     /* that is under way */
 	unsigned calling;               /* number of the call under way; 0 = none */
 	unsigned calls;                 /* so far */
@@ -81,6 +82,7 @@ struct node {
 	uint64_t paused_ns, gate_until; /* gate_until: it sells so long without the daemon */
 	unsigned process;               /* that it talks to */
 	bool cut;                       /* from all of Redis */
+	bool lingers;                   /* its next grant will */
 	double clock_rate;
 	uint64_t clock_ns;
 	double buyers, crowd; /* per second; crowd: when they are asked to come again */
@@ -90,7 +92,7 @@ struct node {
 struct change {
 	char id[16];
 	int64_t delta;
-	int64_t version; /* when answered; else 0 */
+	int64_t version; /* when the command has returned, and not before; else 0 */
 	bool known;      /* every node that is not dead has it in its ledger */
 };
 
@@ -102,6 +104,7 @@ struct operator_ {
 	bool exact, careful, waiting;
 	struct lease_row shown;
 	struct change *change;
+	int64_t version; /* that it made */
 	unsigned number; /* of the call under way */
 };
 
@@ -127,11 +130,17 @@ struct world {
 	unsigned order_max;
 	uint32_t faults;
 	bool healed, over;
+	struct {
+		unsigned target; /* 0 = none */
+		bool before;     /* the fence is forgotten; else what came after it */
+		uint64_t at;     /* 0 = it is not fenced yet */
+		struct store store;
+	} kept; /* of FAULT_FENCE */
 	/* operator */
 	struct operator_ operator_;
 	bool made, asked_to_make;
 	uint64_t made_at;
-	int64_t opened;        /* number of the latest generation that was open */
+	int64_t opened;        /* number of the highest generation that was ever open */
 	int64_t created, most; /* total at first; units that may be sold at the most, as far as anybody was told */
 	struct change changes[CHANGES_MAX];
 	unsigned change_count;
@@ -181,17 +190,28 @@ const char *world_run(struct world *w, uint64_t seed, bool trace);
 
 /* claims.c */
 void claim_sold(const struct node *node, int64_t units); /* after each order */
+void claim_lease(const struct node *node);               /* after each step */
 void claim_sums(void);
+struct before {
+	bool need; /* of a new generation */
+	char generation[LEASE_GENERATION_MAX];
+};
+void claim_before(const struct process *process, const struct lease_call *call, struct before *before);
+void claim_after(const struct process *process, const struct message *message, const struct before *before);
 void claim_end(void);
 int64_t sold_by_all(void);
 
 /* faults.c */
 void faults_choose(void);
 void fault_happens(unsigned number, unsigned node);
+void fault_fenced(unsigned node);  /* by the operator */
+void fault_lingers(unsigned node); /* its grant does */
 
 /* operator.c */
 void operator_step(void);
 void operator_answer(enum lease_outcome outcome, const struct lease_reply *reply);
+/* Node n goes off now, and is to be fenced. False: he has no time, or nobody to ask. */
+bool operator_fences(unsigned n);
 void operator_forget(void); /* the node that asked for him is gone */
 /* Row of a node, as the master has it; false: none. */
 bool operator_sees(unsigned n, int64_t *balance, bool *fenced, bool *settled);

@@ -225,6 +225,34 @@ static void a_node_that_starts_sells_nothing_until_it_has_settled(void **state)
 	assert_string_equal(lease_call_argument(&action.call, 3), "11");
 }
 
+static void a_grant_after_numbers_that_the_ledger_does_not_have_is_asked_for_again(void **state)
+{
+	struct lease_book book = {
+		.generation = "3-abc1", .seq = 10, .balance = 30, .version = 2, .total = 100, .operation = "op1"};
+	struct lease_options options = options_of_two();
+	struct lease_view view = {.now_ns = 1000 * MS, .unsold = 4, .order_max = 1};
+	struct lease_action action;
+	struct lease_reply reply;
+	struct lease l;
+
+	(void)state;
+	lease_init(&l, &options, &book);
+	next_is(&l, &view, &action, LEASE_CALL);
+	assert_int_equal(decode(&reply, good, LEASE_REPLY_TEXTS), 0);
+	/* 11 to 14 granted nothing; the daemon before this one may have sent 15. */
+	reply.row = (struct lease_row){.seq = 14, .balance = 30, .sold = 26, .op = LEASE_OP_NONE};
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	assert_string_equal(next_is(&l, &view, &action, LEASE_CALL), "grant");
+	assert_string_equal(lease_call_argument(&action.call, 3), "15");
+	reply.row.seq = 15;
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	/* Known, and so not asked for again: what is next has another number. */
+	view.leaving = true;
+	next_is(&l, &view, &action, LEASE_MOVE);
+	assert_int_equal(action.units, -4);
+	assert_int_equal(action.book.seq, 16);
+}
+
 static void a_strange_node_keeps_only_what_it_has_sold_when_redis_has_forgotten(void **state)
 {
 	struct lease_book book = {
@@ -255,6 +283,31 @@ static void a_strange_node_keeps_only_what_it_has_sold_when_redis_has_forgotten(
 	assert_string_equal(next_is(&l, &view, &action, LEASE_CALL), "settle");
 	assert_string_equal(lease_call_argument(&action.call, 0), "4-def2");
 	assert_string_equal(lease_call_argument(&action.call, 4), "26");
+}
+
+static void a_promise_takes_the_number_of_grants_of_nothing_into_the_ledger(void **state)
+{
+	struct lease_book book = {
+		.generation = "3-abc1", .seq = 10, .balance = 30, .version = 2, .total = 100, .operation = "op1"};
+	struct lease_options options = options_of_two();
+	struct lease_view view = {.now_ns = 1000 * MS, .unsold = 4, .order_max = 1};
+	struct lease_action action;
+	struct lease_reply reply;
+	struct lease l;
+
+	(void)state;
+	lease_init(&l, &options, &book);
+	next_is(&l, &view, &action, LEASE_CALL);
+	assert_int_equal(decode(&reply, good, LEASE_REPLY_TEXTS), 0);
+	reply.row = (struct lease_row){.seq = 14, .balance = 30, .sold = 26, .op = LEASE_OP_NONE};
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	next_is(&l, &view, &action, LEASE_CALL);
+	reply.answer = LEASE_REGEN;
+	strcpy(reply.generation, "4-def2");
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	next_is(&l, &view, &action, LEASE_MOVE);
+	assert_int_equal(action.units, 0);
+	assert_int_equal(action.book.seq, 14);
 }
 
 static void a_ledger_that_knows_less_than_redis_sells_nothing(void **state)
@@ -316,7 +369,9 @@ int main(void)
 		cmocka_unit_test(a_reply_is_read),
 		cmocka_unit_test(a_reply_that_is_none_is_refused),
 		cmocka_unit_test(a_node_that_starts_sells_nothing_until_it_has_settled),
+		cmocka_unit_test(a_grant_after_numbers_that_the_ledger_does_not_have_is_asked_for_again),
 		cmocka_unit_test(a_strange_node_keeps_only_what_it_has_sold_when_redis_has_forgotten),
+		cmocka_unit_test(a_promise_takes_the_number_of_grants_of_nothing_into_the_ledger),
 		cmocka_unit_test(a_ledger_that_knows_less_than_redis_sells_nothing),
 		cmocka_unit_test(a_node_without_redis_closes_in_time_to_be_fenced),
 	};

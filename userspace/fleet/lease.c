@@ -424,11 +424,13 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 
 	/* Another generation. The promise is durable before the first word in it: never again is anything taken of an earlier one, not even after
 	 * a crash. What was under way there is no more: the balance of the book is what counts. Who is strange may have been fenced, and Redis may have
-	 * forgotten it: it keeps only what it has sold.
+	 * forgotten it: it keeps only what it has sold. The number goes into the ledger with it, although grants of nothing do not: a daemon after this
+	 * one must not say its first word with a lower one than this, or a late copy of this one's would look like something that was lost.
 	 */
 	if (*l->told) {
 		memcpy(l->next.generation, l->told, sizeof(l->next.generation));
 		lease_members_join(&l->next.members, &l->told_members);
+		l->next.seq = l->seq;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
 		move(l, action, LEASE_PROMISE_MOVE,
@@ -437,6 +439,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 	}
 	if (l->told_epoch) {
 		l->next.epoch = l->told_epoch;
+		l->next.seq = l->seq;
 		l->next.op = LEASE_OP_NONE;
 		l->next.units = 0;
 		move(l, action, LEASE_BOW_MOVE, lease_planted(bows_and_keeps) ? 0 : -view->unsold);
@@ -497,7 +500,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		return;
 	}
 	action->until_ns = due;
-	if (units > 0 && l->ask_after_ns < due)
+	if (units > 0 && !l->lost && l->ask_after_ns < due)
 		action->until_ns = l->ask_after_ns;
 	/* Who has sold nothing for a while gives its units to who wants them. */
 	idle = (l->active_ns > l->granted_ns ? l->active_ns : l->granted_ns) + IDLE_NS + 1;
@@ -515,8 +518,12 @@ static void take_row(struct lease *l, const struct lease_row *row)
 	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
 
 	if (row->seq > l->seq || (lease_planted(grant_taken_twice) && grant && row->seq == l->seq)) {
-		l->asked = false;
 		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
+		/* That was what was asked for; but not in the first word of a daemon: the one before it may have gone on from that number, because
+		 * grants of nothing are in no ledger.
+		 */
+		if (l->settled || l->lost)
+			l->asked = false;
 		l->seq = row->seq;
 		if (grant && !l->lost)
 			l->granted = row->units;
@@ -587,7 +594,9 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	}
 	if (!same) {
+		/* No script gives such an answer; one that did would be asked without a pause. */
 		l->settled = false;
+		l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
 	}
 	l->known = true;
@@ -624,11 +633,11 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns)
 	switch (what) {
 	case LEASE_PROMISE_MOVE:
 	case LEASE_BOW_MOVE:
-		/* Calls that were sent before quote another generation or epoch, and do nothing any more. */
+		/* Calls that were sent before quote another generation or epoch, and do nothing any more. Of what was granted before nothing is left to
+		 * take: no call is made with a grant that the ledger does not have, so no answer demands this beside one.
+		 */
 		*l->told = '\0';
 		l->told_epoch = 0;
-		if (!lease_planted(grant_of_before))
-			l->granted = 0;
 		l->asked = false;
 		l->settled = false;
 		l->confirmed = true;

@@ -38,7 +38,7 @@ struct lease_book {
 	 */
 	char generation[LEASE_GENERATION_MAX];
 	int64_t epoch; /* grows with each time that the node was fenced */
-	int64_t seq;   /* of the last operation that moved units */
+	int64_t seq; /* of the last operation that moved units, or was known when the node went over to this generation or epoch */
 	enum lease_op op;
 	int64_t units;   /* of that operation */
 	int64_t balance; /* units leased to this node: what came less what went back */

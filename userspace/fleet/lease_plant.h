@@ -9,8 +9,6 @@
 #define LEASE_PLANTS(X) \
 	X(number_used_twice, "a new daemon takes the next number of an operation that its predecessor may have sent") \
 	X(forgotten_grant, "a grant whose answer was lost is not asked again before its number is used for a return") \
-	X(grant_of_before, \
-		"a grant that was answered is taken although the node has promised itself to another generation") \
 	X(grant_taken_twice, "the answer to a grant is taken each time that it is heard") \
 	X(return_before_gate, "units are given back that the gate has just sold") \
 	X(promise_not_kept, "the ledger does not know which generation the node has promised itself to") \
