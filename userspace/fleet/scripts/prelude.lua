@@ -322,9 +322,13 @@ local function lease_enter(s)
 end
 
 -- Is this the node that the row is of? A ledger that lacks what the node has said it has is an older copy, or another's: what it says of units sold
--- is too little, so it is not listened to, whatever was fenced or lost. Of two daemons with one number the one that is heard of goes on.
+-- is too little, so it is not listened to, whatever was fenced or lost: asked first of all, because a promise to another generation moves units and uses
+-- a number. Of two daemons with one number the one that is heard of goes on.
 local function lease_enter_same(s)
 	local me, row = s.me, s.shown
+	if not row then
+		return
+	end
 	if me.written < row.written then
 		return lease_answer(s, 'set_back')
 	end
@@ -335,7 +339,7 @@ end
 
 -- And before every operation of a node for itself: is it the one, and was it fenced?
 local function lease_enter_self(s)
-	local refusal = lease_enter(s) or lease_enter_same(s)
+	local refusal = lease_enter_same(s) or lease_enter(s)
 	if refusal then
 		return refusal
 	end
