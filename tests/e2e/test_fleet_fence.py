@@ -3,6 +3,7 @@
 
 The word comes from the operator (`sluice node fence`) or, where the config says so, from the clock. A node that comes back may not sell from its old lease.
 """
+import shutil
 import time
 
 import pytest
@@ -18,6 +19,7 @@ WELL_S = 40
 ALL_SOLD_S = 60
 FENCE_AFTER_S = 2
 GONE = 3                 # the node
+WRITTEN = 14             # in the row of a node: the highest number of an operation that it has said its ledger has
 FENCED_AT = 7            # in the row of a node: the generation in which it was fenced (userspace/fleet/scripts/prelude.lua)
 
 
@@ -156,5 +158,59 @@ def test_a_returned_node_knows_the_orders_that_it_took_before(fleet):
         until(crowd.idle, "the rest is sold")
         print(f"the rest was sold in {time.monotonic() - began:.1f} s")
         assert crowd.units() == 25
+    fleet.audit()
+    fleet.verify()
+
+
+def trouble_of(fleet, sale, number):
+    """As any node is told of it: why that one does not sell."""
+    node = next(node for node in fleet[1].ask("GET", "/v1/nodes")["nodes"] if node["id"] == number)
+    return next((lease["trouble"] for lease in node["leases"] or [] if lease["sale"] == sale.slug), None)
+
+
+def test_a_ledger_of_before_sells_nothing_and_the_right_one_only_at_one_place(fleet):
+    """As from a backup: Redis knows of units that it does not have. Sold again, they would be sold twice. The same of a copy that is not older."""
+    node = fleet[GONE]
+    sale = fleet.sale(stock=60)
+    backup, right = node.dir / "backup", node.dir / "right"
+    shutil.copytree(node.state_dir, backup, symlinks=True)
+    with FleetCrowd(fleet, seed=7) as crowd:
+        crowd.add_buyers(sale, 5, {GONE: 1})
+        until(crowd.idle, "five have ordered")
+    wait_until(lambda: int(fleet.stock(sale)[f"n{GONE}"].split()[WRITTEN]) > 0, "the node has told what its ledger has")
+
+    # At another place, as on another machine: it waits until nobody else speaks as this node.
+    node.die()
+    node.state_dir.rename(node.dir / "old place")
+    shutil.copytree(node.dir / "old place", node.state_dir, symlinks=True)
+    node.start(ready=False)
+    until(lambda: trouble_of(fleet, sale, GONE) == "doubled", "it may be another node with that number")
+    assert "another daemon speaks as node 3" in node.control("GET", "/readyz?verbose").body.decode()
+    assert "speaks to Redis as node 3: this one sells nothing" in node.daemon.log()
+    until(lambda: fleet.is_well(sale), "it is the only one, and sells", WELL_S)
+    until(lambda: trouble_of(fleet, sale, GONE) is None, "that is told too")
+
+    node.die()
+    node.state_dir.rename(right)
+    shutil.copytree(backup, node.state_dir, symlinks=True)
+    with fleet.history.harm(f"an older ledger at node {GONE}"):
+        node.start(ready=False)
+        until(lambda: trouble_of(fleet, sale, GONE) == "set_back", "it is known why the node sells nothing")
+        assert "the ledger is an older one" in node.control("GET", "/readyz?verbose").body.decode()
+        assert "an older copy of the ledger of node 3 or a new one" in node.daemon.log()
+        assert node.ask("GET", sale.path)["fleet"]["withheld"]
+        with FleetCrowd(fleet, seed=8) as crowd:
+            crowd.add_buyers(sale, 5, {GONE: 1})
+            time.sleep(1)
+            assert crowd.units() == 0
+        node.die()
+    shutil.rmtree(node.state_dir)
+    right.rename(node.state_dir)
+    node.start(ready=False)
+    until(lambda: fleet.is_well(sale), "the right ledger sells", WELL_S)
+    with FleetCrowd(fleet, seed=9) as crowd:
+        crowd.add_buyers(sale, 80)
+        until(crowd.idle, "the rest is sold")
+        assert crowd.units() == 55
     fleet.audit()
     fleet.verify()

@@ -45,7 +45,7 @@ void claim_lease(const struct node *node)
 	if ((*lease->told != '\0') + (lease->told_epoch != 0) + (lease->granted != 0) > 1)
 		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units",
 			node->options.node, lease->told, (long long)lease->told_epoch, (long long)lease->granted);
-	if (lease_is_lost(lease))
+	if (lease_trouble(lease))
 		claim_fails("node %u takes its ledger for an older one", node->options.node);
 }
 

@@ -6,7 +6,9 @@
 SIM_BUILD   = $(BUILD)/sim
 SIM_CFLAGS  = -std=c17 $(WARN) -Wno-shadow -Wno-clobbered $(CFLAGS) -D_GNU_SOURCE -DLEASE_PLANT_AT_RUN -fno-strict-aliasing -MMD -MP -Iuserspace \
 	-Iinclude -I$(BUILD)/gen
-SIM_O      := $(patsubst tests/sim/%.c,$(SIM_BUILD)/%.o,$(wildcard tests/sim/*.c)) $(addprefix $(SIM_BUILD)/fleet/,lease.o lease_book.o)
+SIM_TESTS  := $(patsubst tests/sim/%.c,$(SIM_BUILD)/%,$(wildcard tests/sim/test_*.c))
+SIM_O      := $(patsubst tests/sim/%.c,$(SIM_BUILD)/%.o,$(filter-out tests/sim/test_%.c,$(wildcard tests/sim/*.c))) \
+	$(addprefix $(SIM_BUILD)/fleet/,lease.o lease_book.o)
 
 .PHONY: check-sim sim
 
@@ -20,12 +22,12 @@ $(SIM_BUILD)/fleet/%.o: userspace/fleet/%.c $(BUILD)/flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(SIM_CFLAGS) -c $< -o $@
 
-$(SIM_BUILD)/test_lease: $(SIM_O)
+$(SIM_TESTS): %: %.o $(SIM_O)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(call pkg,lua5.1 cmocka jansson) -lm -o $@
 
-check-sim: $(SIM_BUILD)/test_lease
-	$(Q)scripts/run-tests.sh $(SIM_BUILD)/test_lease
+check-sim: $(SIM_TESTS)
+	$(Q)scripts/run-tests.sh $(SIM_TESTS)
 
 sim: $(SIM_BUILD)/test_lease
 	$(Q)SEED=$(or $(SEED),1) $(SIM_BUILD)/test_lease

@@ -280,10 +280,10 @@ static void request_arrives(unsigned i)
 	if (message->process == w->master)
 		snapshot();
 	if (message->operators && strcmp(message->call.script, "fence") == 0 && message->reply.answer == LEASE_OK) {
-		unsigned target = (unsigned)atoi(lease_call_argument(&message->call, 13));
+		unsigned target = (unsigned)atoi(lease_call_argument(&message->call, 15));
 
 		/* Not if it has moved on to another process, where this fence means nothing. */
-		if (atoll(lease_call_argument(&message->call, 16)) >= 0 &&
+		if (atoll(lease_call_argument(&message->call, 18)) >= 0 &&
 			lease_generation_number(w->node[target].book.generation) <=
 				lease_generation_number(message->reply.generation))
 			w->node[target].must_not_sell = true;
@@ -452,6 +452,7 @@ void node_create(unsigned n, const struct lease_members *members)
 	node->options.members = *members;
 	node->options.lease_ms = 2000;
 	strcpy(node->options.channel, "sluice:{fleet}:look");
+	snprintf(node->options.origin, sizeof(node->options.origin), "place-%u", n);
 	node->clock_ns = random_between(SECOND, 100000 * SECOND);
 	node->clock_rate = 0.99 + 0.02 * (double)random_below(1000) / 1000;
 	event_add(world->now + random_gap(20), EVENT_BUYER, n, 0);

@@ -27,6 +27,7 @@ static const struct cli_column lease_columns[] = {
 	{"EPOCH", "epoch", true},
 	{"PER s", "rate", true},
 	{"FENCED", "fenced", false},
+	{"TROUBLE", "trouble", false},
 	{NULL, NULL, false},
 };
 

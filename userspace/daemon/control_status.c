@@ -164,7 +164,7 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct pipeline_status status;
-	char text[768], redis[320], settings[192];
+	char text[1024], redis[576], settings[192];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
 	bool attached = !atomic_load(&d->gate_is_gone);
 

@@ -25,6 +25,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 		.is_known = lease->known,
 		.is_settled = lease->settled,
 		.is_withheld = sale->flags.withheld,
+		.trouble = lease_trouble(lease),
 		.version = positive(lease->book.version),
 		.balance = positive(lease->book.balance),
 		.sold = positive(lease->book.balance - (int64_t)sale->units),
@@ -97,6 +98,26 @@ bool fleet_leases_has(struct daemon *d, uint32_t sale)
 	return has;
 }
 
+static json_t *trouble_json(enum lease_trouble trouble)
+{
+	return trouble ? json_string(lease_trouble_name(trouble)) : json_null();
+}
+
+unsigned fleet_leases_troubled(struct daemon *d, enum lease_trouble trouble)
+{
+	struct fleet_leases *leases = d->leases;
+	unsigned count = 0;
+
+	if (!leases)
+		return 0;
+	pthread_mutex_lock(&leases->lock);
+	for (unsigned i = 0; i < leases->count; i++)
+		count += leases->sales[i]->state == LEASED && leases->sales[i]->shown.trouble == trouble &&
+			sales_in_gate(d->sales, &leases->sales[i]->sale);
+	pthread_mutex_unlock(&leases->lock);
+	return count;
+}
+
 static json_t *members_json(const struct lease_members *members)
 {
 	json_t *json = json_array();
@@ -122,7 +143,7 @@ void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t p
 	if (is_read && json_object_get(json, "stock"))
 		json_object_set_new(json, "stock", json_integer((json_int_t)stock.total));
 	json_object_set_new(json, "fleet",
-		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b}", "state",
+		json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:b, s:b, s:o}", "state",
 			!stock.is_known         ? "unknown"
 				: stock.is_open ? "open"
 						: "settling",
@@ -130,7 +151,7 @@ void fleet_leases_describe(struct daemon *d, const struct sale *sale, uint64_t p
 			(json_int_t)stock.outside, "deficit", (json_int_t)stock.deficit, "missing",
 			members_json(&stock.missing), "put_in", (json_int_t)put_in, "balance",
 			(json_int_t)stock.balance, "epoch", (json_int_t)stock.epoch, "settled", stock.is_settled,
-			"withheld", stock.is_withheld));
+			"withheld", stock.is_withheld, "trouble", trouble_json(stock.trouble)));
 }
 
 int fleet_leases_await(struct daemon *d, const char *slug)
@@ -162,10 +183,10 @@ json_t *fleet_leases_report(struct daemon *d, unsigned limit)
 
 		if (sale->state == LEASED && sales_in_gate(d->sales, &sale->sale))
 			json_array_append_new(rows,
-				json_pack("{s:s, s:I, s:I, s:I, s:I, s:b}", "sale", sale->sale.slug, "balance",
+				json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:o}", "sale", sale->sale.slug, "balance",
 					(json_int_t)sale->shown.balance, "sold", (json_int_t)sale->shown.sold, "epoch",
 					(json_int_t)sale->shown.epoch, "rate", (json_int_t)(sale->shown.rate + 0.5),
-					"fenced", sale->shown.is_fenced));
+					"fenced", sale->shown.is_fenced, "trouble", trouble_json(sale->shown.trouble)));
 	}
 	pthread_mutex_unlock(&leases->lock);
 	return rows;

@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "common/token.h"
 #include "daemon/maintenance.h"
 
 #define MS 1000000ULL
@@ -97,6 +99,26 @@ static void set_flags(struct daemon *d, struct leased_sale *sale, struct lease_f
 				       : "sells what is leased to it");
 	sale->flags = flags;
 	sale->has_flags = true;
+}
+
+static void tell_trouble(struct daemon *d, struct leased_sale *sale)
+{
+	enum lease_trouble trouble = lease_trouble(&sale->lease);
+
+	if (trouble == sale->trouble)
+		return;
+	sale->trouble = trouble;
+	if (trouble == LEASE_TROUBLE_DOUBLED)
+		log_error(
+			"sale %s: another daemon, on another machine or with another state directory, speaks to Redis as node %u: this one sells nothing. "
+			"Each node needs a fleet.node of its own. If this is where node %u is now, stop the other one: this one goes on by itself ten seconds later",
+			sale->sale.slug, d->config.fleet.node, d->config.fleet.node);
+	else if (trouble == LEASE_TROUBLE_SET_BACK)
+		log_error(
+			"sale %s: Redis knows of moves of units that this ledger does not have, so it is an older copy of the ledger of node %u or a new one, and "
+			"does not know all that was sold: nothing of the sale is sold here. Bring the right ledger back; or give this machine a fleet.node that "
+			"no node has had, and fence node %u with what it has sold (sluice node fence)",
+			sale->sale.slug, d->config.fleet.node, d->config.fleet.node);
 }
 
 static void set_state(struct fleet_leases *leases, struct leased_sale *sale, enum leased_state state)
@@ -294,6 +316,7 @@ static bool turn(struct daemon *d, struct fleet_round *round, struct leased_sale
 	lease_next(&sale->lease, &view, &d->leases->action);
 	lease_flags(&sale->lease, &flags);
 	set_flags(d, sale, flags);
+	tell_trouble(d, sale);
 	leases_show(d, sale);
 	return act(d, round, sale, now);
 }
@@ -393,6 +416,29 @@ static bool leave(struct daemon *d, struct fleet_round *round, uint64_t now)
 const struct fleet_part fleet_leases_part = {
 	.name = "leases", .topic = "lease", .step = step, .news = news, .leave = leave};
 
+/* Where this daemon runs, which no copy of its disk can say elsewhere: this boot of this machine, and the place of the state directory on it. Without
+ * /proc or the directory it is the place alone, or nowhere.
+ */
+static void find_origin(const struct daemon *d, char *origin)
+{
+	struct {
+		char boot[40];
+		uint64_t device, inode;
+	} place = {0};
+	struct stat stat_of;
+	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+	if (file && !fgets(place.boot, sizeof(place.boot), file))
+		*place.boot = '\0';
+	if (file)
+		fclose(file);
+	if (!stat(d->config.daemon.state_dir, &stat_of)) {
+		place.device = stat_of.st_dev;
+		place.inode = stat_of.st_ino;
+	}
+	snprintf(origin, LEASE_ORIGIN_MAX, "%016" PRIx64, (uint64_t)siphash24(&place, sizeof(place), 0, 0));
+}
+
 /* --- life ---------------------------------------------------------------------------------------------------------------------------- */
 int fleet_leases_open(struct daemon *d)
 {
@@ -408,6 +454,7 @@ int fleet_leases_open(struct daemon *d)
 	leases->options.lease_ms = config->fleet.lease_ms;
 	leases->options.fence_after_ms = config->fleet.fence_after_s * 1000;
 	fleet_channel(d, leases->options.channel);
+	find_origin(d, leases->options.origin);
 	for (unsigned i = 0; i < config->node_count; i++)
 		lease_members_add(&leases->options.members, config->nodes[i].id);
 	lease_init(&leases->stranger, &leases->options, NULL);

@@ -16,7 +16,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/fleet.h"
-#include "fleet/lease_book.h"
+#include "fleet/lease.h"
 
 #define FLEET_BOOK_PREFIX "lease."
 
@@ -35,6 +35,7 @@ struct fleet_stock {
 	bool is_open;     /* Redis leases units; else it waits for nodes that have not told it what they hold */
 	bool is_settled;  /* and has agreed to this node's book */
 	bool is_withheld; /* this node may not sell */
+	enum lease_trouble trouble;
 	uint64_t total;   /* units of the sale on all nodes: put in less taken away */
 	uint64_t version; /* of the total, as this node's ledger has it */
 	uint64_t free;    /* leased to no node */
@@ -102,10 +103,12 @@ int fleet_leases_read(struct daemon *d, json_t **sales, char *failure, size_t fa
 int fleet_leases_wish(struct daemon *d, struct fleet_wish *wish);
 /* The question to the order writer for what this node holds of the sales with ids above `after`. */
 json_t *fleet_leases_question(uint32_t after);
-/* What this node holds of the sales that are in its gate, the latest `limit` of them: [{"sale","balance","sold","epoch","rate","fenced"}]. Any thread.
+/* What this node holds of the sales that are in its gate, the latest `limit` of them: [{"sale","balance","sold","epoch","rate","fenced","trouble"}]. Any thread.
  * NULL: no leases, or no memory.
  */
 json_t *fleet_leases_report(struct daemon *d, unsigned limit);
+/* In how many of the sales that are in the gate is there this trouble? 0 without a fleet. */
+unsigned fleet_leases_troubled(struct daemon *d, enum lease_trouble trouble);
 /* Writes the metrics. */
 void fleet_leases_render(struct daemon *d, FILE *out);
 

@@ -31,6 +31,7 @@ struct leased_sale {
 	bool over;
 	struct lease_flags flags;
 	bool has_flags;
+	enum lease_trouble trouble; /* as it was logged last */
 	/* the pipeline's thread tells what became of a move: error first, then the mark */
 	int move_error;
 	atomic_bool is_moved;

@@ -10,6 +10,7 @@
 #include "common/timefmt.h"
 #include "daemon/fleet.h"
 #include "daemon/fleet_keys.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/fleet_settings.h"
 
 #define NS_PER_S 1e9
@@ -91,6 +92,23 @@ static const char *keys_line(const struct daemon *d)
 	}
 }
 
+static int leases_lines(struct daemon *d, char *text, size_t size)
+{
+	unsigned doubled = fleet_leases_troubled(d, LEASE_TROUBLE_DOUBLED);
+	unsigned set_back = fleet_leases_troubled(d, LEASE_TROUBLE_SET_BACK);
+	int used = 0;
+
+	if (doubled)
+		used = snprintf(text, size,
+			"[~] leases: degraded: another daemon speaks as node %u; %u sales are not sold here (see the log)\n",
+			d->config.fleet.node, doubled);
+	if (set_back && used >= 0 && (size_t)used < size)
+		used += snprintf(text + used, size - (size_t)used,
+			"[~] leases: degraded: the ledger is an older one, or another node's; %u sales are not sold here (see the log)\n",
+			set_back);
+	return used;
+}
+
 void fleet_report_ready(struct daemon *d, char *text, size_t size)
 {
 	struct fleet_status status;
@@ -106,5 +124,7 @@ void fleet_report_ready(struct daemon *d, char *text, size_t size)
 		used = snprintf(text, size, "[~] redis: degraded: %.200s\n",
 			*status.redis.failure ? status.redis.failure : "not asked yet");
 	if (used >= 0 && (size_t)used < size)
-		snprintf(text + used, size - (size_t)used, "%s\n", keys_line(d));
+		used += snprintf(text + used, size - (size_t)used, "%s\n", keys_line(d));
+	if (used >= 0 && (size_t)used < size)
+		leases_lines(d, text + used, size - (size_t)used);
 }

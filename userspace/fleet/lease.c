@@ -19,6 +19,7 @@
 #define SELLING_NS (3000 * MS)   /* of one that sells, and reports with each grant as well */
 #define QUIET_NS (1000 * MS)     /* of others: units may lie there when they are wanted */
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
+#define TROUBLE_NS (2000 * MS)   /* between looks whether the trouble is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
 #define IDLE_NS \
@@ -49,7 +50,15 @@ static const char *const answer_names[] = {
 	[LEASE_ABSENT] = "absent",
 	[LEASE_SHORT] = "short",
 	[LEASE_REFUSED] = "refused",
+	[LEASE_DOUBLED] = "doubled",
+	[LEASE_SET_BACK] = "set_back",
 	[LEASE_STALE] = "stale",
+};
+
+static const char *const trouble_names[] = {
+	[LEASE_TROUBLE_NONE] = "none",
+	[LEASE_TROUBLE_DOUBLED] = "doubled",
+	[LEASE_TROUBLE_SET_BACK] = "set_back",
 };
 
 /* --- calls and replies as texts */
@@ -96,6 +105,8 @@ static void call_begin(const struct lease *l, struct lease_call *call, const cha
 	call_add(call, text);
 	call_add_number(call, l->options.fence_after_ms);
 	call_add(call, l->options.channel);
+	call_add(call, l->options.origin);
+	call_add_number(call, l->book.seq);
 }
 
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call)
@@ -346,7 +357,7 @@ static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
 	bool scarce = missed(l) > 0 || l->last.demand > 0 || (view->unsold > 0 && l->last.free <= 0);
 	uint64_t every = !l->last.open     ? GATHER_NS
-		: view->over || l->lost    ? OVER_NS
+		: view->over               ? OVER_NS
 		: scarce                   ? SCARCE_NS
 		: is_idle(l, view->now_ns) ? QUIET_NS
 					   : SELLING_NS;
@@ -475,7 +486,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		return;
 	}
 	due = report_due(l, view);
-	if (!l->lost && l->connected && view->now_ns - l->answered_ns <= FRESH_NS) {
+	if (l->connected && view->now_ns - l->answered_ns <= FRESH_NS) {
 		int64_t spare = surplus(l, view);
 
 		if (spare > 0) {
@@ -488,7 +499,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 			return;
 		}
 	}
-	if (units > 0 && !l->lost && view->now_ns >= l->ask_after_ns) {
+	if (units > 0 && view->now_ns >= l->ask_after_ns) {
 		call(l, view, action, LEASE_GRANT_CALL);
 		call_add_number(&action->call, units);
 		call_add_number(&action->call, least);
@@ -500,7 +511,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 		return;
 	}
 	action->until_ns = due;
-	if (units > 0 && !l->lost && l->ask_after_ns < due)
+	if (units > 0 && l->ask_after_ns < due)
 		action->until_ns = l->ask_after_ns;
 	/* Who has sold nothing for a while gives its units to who wants them. */
 	idle = (l->active_ns > l->granted_ns ? l->active_ns : l->granted_ns) + IDLE_NS + 1;
@@ -510,26 +521,38 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 
 /* --- what came of it */
 
+/* Redis has agreed, and cannot have meant this daemon, or this ledger: it sells nothing, and goes on asking. */
+static void in_trouble(struct lease *l, enum lease_trouble trouble, uint64_t now_ns)
+{
+	l->trouble = trouble;
+	l->settled = false;
+	l->strange = true;
+	l->quiet_until_ns = now_ns + TROUBLE_NS;
+}
+
 /* What Redis knows of this node's operations. Redis gives a number to what it did; the ledger has all that came before, because one thing is done
  * at a time, and returns before they are told.
  */
-static void take_row(struct lease *l, const struct lease_row *row)
+static bool take_row(struct lease *l, const struct lease_row *row)
 {
 	bool grant = row->op == LEASE_OP_GRANT && row->units > 0;
 
+	if (row->seq > l->seq &&
+		(row->op == LEASE_OP_RETURN || row->balance != l->book.balance + (grant ? row->units : 0)))
+		return false;
 	if (row->seq > l->seq || (lease_planted(grant_taken_twice) && grant && row->seq == l->seq)) {
-		l->lost = row->balance != l->book.balance + (grant ? row->units : 0) || row->op == LEASE_OP_RETURN;
 		/* That was what was asked for; but not in the first word of a daemon: the one before it may have gone on from that number, because
 		 * grants of nothing are in no ledger.
 		 */
-		if (l->settled || l->lost)
+		if (l->settled)
 			l->asked = false;
 		l->seq = row->seq;
-		if (grant && !l->lost)
+		if (grant)
 			l->granted = row->units;
 	}
 	if (l->book.op == LEASE_OP_RETURN && row->seq >= l->book.seq)
 		l->confirmed = true;
+	return true;
 }
 
 static void take_grant(struct lease *l, const struct lease_reply *reply, uint64_t now_ns)
@@ -571,7 +594,14 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 			l->quiet_until_ns = now_ns + RETRY_NS;
 		}
 		return;
+	case LEASE_DOUBLED:
+		in_trouble(l, LEASE_TROUBLE_DOUBLED, now_ns);
+		return;
+	case LEASE_SET_BACK:
+		in_trouble(l, LEASE_TROUBLE_SET_BACK, now_ns);
+		return;
 	case LEASE_FENCED:
+		l->trouble = LEASE_TROUBLE_NONE;
 		l->settled = false;
 		l->strange = true;
 		if (same && reply->row.epoch > l->book.epoch)
@@ -606,7 +636,11 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 			l->quiet_until_ns = now_ns + GATHER_NS;
 		return;
 	}
-	take_row(l, &reply->row);
+	if (!take_row(l, &reply->row)) {
+		in_trouble(l, LEASE_TROUBLE_SET_BACK, now_ns);
+		return;
+	}
+	l->trouble = LEASE_TROUBLE_NONE;
 	l->acknowledged_ns = l->sent_ns;
 	if (script == LEASE_SETTLING_CALL) {
 		l->settled = true;
@@ -664,14 +698,19 @@ void lease_flags(const struct lease *l, struct lease_flags *flags)
 {
 	bool on_its_way = l->granted > 0 || (l->book.op == LEASE_OP_RETURN && !l->confirmed);
 
-	flags->withheld = l->strange || l->lost;
+	flags->withheld = l->strange;
 	flags->more =
 		!l->known || !l->settled || !l->last.open || l->last.free > 0 || l->last.outside > 0 || on_its_way;
 }
 
-bool lease_is_lost(const struct lease *l)
+enum lease_trouble lease_trouble(const struct lease *l)
 {
-	return l->lost;
+	return l->trouble;
+}
+
+const char *lease_trouble_name(enum lease_trouble trouble)
+{
+	return trouble_names[trouble];
 }
 
 bool lease_is_left(const struct lease *l, const struct lease_view *view)

@@ -37,6 +37,7 @@
 #include "fleet/lease_book.h"
 
 #define LEASE_CHANNEL_MAX 64
+#define LEASE_ORIGIN_MAX 24
 
 struct lease_options {
 	unsigned node;                   /* this one */
@@ -44,6 +45,8 @@ struct lease_options {
 	uint32_t lease_ms;               /* a lease covers so much of the node's own sales */
 	uint32_t fence_after_ms;         /* 0 = never */
 	char channel[LEASE_CHANNEL_MAX]; /* where the scripts say "look" */
+	/* Where the daemon runs, a word: the same after its restart, another on another machine or with another state directory. */
+	char origin[LEASE_ORIGIN_MAX];
 };
 
 /* What the daemon sees of gate and sale, all of one moment. */
@@ -97,6 +100,8 @@ enum lease_answer {
 	LEASE_ABSENT,   /* no such sale, and the caller knows nothing of it either */
 	LEASE_SHORT, /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
 	LEASE_REFUSED, /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
+	LEASE_DOUBLED,  /* another daemon with this node's number was heard of moments ago */
+	LEASE_SET_BACK, /* Redis was told of operations that the caller's ledger does not have */
 	LEASE_STALE,   /* fence: done already, or the target was heard of since it was shown: look again */
 };
 
@@ -131,6 +136,18 @@ enum lease_outcome {
 	LEASE_UNKNOWN,  /* nobody knows; an error reply too */
 };
 
+/* Why a node may not sell until somebody does something. */
+enum lease_trouble {
+	LEASE_TROUBLE_NONE,
+	/* Another daemon has this node's number. When that one is not heard of any more, this one goes on by itself. */
+	LEASE_TROUBLE_DOUBLED,
+	/* The ledger lacks operations that Redis has done for this node: it is an older copy, or a new one under an old number, and knows too little of
+	 * what was sold. With the right ledger the node goes on; else it needs a number that no node has had, and the old one is to be fenced with
+	 * what it has sold.
+	 */
+	LEASE_TROUBLE_SET_BACK,
+};
+
 struct lease_flags {
 	bool withheld; /* the gate sells nothing */
 	bool more;     /* units may still come to this node: "not now" instead of "sold out" */
@@ -145,7 +162,7 @@ struct lease {
 	bool connected;          /* the last call was answered */
 	bool strange;            /* may have been fenced: sells nothing until it has settled */
 	bool settled;            /* in book.generation */
-	bool lost;      /* Redis has done operations for this node that its ledger should know of and does not */
+	enum lease_trouble trouble;
 	bool asked;     /* a grant with the next seq may have been sent, and may still be done */
 	bool confirmed; /* the return of the book was */
 	bool look;
@@ -194,10 +211,9 @@ void lease_moved(struct lease *l, int error, uint64_t now_ns);
 /* Something may have changed in Redis: settle at once. */
 void lease_look(struct lease *l);
 void lease_flags(const struct lease *l, struct lease_flags *flags);
-/* Redis has done operations for this node that its ledger does not know of: it is a new or an older ledger under an old number. The node sells
- * nothing; it needs another number, and the old one is to be fenced with what it has sold.
- */
-bool lease_is_lost(const struct lease *l);
+enum lease_trouble lease_trouble(const struct lease *l);
+/* "doubled", "set_back"; "none". */
+const char *lease_trouble_name(enum lease_trouble trouble);
 /* Leaving: is everything given back and acknowledged? */
 bool lease_is_left(const struct lease *l, const struct lease_view *view);
 

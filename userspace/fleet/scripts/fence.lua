@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Takes the lease of a node away, by the operator's word: it sells nothing any more, and has sold so many. Arguments: the 13 of all calls (of the
+-- Takes the lease of a node away, by the operator's word: it sells nothing any more, and has sold so many. Arguments: the 15 of all calls (of the
 -- node that asks), then the node, its epoch and `heard` as they were shown, how many it has sold (-1 = not known: all that it may hold), and 1 if
 -- that was read from its ledger.
 local s = lease_open()
-local target, epoch, heard, sold, exact = lease_whole(14), lease_whole(15), lease_whole(16), lease_whole(17), ARGV[18] == '1'
+local target, epoch, heard, sold, exact = lease_whole(16), lease_whole(17), lease_whole(18), lease_whole(19), ARGV[20] == '1'
 local refusal = lease_enter(s)
 if refusal then
 	return refusal

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Units for a node. Arguments: the 13 of all calls, then want, and least (what one order may need; less than that might be of no use).
+-- Units for a node. Arguments: the 15 of all calls, then want, and least (what one order may need; less than that might be of no use).
 local s = lease_open()
 local me = s.me
-local want, least = lease_whole(14), lease_whole(15)
+local want, least = lease_whole(16), lease_whole(17)
 local refusal = lease_enter_operation(s, 'grant', me.balance)
 if refusal then
 	return refusal

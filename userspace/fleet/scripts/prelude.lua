@@ -5,8 +5,9 @@
 -- Their KEYS[1] is the hash of one sale's stock, PREFIX:{SLUG}:stock. Its field `head` has, with spaces between them: server (the run that wrote
 -- it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
 -- of the total waits for), said (ms of the last message). `members` is "1,2,3", `ops` the last operations, and nN the row of node N: epoch seq op
--- units balance sold settled fenced seen heard want wanted_at rate. settled and fenced are the number of the generation in which the node was so; seen
--- and wanted_at are ms; heard counts what the node has said. free = total - the sum of all balances, whenever the state is open.
+-- units balance sold settled fenced seen heard want wanted_at rate origin written. settled and fenced are the number of the generation in which the node
+-- was so; seen and wanted_at are ms; heard counts what the node has said; origin is where its daemon runs (- = not told), written the highest number of
+-- an operation that it has said its ledger has. free = total - the sum of all balances, whenever the state is open.
 --
 -- A script reads all that it needs, decides, and writes at its end (lease_answer): one that fails has done nothing.
 
@@ -15,9 +16,11 @@ local LEASE_WISH_MS = 3000          -- so long a wish counts that is not repeate
 local LEASE_SAY_MS = 50             -- messages of one sale are no closer than that
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
+local LEASE_SILENT_MS = 9000        -- a node reports more often: one that was not heard of for so long may go on at another place
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
 local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
-local LEASE_ROW = '^' .. string.rep('(%S+) ', 12) .. '(%S+)$'
+local LEASE_ROW = '^' .. string.rep('(%S+) ', 14) .. '(%S+)'
+local LEASE_ROW_REST = ' - 0'       -- of a row that an earlier version wrote
 
 -- The run of this server: the time in which one process is master without a break, as 40 hex digits. In one run data do not go back. It is half of
 -- master_replid, which Redis makes anew whenever a process becomes master, and half of run_id, because replicas and files on the disk have the replid
@@ -69,21 +72,21 @@ local function lease_generation_number(generation)
 end
 
 local function lease_row_read(words)
-	local epoch, seq, op, units, balance, sold, settled, fenced, seen, heard, want, wanted_at, rate =
-		string.match(words or '0 0 none 0 0 0 0 0 0 0 0 0 0', LEASE_ROW)
+	local epoch, seq, op, units, balance, sold, settled, fenced, seen, heard, want, wanted_at, rate, origin, written =
+		string.match((words or '0 0 none 0 0 0 0 0 0 0 0 0 0') .. LEASE_ROW_REST, LEASE_ROW)
 	return {
 		epoch = tonumber(epoch), seq = tonumber(seq), op = op, units = tonumber(units), balance = tonumber(balance), sold = tonumber(sold),
 		settled = tonumber(settled), fenced = tonumber(fenced), seen = tonumber(seen), heard = tonumber(heard), want = tonumber(want),
-		wanted_at = tonumber(wanted_at), rate = tonumber(rate),
+		wanted_at = tonumber(wanted_at), rate = tonumber(rate), origin = origin, written = tonumber(written),
 	}
 end
 
 local function lease_row_write(row)
-	return string.format('%.0f %.0f %s %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', row.epoch, row.seq, row.op, row.units, row.balance,
-		row.sold, row.settled, row.fenced, row.seen, row.heard, row.want, row.wanted_at, row.rate)
+	return string.format('%.0f %.0f %s %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %s %.0f', row.epoch, row.seq, row.op, row.units,
+		row.balance, row.sold, row.settled, row.fenced, row.seen, row.heard, row.want, row.wanted_at, row.rate, row.origin, row.written)
 end
 
--- What the caller says of itself, the first 13 arguments of every call, and what the hash says. s.gen is nil if there is no such hash.
+-- What the caller says of itself, the first 15 arguments of every call, and what the hash says. s.gen is nil if there is no such hash.
 local function lease_open()
 	local clock = redis.call('TIME')
 	local me = {
@@ -100,6 +103,8 @@ local function lease_open()
 		members_text = ARGV[11],
 		fence_after = lease_whole(12), -- ms; 0 = never
 		channel = ARGV[13],
+		origin = ARGV[14], -- where it runs: a word
+		written = lease_whole(15), -- number of the last operation that its ledger has
 	}
 	local s = {
 		run = server_run(),
@@ -332,9 +337,25 @@ local function lease_enter(s)
 	end
 end
 
--- And before every operation of a node for itself: was it fenced?
+-- Is this the node that the row is of? A ledger that lacks what the node has said it has is an older copy, or another's: what it says of units sold
+-- is too little, so it is not listened to, whatever was fenced or lost: asked first of all, because a promise to another generation moves units and uses
+-- a number. Of two daemons with one number the one that is heard of goes on.
+local function lease_enter_same(s)
+	local me, row = s.me, s.shown
+	if not row then
+		return
+	end
+	if me.written < row.written then
+		return lease_answer(s, 'set_back')
+	end
+	if row.origin ~= me.origin and row.origin ~= '-' and math.abs(s.now - row.seen) < LEASE_SILENT_MS then
+		return lease_answer(s, 'doubled')
+	end
+end
+
+-- And before every operation of a node for itself: is it the one, and was it fenced?
 local function lease_enter_self(s)
-	local refusal = lease_enter(s)
+	local refusal = lease_enter_same(s) or lease_enter(s)
 	if refusal then
 		return refusal
 	end
@@ -357,7 +378,7 @@ local function lease_enter_operation(s, op, before)
 		return refusal
 	end
 	local me, row = s.me, s.shown
-	if row.settled ~= s.number then
+	if row.settled ~= s.number or row.origin ~= me.origin then
 		return lease_answer(s, 'unmet')
 	end
 	if not s.open then
@@ -377,6 +398,8 @@ local function lease_report(s)
 	local row = lease_touch(s, me.node)
 	row.sold = math.max(me.balance - me.unsold, 0)
 	row.rate = me.rate
+	row.origin = me.origin
+	row.written = me.written
 	row.seen = s.now
 	row.heard = row.heard + 1
 	return row

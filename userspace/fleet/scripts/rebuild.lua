@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- A new generation, by the operator's word. Arguments: the 13 of all calls.
+-- A new generation, by the operator's word. Arguments: the 15 of all calls.
 local s = lease_open()
 local refusal = lease_enter(s)
 if refusal then

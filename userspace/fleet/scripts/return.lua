@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Units that a node has taken out of its gate and its ledger before it calls. Arguments: the 13 of all calls, then units.
+-- Units that a node has taken out of its gate and its ledger before it calls. Arguments: the 15 of all calls, then units.
 local s = lease_open()
 local me = s.me
-local units = lease_whole(14)
+local units = lease_whole(16)
 local refusal = lease_enter_operation(s, 'return', me.balance + units)
 if refusal then
 	return refusal

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 -- A node's word: what its ledger says it holds. While the state is settling, this is what counts; in state open it is a report.
--- Arguments: the 13 of all calls.
+-- Arguments: the 15 of all calls.
 local s = lease_open()
 local refusal = lease_enter_self(s)
 if refusal then

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
--- Changes the total of a sale, or makes the sale. Arguments: the 13 of all calls, then operation id, units more or fewer, and to create either run and
+-- Changes the total of a sale, or makes the sale. Arguments: the 15 of all calls, then operation id, units more or fewer, and to create either run and
 -- time (ms) of a server's answer, or "any" and 0.
 local s = lease_open()
 local me = s.me
-local operation, delta, run = ARGV[14], lease_whole(15), ARGV[16]
+local operation, delta, run = ARGV[16], lease_whole(17), ARGV[18]
 
 if s.gen and s.server == s.run and lease_knows(s, operation) then
 	return lease_answer(s, 'ok')
@@ -11,7 +11,7 @@ end
 if run ~= '' and not s.gen then
 	-- Open at once, because nobody can hold anything of a sale that was not there. A late copy of this call must not bring back one that was
 	-- lost, so it is good for moments only. Who is not sure that it is the first call for this sale says "any", and all members settle first.
-	local age = s.now - lease_whole(17)
+	local age = s.now - lease_whole(19)
 	if run ~= 'any' and (run ~= s.run or age < 0 or age > LEASE_CREATE_MS) then
 		return lease_answer(s, 'refused')
 	end
