@@ -35,7 +35,7 @@ static const struct lease_plant_name {
 static const char *const lease_harms[LEASE_PLANT_COUNT + 1] = {
 	[LEASE_PLANT_number_used_twice] = "a generation without need",
 	[LEASE_PLANT_forgotten_grant] = "a generation without need",
-	[LEASE_PLANT_grant_taken_twice] = "takes its ledger for an older one",
+	[LEASE_PLANT_grant_taken_twice] = "leased twice",
 	[LEASE_PLANT_return_before_gate] = "leased twice",
 	[LEASE_PLANT_promise_not_kept] = "a generation without need",
 	[LEASE_PLANT_strange_keeps_units] = "leased twice",

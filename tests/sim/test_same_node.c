@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* lease.c and the scripts, step by step: who speaks for a node? One number on two machines, a ledger that was set back, a new one under an old
- * number. Faults of chance are in test_lease.c.
+/* lease.c and the scripts, step by step: who speaks for a node, and who for one that is gone? One number on two machines, a ledger that was set back,
+ * a new one under an old number, nodes that nobody knows of. Faults of chance are in test_lease.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +17,7 @@
 #define MS 1000000ull
 #define SECOND (1000 * MS)
 #define TOTAL 100
+#define NODES 3
 #define STEPS_MAX 64
 #define SILENT (9 * SECOND) /* LEASE_SILENT_MS of prelude.lua */
 
@@ -54,8 +55,8 @@ static void open_shop(struct shop *shop, unsigned node, const char *origin)
 {
 	*shop = (struct shop){.options = {.node = node, .lease_ms = 2000, .channel = "look"}};
 	snprintf(shop->options.origin, sizeof(shop->options.origin), "%s", origin);
-	lease_members_add(&shop->options.members, 1);
-	lease_members_add(&shop->options.members, 2);
+	for (unsigned member = 1; member <= NODES; member++)
+		lease_members_add(&shop->options.members, member);
 	start(shop);
 }
 
@@ -128,7 +129,7 @@ static int64_t free_units(const struct shop *shop)
 	return shop->lease.last.free;
 }
 
-/* The sale is there, and both nodes have a lease. */
+/* The sale is there, and both nodes have a lease; the third may come. */
 static void begin(struct shop *one, struct shop *two)
 {
 	struct lease_reply reply;
@@ -137,6 +138,7 @@ static void begin(struct shop *one, struct shop *two)
 	now = 1000 * SECOND;
 	memset(&redis, 0, sizeof(redis));
 	memset(redis.run, 'a', sizeof(redis.run) - 1);
+	memset(redis.replid, 'b', sizeof(redis.replid) - 1);
 	redis.clock_us = 1700000000000000;
 	open_shop(one, 1, "here");
 	open_shop(two, 2, "there");
@@ -261,6 +263,7 @@ static void a_ledger_that_was_set_back_by_more_sells_nothing(void **state)
 	set_back(3);
 }
 
+/* units -1: nobody knows what it has sold. */
 static void fence(struct shop *by, unsigned node, int64_t units)
 {
 	struct lease_reply reply;
@@ -268,7 +271,7 @@ static void fence(struct shop *by, unsigned node, int64_t units)
 
 	lease_show_call(&by->lease, node, &call);
 	assert_true(ask(&call, &reply));
-	lease_fence_call(&by->lease, node, &reply.row, units, true, &call);
+	lease_fence_call(&by->lease, node, &reply.row, units, units >= 0, &call);
 	assert_true(ask(&call, &reply));
 }
 
@@ -327,6 +330,40 @@ static void a_ledger_that_was_set_back_is_not_listened_to_in_another_generation(
 	assert_true(lease_members_has(&two.lease.last.missing, 1));
 }
 
+/* Redis has lost everything, and two of three nodes are fenced with not a word of what they hold. Then one is back: the other may hold the rest. */
+static void what_one_of_two_unknown_nodes_does_not_hold_the_other_may(void **state)
+{
+	struct shop one, two, three;
+
+	(void)state;
+	begin(&one, &two);
+	sell(&one, 2);
+	sell(&two, 3);
+	open_shop(&three, 3, "yonder");
+	wait_for(&three, MS);
+	wait_for(&three, SECOND);
+	redis.store.count = 0;
+	wait_for(&three, 4 * SECOND);
+	assert_false(three.lease.last.open);
+	fence(&three, 1, -1);
+	fence(&three, 2, -1);
+	wait_for(&three, SECOND);
+	assert_true(three.lease.last.open);
+	assert_int_equal(free_units(&three), 0);
+	/* Twice the same word changes nothing. */
+	fence(&three, 1, -1);
+
+	wait_for(&two, MS);
+	wait_for(&two, SECOND);
+	wait_for(&three, 4 * SECOND);
+	assert_int_equal(free_units(&three), 0);
+	wait_for(&one, MS);
+	wait_for(&one, SECOND);
+	wait_for(&three, 4 * SECOND);
+	assert_int_equal(one.book.balance + two.book.balance + three.book.balance + free_units(&three), TOTAL);
+	assert_true(sells(&one) && sells(&two));
+}
+
 static void a_row_of_an_earlier_version_is_read(void **state)
 {
 	struct shop one, two;
@@ -373,6 +410,7 @@ int main(void)
 		cmocka_unit_test(a_ledger_that_was_set_back_by_more_sells_nothing),
 		cmocka_unit_test(what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number),
 		cmocka_unit_test(a_ledger_that_was_set_back_is_not_listened_to_in_another_generation),
+		cmocka_unit_test(what_one_of_two_unknown_nodes_does_not_hold_the_other_may),
 		cmocka_unit_test(a_row_of_an_earlier_version_is_read),
 	};
 

@@ -18,14 +18,19 @@ end
 if row.epoch ~= epoch or (sold >= 0 and row.heard ~= heard) then
 	return lease_answer(s, 'stale')
 end
--- In state settling the balance of one that has not settled is what it was before something was lost: no bound.
+-- In state settling the balance of one that has not settled is what it was before something was lost: no bound. Nor is it one where nobody knows.
+local unknown = lease_is_unknown(s, row)
 local known = s.open or not lease_unmet(s, target)
-if sold < 0 then
+local told = sold >= 0
+if not told then
 	sold = known and row.balance or LEASE_REST
-elseif (known and row.balance >= 0 and sold > row.balance) or sold > s.total or (sold < row.sold and not exact) then
+elseif (known and not unknown and row.balance >= 0 and sold > row.balance) or sold > s.total or (sold < row.sold and not exact) then
 	return lease_answer(s, 'refused')
 end
 lease_fence(s, target, sold)
+if unknown and not told then
+	row.want = LEASE_REST
+end
 lease_say(s, true)
 lease_open_if_settled(s)
 return lease_answer(s, 'ok')

@@ -6,7 +6,7 @@
 -- it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
 -- of the total waits for), said (ms of the last message). `members` is "1,2,3", `ops` the last operations, and nN the row of node N: epoch seq op
 -- units balance sold settled fenced seen heard want wanted_at rate origin written. settled and fenced are the number of the generation in which the node
--- was so; seen and wanted_at are ms; heard counts what the node has said; origin is where its daemon runs (- = not told), written the highest number of
+-- was so; want is -1 of one that was fenced so that nobody knows what it holds; seen and wanted_at are ms; heard counts what the node has said; origin is where its daemon runs (- = not told), written the highest number of
 -- an operation that it has said its ledger has. free = total - the sum of all balances, whenever the state is open.
 --
 -- A script reads all that it needs, decides, and writes at its end (lease_answer): one that fails has done nothing.
@@ -206,9 +206,11 @@ local function lease_open_if_settled(s)
 			return
 		end
 	end
+	-- Of several each may hold all of the rest: the first of them has it in the books, and lease_release passes it on.
 	for member, row in pairs(s.rows) do
 		if row.balance == LEASE_REST then
 			lease_touch(s, member).balance = math.max(s.total - lease_sum(s), 0)
+			row.want = LEASE_REST
 		end
 	end
 	s.free = s.total - lease_sum(s)
@@ -216,11 +218,33 @@ local function lease_open_if_settled(s)
 	lease_say(s, true)
 end
 
+-- Was it fenced so that nobody knows what it holds?
+local function lease_is_unknown(s, row)
+	return row.want == LEASE_REST and row.fenced == s.number
+end
+
+-- Of what the row has, so much is kept; the others may have what is released, or, of the rest that nobody knows of, who else may hold it.
+local function lease_release(s, member, kept)
+	local row = s.rows[member]
+	local released = row.balance - kept
+	if lease_is_unknown(s, row) then
+		for other, held in pairs(s.rows) do
+			if other ~= member and lease_is_unknown(s, held) then
+				local left = held.balance + released
+				lease_touch(s, other).balance = math.max(left, 0)
+				released = math.min(left, 0)
+				break
+			end
+		end
+	end
+	if s.open then
+		s.free = s.free + released
+	end
+end
+
 local function lease_fence(s, member, sold)
 	local row = lease_touch(s, member)
-	if s.open then
-		s.free = s.free + row.balance - sold
-	end
+	lease_release(s, member, sold)
 	row.epoch = math.max(row.epoch + 1, s.now)
 	row.balance = sold
 	row.fenced = s.number

@@ -10,11 +10,9 @@ local me, row = s.me, s.shown
 
 if row.fenced == s.number then
 	-- It has bowed to the fence: it took everything unsold out, and its balance is what it has truly sold.
-	if s.open then
-		s.free = s.free + row.balance - me.balance
-	end
+	lease_release(s, me.node, me.balance)
 	row.balance, row.seq, row.op, row.units = me.balance, me.seq, 'none', 0
-	row.fenced, row.settled = 0, s.number
+	row.fenced, row.settled, row.want = 0, s.number, 0
 elseif row.settled ~= s.number then
 	if s.open then
 		-- The sale was just created, and nobody has held anything yet.
