@@ -15,7 +15,7 @@ const struct script_plant script_plants[] = {
 		{{"prelude", "if me.generation ~= s.gen then", "if me.generation == '' then"}}},
 	{"process_not_asked", "a replica that was made master goes on with what it has", "leased twice",
 		{{"prelude", "if s.server ~= s.run then", "if false then"}}},
-	{"later_promise_ignored", "an old master serves a node that has settled with the new one", "leased twice",
+	{"later_promise_ignored", "an old master serves a node that has settled with the new one", "are sold",
 		{{"prelude", "if lease_generation_number(me.generation) >= s.number then", "if false then"},
 			{"prelude", "if me.generation ~= s.gen then",
 				"if lease_generation_number(me.generation) < s.number then"}}},
