@@ -265,6 +265,9 @@ static void request_arrives(unsigned i)
 	claim_after(process, message, &before);
 	if (message->process == w->master)
 		snapshot();
+	if (message->operators && strcmp(message->call.script, "show") != 0 &&
+		(message->reply.answer == LEASE_OK || message->reply.answer == LEASE_REGEN))
+		w->operated_at = w->now;
 	if (message->operators && strcmp(message->call.script, "fence") == 0 && message->reply.answer == LEASE_OK) {
 		unsigned target = (unsigned)atoi(lease_call_argument(&message->call, 13));
 
@@ -440,7 +443,7 @@ void node_create(unsigned n, const struct lease_members *members)
 	strcpy(node->options.channel, "sluice:{fleet}:look");
 	node->clock_ns = random_between(SECOND, 100000 * SECOND);
 	node->clock_rate = 0.99 + 0.02 * (double)random_below(1000) / 1000;
-	event_add(world->now + random_gap(20), EVENT_BUYER, n, 0);
+	event_add(world->now + random_gap(20), EVENT_BUYER, n, node->crowd_number);
 	event_add(world->now + random_gap(4), EVENT_LIFE, n, 0);
 }
 
@@ -518,6 +521,24 @@ void node_resume(unsigned n)
 	node_tick(n);
 }
 
+static void buyer_follows(unsigned n)
+{
+	struct node *node = &world->node[n];
+
+	event_add(world->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n,
+		node->crowd_number);
+}
+
+void node_buyers(unsigned n, double per_second)
+{
+	struct node *node = &world->node[n];
+
+	node->buyers = per_second;
+	node->crowd_number++;
+	if (node->exists)
+		buyer_follows(n);
+}
+
 static void buyer_comes(unsigned n)
 {
 	struct world *w = world;
@@ -525,7 +546,7 @@ static void buyer_comes(unsigned n)
 	int64_t units = w->healed ? 1 : (int64_t)random_between(1, w->order_max);
 	bool open = node->up ? !node->paused || w->now - node->paused_ns < HEARTBEAT : w->now < node->gate_until;
 
-	event_add(w->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n, 0);
+	buyer_follows(n);
 	if (!open || w->over || node->buyers <= 0)
 		return;
 	if (!node->withheld && node->unsold >= units) {
@@ -642,7 +663,8 @@ static void happens(const struct event *event)
 			ledger_answered(event->node);
 		break;
 	case EVENT_BUYER:
-		buyer_comes(event->node);
+		if (event->number == node->crowd_number)
+			buyer_comes(event->node);
 		break;
 	case EVENT_LIFE:
 		orders_live(event->node);
