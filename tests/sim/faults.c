@@ -53,7 +53,7 @@ static void crowd(void)
 	unsigned where = any_node();
 
 	for (unsigned n = 1; n <= world->nodes; n++)
-		world->node[n].buyers = one && n != where ? 0 : (double)random_between(1, 40);
+		node_buyers(n, one && n != where ? 0 : (double)random_between(1, 40));
 }
 
 void faults_choose(void)
@@ -103,7 +103,7 @@ static void join(void)
 	say("node %u is new", w->nodes);
 	node_create(w->nodes, &members);
 	w->node[w->nodes].options.fence_after_ms = w->node[1].options.fence_after_ms;
-	w->node[w->nodes].buyers = (double)random_between(1, 40);
+	node_buyers(w->nodes, (double)random_between(1, 40));
 	for (unsigned n = 1; n <= w->nodes; n++)
 		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)),
 			n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
@@ -190,7 +190,8 @@ static void fence(unsigned n)
 {
 	struct node *node = &world->node[n];
 
-	if (world->kept.target || !may_lose() || !node->exists || node->dead || !operator_fences(n))
+	if (world->kept.target || !world->made || world->old_master || !node->exists || node->dead ||
+		!operator_fences(n))
 		return;
 	world->kept.target = n;
 	node_crash(n);
@@ -208,7 +209,7 @@ void fault_fenced(unsigned n)
 	/* The fence itself: soon, and before the node has heard of it. Or what the node did after it: when it has done something. */
 	w->kept.before = chance(0.5);
 	w->kept.store = *replica(w->kept.before);
-	at = w->now + (w->kept.before ? random_between(20, 2500) : random_between(1000, 3000)) * MS;
+	at = w->now + (w->kept.before ? random_between(20, 2500) : random_between(500, 3000)) * MS;
 	w->kept.at = at;
 	if (w->kept.before)
 		w->node[n].not_before = at + random_below(500 * MS);
@@ -378,7 +379,7 @@ static void heal(void)
 			event_add(w->now + random_below(200 * MS), EVENT_START, n, 0);
 		if (node->exists)
 			event_add(w->now, EVENT_CONFIG, n, 0);
-		node->buyers = one && n != where ? 0 : 400;
+		node_buyers(n, one && n != where ? 0 : 400);
 	}
 }
 

@@ -97,6 +97,24 @@ bool operator_fences(unsigned n)
 	return !job()->job && fence(n, true);
 }
 
+/* A node that is gone for ever, and whose units Redis still counts as leased or as not told. */
+static bool is_to_be_fenced(unsigned n)
+{
+	int64_t balance;
+	bool fenced, settled;
+
+	return world->node[n].dead && operator_sees(n, &balance, &fenced, &settled) &&
+		(!fenced || balance != node_used(&world->node[n]));
+}
+
+bool operator_is_awaited(void)
+{
+	for (unsigned n = 1; n <= world->nodes; n++)
+		if (is_to_be_fenced(n))
+			return true;
+	return !world->made;
+}
+
 /* Those that are gone for ever, and, as long as there are faults, anybody. */
 static void choose(void)
 {
@@ -112,12 +130,8 @@ static void choose(void)
 		return;
 	}
 	for (target = 1; target <= w->nodes; target++) {
-		int64_t balance;
-		bool fenced, settled;
-
 		if (w->node[target].dead && w->node[target].gate_until <= w->now && !w->old_master &&
-			(w->healed || chance(0.05)) && operator_sees(target, &balance, &fenced, &settled) &&
-			(!fenced || balance != node_used(&w->node[target]))) {
+			(w->healed || chance(0.05)) && is_to_be_fenced(target)) {
 			fence(target, true);
 			return;
 		}

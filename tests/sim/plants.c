@@ -17,7 +17,7 @@ const struct script_plant script_plants[] = {
 		{{"prelude", "if s.server ~= s.run then", "if false then"}}},
 	{"mastership_not_asked", "a master that is one again, with older data, goes on: it is the process of before", "leased twice",
 		{{"prelude", "string.sub(about, mastership + 1, mastership + 20) .. ", ""}}},
-	{"later_promise_ignored", "an old master serves a node that has settled with the new one", "leased twice",
+	{"later_promise_ignored", "an old master serves a node that has settled with the new one", "are sold",
 		{{"prelude", "if lease_generation_number(me.generation) >= s.number then", "if false then"},
 			{"prelude", "if me.generation ~= s.gen then",
 				"if lease_generation_number(me.generation) < s.number then"}}},

@@ -13,7 +13,6 @@
 
 #define TICK (40 * MS)         /* the daemon looks at its gate at least so often */
 #define HEARTBEAT (2 * SECOND) /* the gate closes when the daemon has stood still for so long */
-#define BUYER_STEP (100 * MS)
 #define LINGER_MAX (4 * SECOND) /* of copies, in buffers of connections that broke */
 
 struct world *world;
@@ -279,6 +278,9 @@ static void request_arrives(unsigned i)
 	claim_after(process, message, &before);
 	if (message->process == w->master)
 		snapshot();
+	if (message->operators && strcmp(message->call.script, "show") != 0 &&
+		(message->reply.answer == LEASE_OK || message->reply.answer == LEASE_REGEN))
+		w->operated_at = w->now;
 	if (message->operators && strcmp(message->call.script, "fence") == 0 && message->reply.answer == LEASE_OK) {
 		unsigned target = (unsigned)atoi(lease_call_argument(&message->call, 15));
 
@@ -455,7 +457,7 @@ void node_create(unsigned n, const struct lease_members *members)
 	snprintf(node->options.origin, sizeof(node->options.origin), "place-%u", n);
 	node->clock_ns = random_between(SECOND, 100000 * SECOND);
 	node->clock_rate = 0.99 + 0.02 * (double)random_below(1000) / 1000;
-	event_add(world->now + random_gap(20), EVENT_BUYER, n, 0);
+	event_add(world->now + random_gap(20), EVENT_BUYER, n, node->crowd_number);
 	event_add(world->now + random_gap(4), EVENT_LIFE, n, 0);
 }
 
@@ -533,17 +535,33 @@ void node_resume(unsigned n)
 	node_tick(n);
 }
 
-/* Time goes in steps: the gap to the next buyer has no memory, and so a crowd that comes is there at once. */
-static void buyer_comes(unsigned n, bool comes)
+static void buyer_follows(unsigned n)
+{
+	struct node *node = &world->node[n];
+
+	event_add(world->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n,
+		node->crowd_number);
+}
+
+void node_buyers(unsigned n, double per_second)
+{
+	struct node *node = &world->node[n];
+
+	node->buyers = per_second;
+	node->crowd_number++;
+	if (node->exists)
+		buyer_follows(n);
+}
+
+static void buyer_comes(unsigned n)
 {
 	struct world *w = world;
 	struct node *node = &w->node[n];
 	int64_t units = w->healed ? 1 : (int64_t)random_between(1, w->order_max);
 	bool open = node->up ? !node->paused || w->now - node->paused_ns < HEARTBEAT : w->now < node->gate_until;
-	uint64_t gap = node->buyers > 0 ? random_gap(node->buyers) : NEVER;
 
-	event_add(w->now + (gap < BUYER_STEP ? gap : BUYER_STEP), EVENT_BUYER, n, gap < BUYER_STEP);
-	if (!comes || !open || w->over || node->buyers <= 0)
+	buyer_follows(n);
+	if (!open || w->over || node->buyers <= 0)
 		return;
 	if (!node->withheld && node->unsold >= units) {
 		node->unsold -= units;
@@ -660,7 +678,8 @@ static void happens(const struct event *event)
 			ledger_answered(event->node);
 		break;
 	case EVENT_BUYER:
-		buyer_comes(event->node, event->number);
+		if (event->number == node->crowd_number)
+			buyer_comes(event->node);
 		break;
 	case EVENT_LIFE:
 		orders_live(event->node);

@@ -85,7 +85,8 @@ struct node {
 	bool lingers;                   /* its next grant will */
 	double clock_rate;
 	uint64_t clock_ns;
-	double buyers, crowd; /* per second; crowd: when they are asked to come again */
+	double buyers, crowd;  /* per second; crowd: when they are asked to come again */
+	unsigned crowd_number; /* of those who count: others were to come at another pace */
 };
 
 /* A change of the total that the operator has tried. */
@@ -146,6 +147,7 @@ struct world {
 	unsigned change_count;
 	/* the end */
 	uint64_t done_at;
+	uint64_t operated_at;              /* the operator has changed something, the last time */
 	uint64_t calm_since, unsold_since; /* everything is sold, and no buyer comes; something is for sale again */
 	bool again;                        /* orders were cancelled after everything was sold */
 	uint64_t cancelled_at;
@@ -177,6 +179,7 @@ void node_create(unsigned n, const struct lease_members *members);
 void node_start(unsigned n);
 void node_crash(unsigned n);
 void node_resume(unsigned n);
+void node_buyers(unsigned n, double per_second);
 void node_tick_at(unsigned n, uint64_t at);
 void node_break(unsigned n); /* its connection: the call under way has no answer */
 int64_t node_used(const struct node *node);
@@ -212,6 +215,8 @@ void operator_step(void);
 void operator_answer(enum lease_outcome outcome, const struct lease_reply *reply);
 /* Node n goes off now, and is to be fenced. False: he has no time, or nobody to ask. */
 bool operator_fences(unsigned n);
+/* Nothing can be sold, or not everything, before he has done what he is to do. */
+bool operator_is_awaited(void);
 void operator_forget(void); /* the node that asked for him is gone */
 /* Row of a node, as the master has it; false: none. */
 bool operator_sees(unsigned n, int64_t *balance, bool *fenced, bool *settled);
