@@ -159,9 +159,13 @@ $(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(BENCH_SUPPORT_O) 
 # What every store must do is asked of each: of the default by its turn among all tests, of the others by itself.
 STORE_TESTS := $(filter $(patsubst %,$(BUILD)/tests/unit/test_writer_%,store orders events once keep query),$(UNIT))
 
+# Two thirds of the time they wait (for servers, clocks, disks), these above all, which come first; so several at a time.
+UNIT_LASTING := $(patsubst %,$(BUILD)/tests/unit/test_%,writer_postgres fleet_redis config writer_faults drill_crowd)
+UNIT_JOBS    := 3
+
 check-unit: $(UNIT)
-	$(Q)scripts/run-tests.sh $(UNIT)
-	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh $(STORE_TESTS)
+	$(Q)scripts/run-tests.sh -j $(UNIT_JOBS) $(UNIT_LASTING) $(filter-out $(UNIT_LASTING),$(UNIT))
+	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh -j $(UNIT_JOBS) $(STORE_TESTS)
 
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
