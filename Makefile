@@ -53,7 +53,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet check-stream soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-clients check-nodes check-fleet check-stream soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -170,18 +170,28 @@ check-unit: $(UNIT)
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
 
-# End to end in four parts, which can run side by side: what must outlast restarts and crashes of its parts, several nodes, what goes between
-# them and Redis and from there downstream, and all else.
-E2E_LASTING := $(patsubst %,tests/e2e/test_%.py,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
-E2E_STREAM  := $(patsubst %,tests/e2e/test_fleet_%.py,redis stream)
-E2E_FLEET   := $(filter-out $(E2E_STREAM),$(wildcard tests/e2e/test_fleet*.py))
+# End to end in six parts, which can run side by side: what must outlast restarts and crashes of its parts, what clients do on the wire, several
+# nodes (what each of them knows and has, and crowds at all of them while things break), what goes between them and Redis and from there
+# downstream, and all else.
+e2e          = $(patsubst %,tests/e2e/test_%.py,$(1))
+E2E_LASTING := $(call e2e,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
+E2E_CLIENTS := $(call e2e,flood hostile_control load_clients refusals sale segments slow_clients strange_clients tcp wrong_node)
+E2E_STREAM  := $(call e2e,fleet_redis fleet_stream)
+E2E_NODES   := $(call e2e,fleet_homes fleet_leases fleet_settings)
+E2E_FLEET   := $(filter-out $(E2E_STREAM) $(E2E_NODES),$(wildcard tests/e2e/test_fleet*.py))
 pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs
 
 check-e2e: all
-	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_FLEET) $(E2E_STREAM))
+	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_CLIENTS) $(E2E_FLEET) $(E2E_NODES) $(E2E_STREAM))
 
 check-lasting: all
 	$(Q)$(pytest) $(E2E_LASTING)
+
+check-clients: all
+	$(Q)$(pytest) $(E2E_CLIENTS)
+
+check-nodes: all
+	$(Q)$(pytest) $(E2E_NODES)
 
 check-fleet: all
 	$(Q)$(pytest) $(E2E_FLEET)
