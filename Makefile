@@ -43,7 +43,8 @@ WEB       := $(wildcard userspace/web/*)
 PROGRAMS  := $(BUILD)/sluice $(BUILD)/sluiced $(BUILD)/sluice-writer
 LIB       := $(BUILD)/libsluice.a
 FLEET_LIB := $(BUILD)/libfleet.a
-# Tests of programs link the program's objects except its main.
+# Tests of programs link what they need of all programs' objects, their mains excepted: out of a library, which is several times as fast to link as all.
+UNIT_LIB  := $(BUILD)/libunit.a
 UNIT      := $(patsubst tests/unit/test_%.c,$(BUILD)/tests/unit/test_%,$(wildcard tests/unit/test_*.c))
 PACKET    := $(patsubst tests/packet/test_%.c,$(BUILD)/tests/packet/test_%,$(wildcard tests/packet/test_*.c))
 PACKET_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packet/test_%.c,$(wildcard tests/packet/*.c)))
@@ -52,7 +53,7 @@ BENCH     := $(patsubst tests/bench/bench_%.c,$(BUILD)/tests/bench/bench_%,$(wil
 BENCH_SKELETONS := $(patsubst tests/bench/%.bpf.c,$(BUILD)/bpf/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 BENCH_SUPPORT_O := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/bench/bench_%.c %.bpf.c,$(wildcard tests/bench/*.c)))
 
-.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-fleet check-stream soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
+.PHONY: docs all deps deps-check deps-demo deps-bench check check-unit check-packet check-e2e check-lasting check-clients check-nodes check-fleet check-stream soak-fleet demo bench run-check run-demo run-bench lint lint-clang sanitize install clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -137,7 +138,11 @@ $(BUILD)/sluice-writer: $(WRITER_O) $(FLEET_LIB) $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_WRITER) -o $@
 
 # --- tests ------------------------------------------------------------------------------------------------------------
-$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(filter-out %/main.o,$(CLI_O) $(DAEMON_O) $(WRITER_O)) $(FLEET_LIB) $(LIB)
+$(UNIT_LIB): $(filter-out %/main.o,$(CLI_O) $(DAEMON_O) $(WRITER_O))
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(UNIT_LIB) $(FLEET_LIB) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_UNIT) -o $@
 
@@ -154,25 +159,39 @@ $(BUILD)/tests/bench/bench_%: $(BUILD)/tests/bench/bench_%.o $(BENCH_SUPPORT_O) 
 # What every store must do is asked of each: of the default by its turn among all tests, of the others by itself.
 STORE_TESTS := $(filter $(patsubst %,$(BUILD)/tests/unit/test_writer_%,store orders events once keep query),$(UNIT))
 
+# Two thirds of the time they wait (for servers, clocks, disks), these above all, which come first; so several at a time.
+UNIT_LASTING := $(patsubst %,$(BUILD)/tests/unit/test_%,writer_postgres fleet_redis config writer_faults drill_crowd)
+UNIT_JOBS    := 3
+
 check-unit: $(UNIT)
-	$(Q)scripts/run-tests.sh $(UNIT)
-	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh $(STORE_TESTS)
+	$(Q)scripts/run-tests.sh -j $(UNIT_JOBS) $(UNIT_LASTING) $(filter-out $(UNIT_LASTING),$(UNIT))
+	$(Q)SLUICE_TEST_STORE=postgres scripts/run-tests.sh -j $(UNIT_JOBS) $(STORE_TESTS)
 
 check-packet: all $(PACKET)
 	$(Q)scripts/run-tests.sh $(PACKET)
 
-# End to end in four parts, which can run side by side: what must outlast restarts and crashes of its parts, several nodes, what goes between
-# them and Redis and from there downstream, and all else.
-E2E_LASTING := $(patsubst %,tests/e2e/test_%.py,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
-E2E_STREAM  := $(patsubst %,tests/e2e/test_fleet_%.py,redis stream)
-E2E_FLEET   := $(filter-out $(E2E_STREAM),$(wildcard tests/e2e/test_fleet*.py))
+# End to end in six parts, which can run side by side: what must outlast restarts and crashes of its parts, what clients do on the wire, several
+# nodes (what each of them knows and has, and crowds at all of them while things break), what goes between them and Redis and from there
+# downstream, and all else.
+e2e          = $(patsubst %,tests/e2e/test_%.py,$(1))
+E2E_LASTING := $(call e2e,clock kept order_life recovery revocation store_postgres verify verify_life webhooks)
+E2E_CLIENTS := $(call e2e,flood hostile_control load_clients refusals sale segments slow_clients strange_clients tcp wrong_node)
+E2E_STREAM  := $(call e2e,fleet_redis fleet_stream)
+E2E_NODES   := $(call e2e,fleet_homes fleet_leases fleet_settings)
+E2E_FLEET   := $(filter-out $(E2E_STREAM) $(E2E_NODES),$(wildcard tests/e2e/test_fleet*.py))
 pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs
 
 check-e2e: all
-	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_FLEET) $(E2E_STREAM))
+	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_CLIENTS) $(E2E_FLEET) $(E2E_NODES) $(E2E_STREAM))
 
 check-lasting: all
 	$(Q)$(pytest) $(E2E_LASTING)
+
+check-clients: all
+	$(Q)$(pytest) $(E2E_CLIENTS)
+
+check-nodes: all
+	$(Q)$(pytest) $(E2E_NODES)
 
 check-fleet: all
 	$(Q)$(pytest) $(E2E_FLEET)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-# Every test of Sluice in three lanes of parts, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
+# Every test of Sluice in four lanes, which take part after part, then a table and the total as the last line: "N passed, N failed". Called by `make check`.
 # A part that fails does not stop the others. Exits non-zero if anything failed. Ctrl-C reaches the part that runs, so
 # that its namespaces and pins are cleaned up, and then ends the check.
 # Environment: BUILD (build), MAKE (make). Logs and the total are left in $BUILD/check/.
@@ -11,10 +11,13 @@ BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 GRACE_S=30 # for cleaning up after Ctrl-C
 JOBS=$(nproc) # compilers at a time
-# Three lanes at a time for machines with two CPUs: one computes, two mostly wait (for clocks, restarts, time-outs).
-computing=(check-unit check-packet check-model check-sim check-fuzz sanitize check-kernel)
-serving=(check-e2e check-fault check-stream)
-lasting=(check-lasting check-fleet)
+# For machines with two CPUs: what computes in one lane, and three for what mostly waits (for clocks, restarts, time-outs; a third of a CPU each).
+# Each lane takes the next part of its own kind that nobody has, and then of the other. Of what waits the longest come first. The CPUs are first of
+# all for what waits, where a late answer is another answer.
+COMPUTING_NICE=5
+WAITING_LANES=3
+computing=(check-unit check-packet sanitize check-sim check-fuzz check-model check-kernel)
+waiting=(check-fleet check-lasting check-clients check-e2e check-nodes check-fault check-stream)
 logs=$BUILD/check
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -22,7 +25,8 @@ if [ "$(id -u)" -ne 0 ]; then
 	exit 1
 fi
 mkdir -p "$logs" || exit 1
-rm -f "$logs"/*.log "$logs"/*.result "$logs/total"
+rm -rf "$logs"/*.log "$logs"/*.result "$logs/total" "$logs/taken"
+mkdir "$logs/taken" || exit 1
 
 lanes=()
 interrupt()
@@ -60,21 +64,29 @@ count() # LOG passed|failed|skipped
 		END { print sum + 0 }' "$1"
 }
 
-# One part after another. What it prints goes to its log; SHOW "live" prints it as it comes, "after" when the part is over.
+# One part after another of those that no other lane has taken. What it prints goes to its log; SHOW "live" prints it as it comes, "after" when the
+# part is over.
 run_lane() # SHOW PART...
 {
-	local show=$1 part status began interrupted=0
+	local show=$1 part status began interrupted=0 run
 	shift
 	set -o pipefail
 	trap 'interrupted=1' INT
 	for part in "$@"; do
+		# Both build the packet tests. Who runs the one comes to the other later.
+		[ "$part" != check-kernel ] || [ -e "$logs/check-packet.result" ] || continue
+		mkdir "$logs/taken/$part" 2>/dev/null || continue
 		began=$SECONDS
+		run=(env --default-signal='INT,QUIT' "$MAKE" -j"$JOBS" --no-print-directory BUILD="$BUILD" "$part")
+		case " ${computing[*]} " in
+		*" $part "*) run=(nice -n "$COMPUTING_NICE" "${run[@]}") ;;
+		esac
 		if [ "$show" = live ]; then
 			printf '\n=== %s\n' "$part"
-			env --default-signal=INT,QUIT "$MAKE" -j"$JOBS" --no-print-directory BUILD="$BUILD" "$part" 2>&1 </dev/null | tee -i "$logs/$part.log"
+			"${run[@]}" 2>&1 </dev/null | tee -i "$logs/$part.log"
 			status=$?
 		else
-			env --default-signal=INT,QUIT "$MAKE" -j"$JOBS" --no-print-directory BUILD="$BUILD" "$part" >"$logs/$part.log" 2>&1 </dev/null
+			"${run[@]}" >"$logs/$part.log" 2>&1 </dev/null
 			status=$?
 			printf '\n=== %s\n%s\n' "$part" "$(cat "$logs/$part.log")"
 		fi
@@ -84,21 +96,22 @@ run_lane() # SHOW PART...
 }
 
 set -m # each lane in a process group of its own; env gives SIGINT back to its parts where we were started without (nohup, &)
-run_lane live "${computing[@]}" &
+run_lane live "${computing[@]}" "${waiting[@]}" &
 lanes+=($!)
-run_lane after "${serving[@]}" &
-lanes+=($!)
-run_lane after "${lasting[@]}" &
-lanes+=($!)
+for ((i = 0; i < WAITING_LANES; i++)); do
+	run_lane after "${waiting[@]}" "${computing[@]}" &
+	lanes+=($!)
+done
 for lane in "${lanes[@]}"; do
 	wait "$lane"
 done
 lanes=()
+rm -rf "$logs/taken"
 
 rows=()
 total_passed=0
 total_failed=0
-for part in "${computing[@]}" "${serving[@]}" "${lasting[@]}"; do
+for part in "${computing[@]}" "${waiting[@]}"; do
 	read -r status took <"$logs/$part.result" || { status=1 took=0; }
 	passed=$(count "$logs/$part.log" passed)
 	failed=$(count "$logs/$part.log" failed)

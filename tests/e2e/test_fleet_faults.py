@@ -193,7 +193,7 @@ def test_redis_answers_after_the_time_out(fleet):
         before = crowd.units()
         crowd.reluctant = False
         time.sleep(2 * HARM_S)
-        assert crowd.units() > before, "nothing was sold meanwhile"
+        wait_until(lambda: crowd.units() > before, "units are sold meanwhile")
         for node in fleet.nodes:
             fleet.hub.weather(node.number)
 

@@ -145,13 +145,14 @@ def test_redis_is_asked_seldom_for_nothing_and_once_for_many():
     with Fleet() as fleet:
         sale = fleet.sale(stock=3000)
         until(lambda: fleet.is_well(sale), "all lease")
-        before = calls(fleet)
+        before, began = calls(fleet), time.monotonic()
         time.sleep(REST_S)
-        at_rest = calls(fleet) - before
+        at_rest = (calls(fleet) - before) / (time.monotonic() - began)
         with FleetCrowd(fleet, seed=7) as crowd:
             crowd.add_buyers(sale, BUYERS)
             before = calls(fleet)
-            until(crowd.idle, "all have ordered")
+            took = until(crowd.idle, "all have ordered")
             busy = calls(fleet) - before
-        print(f"\n{at_rest / REST_S:.1f} calls a second at rest; {1000 * busy / BUYERS:.0f} for 1,000 buyers who ask for tokens and order as fast as they can")
-        assert at_rest <= AT_REST_MOST * REST_S and busy <= BUYERS / 3
+        print(f"\n{at_rest:.1f} calls a second at rest; {1000 * busy / BUYERS:.0f} for 1,000 buyers who ask for tokens and order as fast as they can")
+        # A machine that is busy takes longer, and what is asked at rest is asked meanwhile too.
+        assert at_rest <= AT_REST_MOST and busy <= BUYERS / 3 + AT_REST_MOST * took
