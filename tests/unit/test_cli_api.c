@@ -18,7 +18,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/verify_fleet.h"
 #include "common/timefmt.h"
 
 #define ARGS_MAX 24
@@ -43,7 +45,26 @@ static struct {
 
 static char dir[] = "/tmp/sluice-cli-test-XXXXXX";
 static char socket_path[64], secret_path[64];
-static const struct cli_program programs[] = {{NULL, NULL, NULL}};
+/* What `sluice verify --fleet` does when it has read its config. */
+static int run_verify_fleet(int argc, char **argv)
+{
+	const struct cli_globals globals = {.socket = socket_path};
+	struct cli_api *api;
+	FILE *terminal = stdout;
+	int code = cli_api_open(&api, &globals);
+
+	(void)argc;
+	(void)argv;
+	stdout = fopen("/dev/null", "w");
+	if (!code)
+		code = verify_fleet(api, false);
+	fclose(stdout);
+	stdout = terminal;
+	cli_api_close(api);
+	return code;
+}
+
+static const struct cli_program programs[] = {{"verify-fleet", "", run_verify_fleet}, {NULL, NULL, NULL}};
 static char *said, *printed;
 
 /* Reads one request; returns its length, 0 at the end of the connection. */
@@ -564,6 +585,36 @@ static void a_secret_file_that_holds_none_is_refused(void **state)
 	assert_said("No such file");
 }
 
+#define FLEET_BOOKS(FREE) \
+	"{\"nodes\":{\"1\":{\"node\":1,\"sales\":[]}},\"redis\":{\"drop\":{\"state\":\"open\",\"total\":9,\"version\":1," \
+	"\"free\":" FREE ",\"deficit\":0,\"missing\":[],\"nodes\":{}}}}"
+
+static void a_look_at_the_fleet_that_fails_ends_the_looks(void **state)
+{
+	static const struct exchange script[] = {
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 503, "{\"code\":\"fleet_away\",\"detail\":\"Redis cannot be asked now.\"}"},
+		{NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "verify-fleet"), CLI_FAILED);
+	assert_said("Redis cannot be asked now");
+}
+
+static void units_that_go_to_and_fro_between_looks_are_no_difference(void **state)
+{
+	static const struct exchange script[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("9")}, {NULL, NULL, NULL, 0, NULL}};
+	static const struct exchange three[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")}, {NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "verify-fleet"), CLI_OK);
+	assert_int_equal(run(three, "verify-fleet"), CLI_INVARIANT);
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -608,6 +659,8 @@ int main(void)
 		cmocka_unit_test(stats_leave_out_what_did_not_happen),
 		cmocka_unit_test(the_secret_travels_in_a_header_over_tcp),
 		cmocka_unit_test(a_secret_file_that_holds_none_is_refused),
+		cmocka_unit_test(a_look_at_the_fleet_that_fails_ends_the_looks),
+		cmocka_unit_test(units_that_go_to_and_fro_between_looks_are_no_difference),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
