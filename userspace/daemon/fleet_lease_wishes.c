@@ -118,11 +118,7 @@ static int wish_for_all(struct daemon *d, const struct fleet_wish_kind *kind, co
 	err = fleet_leases_wish(d, *wish);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < count && !err; i++)
-		if ((*wish)->items[i].error) {
-			err = (*wish)->items[i].error;
-			snprintf(failure, failure_size, "%s", (*wish)->items[i].failure);
-		}
+	err = fleet_wish_error(*wish, failure, failure_size);
 	if (err)
 		fleet_wish_free(*wish);
 	return err;
