@@ -616,6 +616,7 @@ def test_a_stream_that_may_not_be_read_does_not_hold_up_the_other_sales(clean, f
     password.touch(mode=0o600)
     password.write_text("of-one\n", encoding="ascii")
     fleet.hub.call("ACL", "SETUSER", "one", "on", ">of-one", "resetkeys", f"~{prefix}:{{*}}:orders", f"~{prefix}:{{fleet}}:streams", "-@all", "+info",
+                   "+cluster|slots", "+asking",
                    "+client|setname", "+smembers", "+xgroup|create", "+xack", f"(+xreadgroup +xautoclaim ~{prefix}:{{{free.slug}}}:orders)")
     of_one = Consumer(node, server.conninfo, "one", consumers[0].group, **{"fleet.redis_user": "one", "fleet.redis_password_file": password})
 
@@ -627,6 +628,7 @@ def test_a_stream_that_may_not_be_read_does_not_hold_up_the_other_sales(clean, f
         wait_until(lambda: order in of_free(), "an order of the other is stored", timeout=20)
         assert of_one.log().count("NOPERM") <= 3, "it says so again and again"
     finally:
+        print(of_one.log()[-3000:])
         of_one.stop()
         fleet.hub.call("ACL", "DELUSER", "one")
 
@@ -724,7 +726,7 @@ def test_entries_that_were_removed_before_they_were_taken_over_leave_a_row(clean
     wait_until(lambda: stream.pending(group) == 0, "all is settled")
     rows = server.query("SELECT entry, reason FROM sluice_fleet_rejected ORDER BY entry")
     assert [entry for entry, _ in rows] == ids[1:3] and all("removed from the stream" in reason for _, reason in rows), rows
-    assert consumers[0].log().count("is put aside") == 2
+    assert all(f"entry {entry} of {stream.key} is put aside" in consumers[0].log() for entry in ids[1:3])
 
 
 def test_a_group_needs_a_redis_in_the_config(node):
