@@ -274,6 +274,27 @@ def test_a_ledger_that_is_older_than_the_stream_is_an_alarm(fleet, node):
     wait_until(lambda: metric(node, "sluice_stream_ahead") == 0, "no alarm any more", timeout=20)
 
 
+def test_the_alarm_of_an_older_ledger_lasts_until_its_cursor_is_taken_away(fleet, node):
+    """What was sold up to the cursor stays missing when the ledger has grown beyond it."""
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    bought(node, sale)
+    wait_same(node, stream)
+    node.daemon.terminate()
+    cursor = stream.cursor()
+    fleet.hub.call("HSET", stream.cursors, 1, cursor + 3)
+    node.start_daemon()
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 1, "the alarm", timeout=20)
+    bought(node, sale, 6)
+    wait_until(lambda: stream.cursor() >= cursor + 6, "the stream goes on behind the cursor", timeout=20)
+    missing = set(ledger_events(node, sale.slug)) - set(stream.events())
+    assert len(missing) == 3 and metric(node, "sluice_stream_ahead") == 1, missing
+    fleet.hub.call("HDEL", stream.cursors, 1)
+    bought(node, sale)
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 0, "the alarm ends", timeout=20)
+    wait_until(lambda: set(stream.events()) == set(ledger_events(node, sale.slug)), "all of it was appended again", timeout=20)
+
+
 # --- trimming -----------------------------------------------------------------------------------------------------------------
 def read(stream, group, count, acknowledge=True):
     """Reads entries as a consumer of a group; returns their ids."""
@@ -628,7 +649,6 @@ def test_a_stream_that_may_not_be_read_does_not_hold_up_the_other_sales(clean, f
         wait_until(lambda: order in of_free(), "an order of the other is stored", timeout=20)
         assert of_one.log().count("NOPERM") <= 3, "it says so again and again"
     finally:
-        print(of_one.log()[-3000:])
         of_one.stop()
         fleet.hub.call("ACL", "DELUSER", "one")
 
