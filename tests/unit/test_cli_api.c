@@ -592,9 +592,9 @@ static void a_secret_file_that_holds_none_is_refused(void **state)
 
 static void a_look_at_the_fleet_that_fails_ends_the_looks(void **state)
 {
-	static const struct exchange script[] = {
-		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
-		{"GET /v1/cluster/audit", NULL, NULL, 503, "{\"code\":\"fleet_away\",\"detail\":\"Redis cannot be asked now.\"}"},
+	static const struct exchange script[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 503,
+			"{\"code\":\"fleet_away\",\"detail\":\"Redis cannot be asked now.\"}"},
 		{NULL, NULL, NULL, 0, NULL}};
 
 	(void)state;
@@ -640,9 +640,11 @@ static void make_ledger(const char *lease)
 #define BOOK(EPOCH, SEQ, UNITS, BALANCE) \
 	"{\"epoch\":" EPOCH ",\"seq\":" SEQ ",\"op\":\"return\",\"units\":" UNITS ",\"balance\":" BALANCE "}"
 #define ROW(SEQ, GRANTED, BALANCE, FENCED) \
-	"{\"sales\":[{\"sale\":\"drop\",\"state\":\"open\",\"nodes\":{\"2\":{\"balance\":" BALANCE ",\"sold\":1,\"epoch\":2,\"seq\":" SEQ \
-	",\"granted\":" GRANTED ",\"heard\":77,\"fenced\":" FENCED ",\"settled\":true}}}]}"
-#define FENCED_ROW "{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"fenced\",\"balance\":10,\"sold\":3,\"given_back\":7,\"epoch\":3}]}"
+	"{\"sales\":[{\"sale\":\"drop\",\"state\":\"open\",\"nodes\":{\"2\":{\"balance\":" BALANCE \
+	",\"sold\":1,\"epoch\":2,\"seq\":" SEQ ",\"granted\":" GRANTED ",\"heard\":77,\"fenced\":" FENCED \
+	",\"settled\":true}}}]}"
+#define FENCED_ROW \
+	"{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"fenced\",\"balance\":10,\"sold\":3,\"given_back\":7,\"epoch\":3}]}"
 
 static int fence_by(const char *lease, const char *fleet, bool is_taken)
 {
@@ -685,8 +687,9 @@ static void nothing_is_fenced_by_a_ledger_that_is_another_or_an_older_one(void *
 
 static void a_fence_that_met_no_sale_is_no_success(void **state)
 {
-	static const struct exchange script[] = {{"POST /v1/nodes/2/fence", "{\"nothing\":true}", NULL, 200,
-							 "{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"unknown\"}]}"},
+	static const struct exchange script[] = {
+		{"POST /v1/nodes/2/fence", "{\"nothing\":true}", NULL, 200,
+			"{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"unknown\"}]}"},
 		{NULL, NULL, NULL, 0, NULL}};
 
 	(void)state;

@@ -349,8 +349,9 @@ static int become_owner(struct doctor *doctor, struct identity *identity)
 failed:
 	err = errno;
 	become_root(identity);
-	doctor_note(doctor, DOCTOR_WARN, "pace", NULL, "not measured: cannot become the user %u, who owns its directory: %s",
-		(unsigned)status.st_uid, strerror(err));
+	doctor_note(doctor, DOCTOR_WARN, "pace", NULL,
+		"not measured: cannot become the user %u, who owns its directory: %s", (unsigned)status.st_uid,
+		strerror(err));
 	return -EPERM;
 }
 

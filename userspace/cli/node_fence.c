@@ -155,8 +155,9 @@ static int check_ledger(const struct cli_call *call, const json_t *fleet, const 
 			"fenced: take the right file, or --nothing",
 			slug, file, node, (long long)number(in_ledger ? in_ledger->lease : NULL, "seq"),
 			(long long)number(in_ledger ? in_ledger->lease : NULL, "epoch"),
-			(long long)number(in_ledger ? in_ledger->lease : NULL, "balance"), (long long)number(row, "seq"),
-			(long long)number(row, "epoch"), (long long)number(row, "balance"));
+			(long long)number(in_ledger ? in_ledger->lease : NULL, "balance"),
+			(long long)number(row, "seq"), (long long)number(row, "epoch"),
+			(long long)number(row, "balance"));
 		return CLI_CONFLICT;
 	}
 	if (found)

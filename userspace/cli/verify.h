@@ -29,7 +29,7 @@ struct verify_sale {
 	int64_t orders;                  /* rows, as the ledger has counted them */
 	int64_t moved;                   /* sum of the movements of the stock */
 	int64_t refunded;                /* units that refunds took out of it */
-	json_t *lease;                   /* its book of units leased from a fleet (docs/fleet.md); NULL: none, or not read */
+	json_t *lease; /* its book of units leased from a fleet (docs/fleet.md); NULL: none, or not read */
 };
 
 struct verify_ledger {

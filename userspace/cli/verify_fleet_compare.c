@@ -174,10 +174,8 @@ int fleet_look_compare(const json_t *audit, struct fleet_look *look)
 	json_t *nodes = json_object_get(audit, "nodes"), *redis = json_object_get(audit, "redis"), *said;
 	const char *name;
 
-	*look = (struct fleet_look){.differences = json_array(),
-		.sales = json_array(),
-		.silent = json_array(),
-		.seen = json_array()};
+	*look = (struct fleet_look){
+		.differences = json_array(), .sales = json_array(), .silent = json_array(), .seen = json_array()};
 	if (!look->differences || !look->sales || !look->silent || !look->seen) {
 		fleet_look_free(look);
 		return -ENOMEM;

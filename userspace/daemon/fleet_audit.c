@@ -240,8 +240,7 @@ static bool ask(struct daemon *d, struct fleet_round *round, struct fleet_wish_i
 	default:
 		snprintf(name, sizeof(name), "audit:%s", number);
 		fleet_key(d, name, key);
-		return fleet_command(
-			round, key, item->phase == PHASE_COUNT ? count : read, 2, fleet_wish_done, item);
+		return fleet_command(round, key, item->phase == PHASE_COUNT ? count : read, 2, fleet_wish_done, item);
 	}
 }
 

@@ -256,7 +256,8 @@ static void note_removed(struct consume_entry *entry)
 static void take_removed(struct consumer *c, struct stream *stream, const redisReply *list)
 {
 	for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
-		struct consume_entry *entry = list->element[i]->type == REDIS_REPLY_STRING ? add_entry(c, stream) : NULL;
+		struct consume_entry *entry =
+			list->element[i]->type == REDIS_REPLY_STRING ? add_entry(c, stream) : NULL;
 
 		if (!entry) {
 			log_error("no memory to put aside what was removed from %s before it was read", stream->key);
