@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """`sluice doctor`: finds nothing that fails in a shop that is well, names what was really made wrong, and leaves nothing behind."""
+import contextlib
 import json
+import os
 import shlex
+import threading
+import time
 
 import pytest
 
@@ -9,6 +13,7 @@ from netns import run
 from world import DEVICE, SLUICE, World, config_text
 
 OK, FAILED, USAGE = range(3)
+NOBODY, NOGROUP = 65534, 65534
 
 
 def doctor(world, *args, measure=False, through=()):
@@ -20,6 +25,11 @@ def doctor(world, *args, measure=False, through=()):
     assert report["ok"] == (done.returncode == OK) == (not report["failed"]), done
     assert report["failed"] == len(of(report, "fail")) and report["warned"] == len(of(report, "warn"))
     return done.returncode, report
+
+
+def doctor_of(config):
+    """Its report, and a pace that is measured, where there is no shop."""
+    return json.loads(run([SLUICE, "doctor", "--config", config, "-o", "json"], check=False).stdout)
 
 
 def of(report, result, check=None):
@@ -174,6 +184,40 @@ def test_what_another_user_put_in_the_way_of_the_pace_is_not_followed(world, nam
     assert (theirs.read_text(encoding="utf-8"), theirs.stat().st_mode & 0o777) == ("as it was", 0o600)
     pace = world.state_dir / "doctor.json"
     assert not pace.is_symlink() and pace.stat().st_mode & 0o777 == 0o644 and json.loads(pace.read_text(encoding="utf-8"))
+
+
+def test_root_measures_as_the_user_who_owns_the_ledgers_directory(tmp_path):
+    """Who owns the directory could put another in the place of the one that is measured in."""
+    os.chmod(tmp_path.parent.parent, 0o755)
+    os.chmod(tmp_path.parent, 0o755)
+    place, config, seen, ended = tmp_path / "books", tmp_path / "doctor.conf", set(), threading.Event()
+    os.chmod(tmp_path, 0o755)
+    place.mkdir(mode=0o700)
+    os.chown(place, NOBODY, NOGROUP)
+    config.write_text(f'writer: {{ ledger = "{place}/ledger.db"; }};\ndaemon: {{ state_dir = "{tmp_path}"; }};\n', encoding="utf-8")
+
+    def look():
+        while not ended.is_set():
+            for path in [*place.glob(".doctor-*"), *place.glob(".doctor-*/ledger.db")]:
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    seen.add((path.name.split("-")[0], status.st_uid, status.st_gid))
+            time.sleep(0.01)
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        report = doctor_of(config)
+    finally:
+        ended.set()
+        looker.join()
+    assert report["pace"]["orders_per_second"] > 0
+    assert seen == {(".doctor", NOBODY, NOGROUP), ("ledger.db", NOBODY, NOGROUP)} and list(place.iterdir()) == []
+    assert (tmp_path / "doctor.json").stat().st_uid == 0  # it is root again
+    # A directory of root's that the other owns the place of.
+    (place / "below").mkdir(mode=0o700)
+    config.write_text(config.read_text(encoding="utf-8").replace("books/", "books/below/"), encoding="utf-8")
+    report = doctor_of(config)
+    assert "others can change it" in of(report, "warn", "pace")[0] and list((place / "below").iterdir()) == []
 
 
 def test_a_ledger_that_others_can_write_fails(world):

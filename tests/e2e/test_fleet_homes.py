@@ -308,6 +308,7 @@ def test_a_rotation_waits_for_a_node_that_is_down_and_goes_on_when_it_is_back(fl
 def test_a_node_that_was_left_out_of_a_rotation_takes_part_before_it_opens_orders(fleet):
     sale = fleet.sale(stock=10)
     fleet[2].daemon.terminate()
+    assert fleet[1].control("POST", "/v1/keys/rotate", {"without": [2, 2]}).status == 422
     reply = fleet[1].control("POST", "/v1/keys/rotate", {"without": [2]})
     assert (reply.status, reply.json()["key_number"]) == (200, 2), reply
     token = ask_until_said(fleet, 1, sale, "meanwhile").json()["token"]

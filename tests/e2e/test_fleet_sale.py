@@ -3,6 +3,7 @@
 
 What buyers were told is judged by tests/fault/fleet_checker.py after each test, and by `sluice verify --fleet`. Times are printed (pytest -s), not asserted.
 """
+import concurrent.futures
 import itertools
 import time
 
@@ -19,6 +20,7 @@ FEW = 60
 REST_S = 6
 AT_REST_MOST = 9         # calls a second of three nodes with an open sale
 BUYERS = 900
+ASKERS = 6
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,19 @@ def sell_out(fleet, sale, seed, entries=None, count=None):
         print(f"\n{sale.stock} units in {took:.1f} s: {crowd.summary()}")
     fleet.assert_sold_out(sale, crowd)
     return crowd
+
+
+def test_all_who_ask_for_the_books_at_once_hear_every_node(fleet):
+    """As when `sluice verify --fleet` runs on each node at the full minute. What was answered vanishes from Redis by itself."""
+    sale = fleet.sale(stock=FEW)
+    until(lambda: fleet.is_well(sale), "every node has settled")
+    with concurrent.futures.ThreadPoolExecutor(ASKERS) as threads:
+        answers = list(threads.map(lambda n: fleet[n % 3 + 1].ask("GET", "/v1/cluster/audit"), range(ASKERS)))
+    silent = [[node for node, said in answer["nodes"].items() if said is None] for answer in answers]
+    assert silent == [[]] * ASKERS
+    assert all(sale.slug in [account["slug"] for account in said["sales"]] for answer in answers for said in answer["nodes"].values())
+    kept = fleet.hub.call("KEYS", "*:audit:*")
+    assert len(kept) == ASKERS and all(fleet.hub.call("TTL", key) > 0 for key in kept), kept
 
 
 def test_ten_thousand_units_are_sold_exactly_over_three_nodes(fleet):

@@ -24,6 +24,8 @@ SEED = int(os.environ.get("SLUICE_SEED") or random.randrange(1 << 32))
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 STREAM_MD, VERIFY_MD = ((DOCS / name).read_text(encoding="utf-8") for name in ("stream.md", "verify.md"))
 KEEP = 50
+LONG = "long " * 4000
+MANY = 300                # streams; the consumer asks of 256 at a time
 CHANGES = {"held": ("confirm", "confirm", "cancel"), "confirmed": ("refund",)}
 
 
@@ -272,6 +274,27 @@ def test_a_ledger_that_is_older_than_the_stream_is_an_alarm(fleet, node):
     wait_until(lambda: metric(node, "sluice_stream_ahead") == 0, "no alarm any more", timeout=20)
 
 
+def test_the_alarm_of_an_older_ledger_lasts_until_its_cursor_is_taken_away(fleet, node):
+    """What was sold up to the cursor stays missing when the ledger has grown beyond it."""
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    bought(node, sale)
+    wait_same(node, stream)
+    node.daemon.terminate()
+    cursor = stream.cursor()
+    fleet.hub.call("HSET", stream.cursors, 1, cursor + 3)
+    node.start_daemon()
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 1, "the alarm", timeout=20)
+    bought(node, sale, 6)
+    wait_until(lambda: stream.cursor() >= cursor + 6, "the stream goes on behind the cursor", timeout=20)
+    missing = set(ledger_events(node, sale.slug)) - set(stream.events())
+    assert len(missing) == 3 and metric(node, "sluice_stream_ahead") == 1, missing
+    fleet.hub.call("HDEL", stream.cursors, 1)
+    bought(node, sale)
+    wait_until(lambda: metric(node, "sluice_stream_ahead") == 0, "the alarm ends", timeout=20)
+    wait_until(lambda: set(stream.events()) == set(ledger_events(node, sale.slug)), "all of it was appended again", timeout=20)
+
+
 # --- trimming -----------------------------------------------------------------------------------------------------------------
 def read(stream, group, count, acknowledge=True):
     """Reads entries as a consumer of a group; returns their ids."""
@@ -482,7 +505,8 @@ def test_without_its_database_a_consumer_waits_and_acknowledges_nothing(clean, f
     server.kill()
     bought(node, sale, 5)
     wait_until(lambda: "nothing is acknowledged" in first.log(), "the consumer says so")
-    assert stream.pending(first.group) >= 1 and first.process.running()
+    wait_until(lambda: stream.pending(first.group) >= 1, "it was given some of this sale")
+    assert first.process.running()
     server.start()
     wait_tables(server, node, consumers)
     wait_until(lambda: stream.pending(first.group) == 0, "all is acknowledged")
@@ -508,7 +532,7 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     stream = stream_of(fleet, sale)
     bought(node, sale)
     wait_tables(server, node, consumers)
-    good = dict(stream.entries()[-1][1])
+    good = next(fields for _, entry in stream.entries() if (fields := dict(entry))["type"] == "order.held")
     bad = {
         "the field type is missing": {"hello": "world"},
         "sale is another than that of the stream": {**good, "sale": "other"},
@@ -518,6 +542,7 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
         "id is not 16 hex digits": {**good, "id": "'); DROP TABLE sluice_fleet_orders; --"},
         "not printable ASCII": {**good, "source": "\x01"},
         "quantity is no number": {**good, "quantity": "-1"},
+        "the field at is missing": {"type": "order.held", "sale": sale.slug, "node": "1", "position": "1", "note": LONG},
     }
     for fields in bad.values():
         stream.call("XADD", "*", *(word for pair in fields.items() for word in pair))
@@ -529,6 +554,8 @@ def test_an_entry_that_is_none_is_put_aside_with_its_reason(clean, fleet, node, 
     reasons = [reason for reason, in server.query("SELECT reason FROM sluice_fleet_rejected ORDER BY entry")]
     for expected, reason in zip(bad, reasons):
         assert expected in reason, (expected, reason)
+    assert server.query("SELECT fields FROM sluice_fleet_rejected ORDER BY entry DESC LIMIT 1") == [
+        [f"type=order.held sale={sale.slug} node=1 position=1 note={LONG}"]]
     wait_until(lambda: stream.pending(consumers[0].group) == 0, "they are acknowledged")
     bought(node, sale)
     wait_tables(server, node, consumers)
@@ -579,6 +606,51 @@ def test_a_key_that_is_no_stream_does_not_hold_up_the_other_sales(clean, fleet, 
     finally:
         fleet.hub.call("SREM", names, alien.slug)
         fleet.hub.call("DEL", alien.key)
+
+
+def test_many_keys_that_are_no_streams_do_not_hold_up_a_sale_that_comes_after_them(clean, fleet, node, server, consumers):
+    del clean
+    prefix, began = node.settings["fleet.prefix"], time.monotonic_ns()
+    aliens = [f"alien-{began}-{n}" for n in range(MANY)]
+    for alien in aliens:
+        fleet.hub.call("SET", f"{prefix}:{{{alien}}}:orders", "no stream")
+    fleet.hub.call("SADD", f"{prefix}:{{fleet}}:streams", *aliens)
+    try:
+        wait_until(lambda: all(consumer.log().count("reads the stream of sale alien") >= MANY for consumer in consumers), "both know them")
+        bought(node, new_sale(node), 3)
+        wait_tables(server, node, consumers, timeout=20)
+    finally:
+        fleet.hub.call("SREM", f"{prefix}:{{fleet}}:streams", *aliens)
+        fleet.hub.call("DEL", *(f"{prefix}:{{{alien}}}:orders" for alien in aliens))
+
+
+def test_a_stream_that_may_not_be_read_does_not_hold_up_the_other_sales(clean, fleet, node, server, consumers):
+    """As one whose server in a cluster does not answer."""
+    del clean
+    for consumer in consumers:
+        consumer.stop()
+    shut, free = new_sale(node), new_sale(node)
+    for sale in (shut, free):
+        bought(node, sale)
+        wait_same(node, stream_of(fleet, sale))
+    prefix, password = node.settings["fleet.prefix"], node.dir / "shut.password"
+    password.touch(mode=0o600)
+    password.write_text("of-one\n", encoding="ascii")
+    fleet.hub.call("ACL", "SETUSER", "one", "on", ">of-one", "resetkeys", f"~{prefix}:{{*}}:orders", f"~{prefix}:{{fleet}}:streams", "-@all", "+info",
+                   "+cluster|slots", "+asking",
+                   "+client|setname", "+smembers", "+xgroup|create", "+xack", f"(+xreadgroup +xautoclaim ~{prefix}:{{{free.slug}}}:orders)")
+    of_one = Consumer(node, server.conninfo, "one", consumers[0].group, **{"fleet.redis_user": "one", "fleet.redis_password_file": password})
+
+    def of_free():
+        return [order for order, in server.query(f"SELECT id FROM sluice_fleet_orders WHERE sale = '{free.slug}'")]
+    try:
+        wait_until(lambda: "NOPERM" in of_one.log(), "it may not read one of them")
+        order = bought(node, free)["id"]
+        wait_until(lambda: order in of_free(), "an order of the other is stored", timeout=20)
+        assert of_one.log().count("NOPERM") <= 3, "it says so again and again"
+    finally:
+        of_one.stop()
+        fleet.hub.call("ACL", "DELUSER", "one")
 
 
 def test_the_documented_rights_of_a_consumer_suffice(clean, fleet, node, server, consumers):
@@ -653,6 +725,28 @@ def test_entries_of_a_consumer_that_never_comes_back_are_taken_over(clean, fleet
     consumers[0].start()
     wait_tables(server, node, consumers)
     assert "takes over" in consumers[0].log()
+
+
+def test_entries_that_were_removed_before_they_were_taken_over_leave_a_row(clean, fleet, node, server, consumers):
+    """Redis itself forgets them when somebody takes over what is left (XAUTOCLAIM)."""
+    del clean
+    for consumer in consumers:
+        consumer.stop()
+    sale = new_sale(node)
+    stream = stream_of(fleet, sale)
+    bought(node, sale, 4)
+    wait_same(node, stream)
+    group = consumers[0].group
+    with contextlib.suppress(Exception):
+        fleet.hub.call("XGROUP", "CREATE", stream.key, group, 0)
+    ids = [entry for entry, _ in fleet.hub.call("XREADGROUP", "GROUP", group, "dead", "STREAMS", stream.key, ">")[0][1]]
+    fleet.hub.call("XCLAIM", stream.key, group, "dead", 0, *ids, "IDLE", 61000)
+    fleet.hub.call("XDEL", stream.key, *ids[1:3])
+    consumers[0].start()
+    wait_until(lambda: stream.pending(group) == 0, "all is settled")
+    rows = server.query("SELECT entry, reason FROM sluice_fleet_rejected ORDER BY entry")
+    assert [entry for entry, _ in rows] == ids[1:3] and all("removed from the stream" in reason for _, reason in rows), rows
+    assert all(f"entry {entry} of {stream.key} is put aside" in consumers[0].log() for entry in ids[1:3])
 
 
 def test_a_group_needs_a_redis_in_the_config(node):

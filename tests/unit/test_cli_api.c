@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,7 +19,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/verify_fleet.h"
 #include "common/timefmt.h"
 
 #define ARGS_MAX 24
@@ -42,8 +45,27 @@ static struct {
 } server;
 
 static char dir[] = "/tmp/sluice-cli-test-XXXXXX";
-static char socket_path[64], secret_path[64];
-static const struct cli_program programs[] = {{NULL, NULL, NULL}};
+static char socket_path[64], secret_path[64], ledger_path[64];
+/* What `sluice verify --fleet` does when it has read its config. */
+static int run_verify_fleet(int argc, char **argv)
+{
+	const struct cli_globals globals = {.socket = socket_path};
+	struct cli_api *api;
+	FILE *terminal = stdout;
+	int code = cli_api_open(&api, &globals);
+
+	(void)argc;
+	(void)argv;
+	stdout = fopen("/dev/null", "w");
+	if (!code)
+		code = verify_fleet(api, false);
+	fclose(stdout);
+	stdout = terminal;
+	cli_api_close(api);
+	return code;
+}
+
+static const struct cli_program programs[] = {{"verify-fleet", "", run_verify_fleet}, {NULL, NULL, NULL}};
 static char *said, *printed;
 
 /* Reads one request; returns its length, 0 at the end of the connection. */
@@ -564,6 +586,117 @@ static void a_secret_file_that_holds_none_is_refused(void **state)
 	assert_said("No such file");
 }
 
+#define FLEET_BOOKS(FREE) \
+	"{\"nodes\":{\"1\":{\"node\":1,\"sales\":[]}},\"redis\":{\"drop\":{\"state\":\"open\",\"total\":9,\"version\":1," \
+	"\"free\":" FREE ",\"deficit\":0,\"missing\":[],\"nodes\":{}}}}"
+
+static void a_look_at_the_fleet_that_fails_ends_the_looks(void **state)
+{
+	static const struct exchange script[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 503,
+			"{\"code\":\"fleet_away\",\"detail\":\"Redis cannot be asked now.\"}"},
+		{NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "verify-fleet"), CLI_FAILED);
+	assert_said("Redis cannot be asked now");
+}
+
+static void units_that_go_to_and_fro_between_looks_are_no_difference(void **state)
+{
+	static const struct exchange script[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("9")}, {NULL, NULL, NULL, 0, NULL}};
+	static const struct exchange three[] = {{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")},
+		{"GET /v1/cluster/audit", NULL, NULL, 200, FLEET_BOOKS("8")}, {NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "verify-fleet"), CLI_OK);
+	assert_int_equal(run(three, "verify-fleet"), CLI_INVARIANT);
+}
+
+/* A node's ledger: sale 4, "drop", with 3 units held of 10 that were leased in operation 5 of epoch 2. */
+static void make_ledger(const char *lease)
+{
+	char sql[2048];
+	sqlite3 *db;
+
+	unlink(ledger_path);
+	snprintf(sql, sizeof(sql),
+		"PRAGMA application_id = 1397511491; PRAGMA user_version = 2;"
+		"CREATE TABLE sales(id, slug, opens_ns, ends_ns, per_buyer, paused, ended, put_in, held, confirmed, orders);"
+		"CREATE TABLE stock_moves(sale, delta, key);"
+		"CREATE TABLE orders(serial, sale, seq, state, quantity, buyer, admitted_ns);"
+		"CREATE TABLE documents(name, value);"
+		"INSERT INTO sales VALUES (4, 'drop', 1, 2, 1, 0, 0, 10, 3, 0, 0);"
+		"INSERT INTO documents SELECT 'lease.4', '%s' WHERE '%s' <> '';",
+		lease, lease);
+	assert_int_equal(sqlite3_open(ledger_path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
+#define BOOK(EPOCH, SEQ, UNITS, BALANCE) \
+	"{\"epoch\":" EPOCH ",\"seq\":" SEQ ",\"op\":\"return\",\"units\":" UNITS ",\"balance\":" BALANCE "}"
+#define ROW(SEQ, GRANTED, BALANCE, FENCED) \
+	"{\"sales\":[{\"sale\":\"drop\",\"state\":\"open\",\"nodes\":{\"2\":{\"balance\":" BALANCE \
+	",\"sold\":1,\"epoch\":2,\"seq\":" SEQ ",\"granted\":" GRANTED ",\"heard\":77,\"fenced\":" FENCED \
+	",\"settled\":true}}}]}"
+#define FENCED_ROW \
+	"{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"fenced\",\"balance\":10,\"sold\":3,\"given_back\":7,\"epoch\":3}]}"
+
+static int fence_by(const char *lease, const char *fleet, bool is_taken)
+{
+	const struct exchange script[] = {{"GET /v1/cluster/sales", NULL, NULL, 200, fleet},
+		{is_taken ? "POST /v1/nodes/2/fence" : NULL,
+			"{\"sale\":\"drop\",\"sold\":3,\"exact\":true,\"heard\":77}", NULL, 200, FENCED_ROW},
+		{NULL, NULL, NULL, 0, NULL}};
+	char words[160];
+
+	make_ledger(lease);
+	snprintf(words, sizeof(words), "node fence 2 --ledger %s", ledger_path);
+	return run(script, words);
+}
+
+static void a_node_is_fenced_by_the_ledger_that_it_wrote_last(void **state)
+{
+	(void)state;
+	assert_int_equal(fence_by(BOOK("2", "5", "0", "10"), ROW("5", "4", "10", "false"), true), CLI_OK);
+	/* A grant that Redis made, and whose answer was lost; operations that gave nothing; a return of which Redis has not heard. */
+	assert_int_equal(fence_by(BOOK("2", "5", "0", "10"), ROW("6", "4", "14", "false"), true), CLI_OK);
+	assert_int_equal(fence_by(BOOK("2", "5", "0", "10"), ROW("9", "0", "10", "false"), true), CLI_OK);
+	assert_int_equal(fence_by(BOOK("2", "6", "4", "6"), ROW("5", "0", "10", "false"), true), CLI_OK);
+	/* It was fenced with nothing known, and its ledger was found later. */
+	assert_int_equal(fence_by(BOOK("1", "5", "0", "10"), ROW("5", "0", "10", "true"), true), CLI_OK);
+}
+
+static void nothing_is_fenced_by_a_ledger_that_is_another_or_an_older_one(void **state)
+{
+	static const char *const leases[] = {"", BOOK("1", "5", "0", "10"), BOOK("2", "5", "0", "11"),
+		BOOK("2", "3", "0", "8"), BOOK("2", "7", "1", "9"), BOOK("2", "6", "3", "6")};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(leases) / sizeof(leases[0]); i++) {
+		assert_int_equal(fence_by(leases[i], ROW("5", "1", "10", "false"), false), CLI_CONFLICT);
+		assert_said("is not the ledger that node 2 wrote last");
+	}
+	assert_int_equal(fence_by(BOOK("2", "5", "0", "10"), "{\"sales\":[]}", false), CLI_NOT_FOUND);
+	assert_said("has no sale in which Redis knows node 2");
+}
+
+static void a_fence_that_met_no_sale_is_no_success(void **state)
+{
+	static const struct exchange script[] = {
+		{"POST /v1/nodes/2/fence", "{\"nothing\":true}", NULL, 200,
+			"{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"unknown\"}]}"},
+		{NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(script, "node fence 2 --nothing"), CLI_NOT_FOUND);
+	assert_said("Redis knows node 2 in no sale");
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -572,6 +705,7 @@ static int make_dir(void **state)
 		return -1;
 	snprintf(socket_path, sizeof(socket_path), "%s/sock", dir);
 	snprintf(secret_path, sizeof(secret_path), "%s/secret", dir);
+	snprintf(ledger_path, sizeof(ledger_path), "%s/ledger.db", dir);
 	return 0;
 }
 
@@ -580,6 +714,7 @@ static int remove_dir(void **state)
 	(void)state;
 	unlink(socket_path);
 	unlink(secret_path);
+	unlink(ledger_path);
 	free(said);
 	free(printed);
 	return rmdir(dir);
@@ -608,6 +743,11 @@ int main(void)
 		cmocka_unit_test(stats_leave_out_what_did_not_happen),
 		cmocka_unit_test(the_secret_travels_in_a_header_over_tcp),
 		cmocka_unit_test(a_secret_file_that_holds_none_is_refused),
+		cmocka_unit_test(a_look_at_the_fleet_that_fails_ends_the_looks),
+		cmocka_unit_test(units_that_go_to_and_fro_between_looks_are_no_difference),
+		cmocka_unit_test(a_node_is_fenced_by_the_ledger_that_it_wrote_last),
+		cmocka_unit_test(nothing_is_fenced_by_a_ledger_that_is_another_or_an_older_one),
+		cmocka_unit_test(a_fence_that_met_no_sale_is_no_success),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -202,6 +202,25 @@ static void what_was_never_asked_goes_with_who_leaves(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void what_was_done_for_some_is_not_called_undone(void **state)
+{
+	struct fleet_wish *wish = fleet_wish_new(&kind, 2, NULL);
+	char failure[32];
+
+	(void)state;
+	assert_int_equal(fleet_wish_error(wish, failure, sizeof(failure)), 0);
+	wish->items[0].error = wish->items[1].error = -ENOTCONN;
+	assert_int_equal(fleet_wish_error(wish, failure, sizeof(failure)), -ENOTCONN);
+	wish->items[1].error = -ETIMEDOUT;
+	assert_int_equal(fleet_wish_error(wish, failure, sizeof(failure)), -ETIMEDOUT);
+	wish->items[1].error = 0;
+	strcpy(wish->items[0].failure, "OOM");
+	wish->items[0].error = -EREMOTEIO;
+	assert_int_equal(fleet_wish_error(wish, failure, sizeof(failure)), -EINPROGRESS);
+	assert_string_equal(failure, "OOM");
+	fleet_wish_free(wish);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +230,7 @@ int main(void)
 		TEST(an_error_finishes_its_item),
 		TEST(who_leaves_takes_nothing_away_that_is_on_its_way),
 		TEST(what_was_never_asked_goes_with_who_leaves),
+		cmocka_unit_test(what_was_done_for_some_is_not_called_undone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,26 +242,71 @@ static void of_a_node_that_does_not_answer_counts_what_it_told_last(void **state
 	json_decref(audit);
 }
 
-static void only_what_two_looks_found_alike_persists(void **state)
+/* A look in which Redis has so many free units (30 are right), and node 2's gate so many (likewise). */
+static void look_at(json_int_t in_redis, json_int_t in_gate, struct fleet_look *look)
 {
-	json_t *first = make_audit(), *second = make_audit();
-	struct fleet_look before, look;
+	json_t *audit = make_audit();
+
+	set(redis(audit), "free", in_redis);
+	set(account(audit, "2"), "free", in_gate);
+	assert_int_equal(fleet_look_compare(audit, look), 0);
+	json_decref(audit);
+}
+
+static void look_again(json_int_t in_redis, json_int_t in_gate, struct fleet_look *look)
+{
+	struct fleet_look before = *look;
+
+	look_at(in_redis, in_gate, look);
+	fleet_look_follow(look, &before);
+	fleet_look_free(&before);
+}
+
+static void only_what_three_looks_in_a_row_found_alike_is_told(void **state)
+{
+	struct fleet_look look;
 
 	(void)state;
-	set(redis(first), "free", 29);
-	set(account(first, "2"), "free", 31);
-	set(redis(second), "free", 28);
-	set(account(second, "2"), "free", 31);
-	assert_int_equal(fleet_look_compare(first, &before), 0);
-	assert_int_equal(fleet_look_compare(second, &look), 0);
-	fleet_look_persisting(&look, &before);
+	look_at(29, 31, &look);
+	look_again(28, 31, &look);
+	assert_true(fleet_look_is_unsure(&look, 3));
+	look_again(28, 31, &look);
+	assert_true(fleet_look_is_unsure(&look, 3)); /* one found it twice so far */
+	fleet_look_judge(&look, 3);
 	assert_int_equal(json_array_size(look.differences), 1);
 	assert_string_equal(
 		json_string_value(json_object_get(json_array_get(look.differences, 0), "difference")), "gate_sum");
-	fleet_look_free(&before);
+	assert_false(fleet_look_is_unsure(&look, 3));
+	assert_string_equal(json_string_value(json_object_get(json_array_get(look.sales, 0), "equation")), "broken");
 	fleet_look_free(&look);
-	json_decref(first);
-	json_decref(second);
+}
+
+static void what_a_look_in_between_did_not_find_is_counted_anew(void **state)
+{
+	struct fleet_look look;
+
+	(void)state;
+	look_at(29, 30, &look);
+	look_again(29, 30, &look);
+	look_again(28, 30, &look);
+	look_again(29, 30, &look);
+	fleet_look_judge(&look, 2);
+	assert_int_equal(json_array_size(look.differences), 0);
+	fleet_look_free(&look);
+}
+
+static void a_sale_of_which_no_difference_is_left_holds(void **state)
+{
+	struct fleet_look look;
+
+	(void)state;
+	look_at(29, 30, &look);
+	look_again(28, 30, &look);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(look.sales, 0), "equation")), "broken");
+	fleet_look_judge(&look, 3);
+	assert_int_equal(json_array_size(look.differences), 0);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(look.sales, 0), "equation")), "holds");
+	fleet_look_free(&look);
 }
 
 static void what_is_no_audit_is_refused(void **state)
@@ -290,7 +335,9 @@ int main(void)
 		cmocka_unit_test(a_sale_that_redis_has_forgotten_is_named_and_one_that_nobody_leases_is_none),
 		cmocka_unit_test(while_nodes_are_missing_that_is_what_is_said),
 		cmocka_unit_test(of_a_node_that_does_not_answer_counts_what_it_told_last),
-		cmocka_unit_test(only_what_two_looks_found_alike_persists),
+		cmocka_unit_test(only_what_three_looks_in_a_row_found_alike_is_told),
+		cmocka_unit_test(what_a_look_in_between_did_not_find_is_counted_anew),
+		cmocka_unit_test(a_sale_of_which_no_difference_is_left_holds),
 		cmocka_unit_test(what_is_no_audit_is_refused),
 	};
 

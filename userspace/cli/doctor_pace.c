@@ -4,9 +4,13 @@
  * Measured with the real writer on a ledger of its own, in a directory beside the real ledger: the same file system, the same transactions, the same socket,
  * and not one row in the real books. First the disk alone (append 4 KiB, fdatasync), then orders one at a time, then whole batches with two on their
  * way, as the daemon sends them under load. The directory is removed again.
+ *
+ * Whoever may rename that directory could put another in its place and have root write there. So root does all of it as the user to whom the
+ * ledger's directory belongs; and where that is root, nobody else may have a hand in the directories above.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
@@ -36,6 +40,7 @@
 
 struct bench {
 	char directory[CONFIG_PATH_MAX];
+	char socket_directory[32]; /* "": the socket is in the other one */
 	char socket[CONFIG_PATH_MAX + 32];
 	pid_t writer;
 	int fd;
@@ -249,8 +254,14 @@ static int make_directory(const struct doctor *doctor, struct bench *bench)
 	}
 	/* A socket's name holds less than a directory's. */
 	snprintf(bench->socket, sizeof(bench->socket), "%s/writer.sock", bench->directory);
-	if (strlen(bench->socket) >= sizeof(doctor->config->writer.socket))
-		snprintf(bench->socket, sizeof(bench->socket), "/tmp/sluice-doctor-%d.sock", (int)getpid());
+	if (strlen(bench->socket) < sizeof(doctor->config->writer.socket))
+		return 0;
+	strcpy(bench->socket_directory, "/tmp/sluice-doctor-XXXXXX");
+	if (!mkdtemp(bench->socket_directory)) {
+		bench->socket_directory[0] = '\0';
+		return -errno;
+	}
+	snprintf(bench->socket, sizeof(bench->socket), "%s/writer.sock", bench->socket_directory);
 	return 0;
 }
 
@@ -259,18 +270,96 @@ static void clean_up(struct bench *bench)
 	if (bench->fd >= 0)
 		close(bench->fd);
 	drill_proc_stop(bench->writer, STOP_MS);
-	if (bench->directory[0]) {
-		unlink(bench->socket);
+	if (bench->socket_directory[0])
+		drill_remove_tree(bench->socket_directory);
+	if (bench->directory[0])
 		drill_remove_tree(bench->directory);
-	}
 	free(bench->answer);
 	free(bench);
+}
+
+/* --- as whom ------------------------------------------------------------------------------------------------------------------------ */
+#define GROUPS_MAX 1024
+
+struct identity {
+	bool is_other; /* we are somebody else for a while */
+	gid_t groups[GROUPS_MAX];
+	int group_count;
+};
+
+/* Whether nobody but root can put something else in the place of the directory, or of one above it. */
+static bool is_roots_alone(char *path)
+{
+	struct stat status;
+	char *slash;
+
+	do {
+		slash = strrchr(path, '/');
+		if (stat(*path ? path : "/", &status) || status.st_uid ||
+			(status.st_mode & (S_IWGRP | S_IWOTH) && !(status.st_mode & S_ISVTX)))
+			return false;
+		if (slash)
+			*slash = '\0';
+	} while (slash);
+	return true;
+}
+
+/* Back to root; that cannot fail, because the saved ids are still root's. */
+static void become_root(struct identity *identity)
+{
+	if (!identity->is_other)
+		return;
+	if (setresuid(0, 0, 0) || setresgid(0, 0, 0) || setgroups((size_t)identity->group_count, identity->groups))
+		abort();
+	identity->is_other = false;
+}
+
+/* Returns 0, or -EPERM after it was noted. A directory that is not there is found out by whoever wants to write in it. */
+static int become_owner(struct doctor *doctor, struct identity *identity)
+{
+	char ledger[CONFIG_PATH_MAX], *real;
+	struct stat status;
+	bool is_safe;
+	int err;
+
+	identity->is_other = false;
+	snprintf(ledger, sizeof(ledger), "%s", doctor->config->writer.ledger);
+	real = realpath(dirname(ledger), NULL);
+	if (geteuid() || !real || stat(real, &status)) {
+		free(real);
+		return 0;
+	}
+	is_safe = status.st_uid || is_roots_alone(real);
+	free(real);
+	if (!is_safe) {
+		doctor_note(doctor, DOCTOR_WARN, "pace",
+			"give the directory and those above it to root alone, or the directory to the order writer's user",
+			"not measured: the directory of the ledger %s is root's, and others can change it or one above it",
+			doctor->config->writer.ledger);
+		return -EPERM;
+	}
+	if (!status.st_uid)
+		return 0;
+	identity->group_count = getgroups(GROUPS_MAX, identity->groups);
+	if (identity->group_count < 0 || setgroups(1, &status.st_gid))
+		goto failed;
+	identity->is_other = true;
+	if (!setresgid(status.st_gid, status.st_gid, 0) && !setresuid(status.st_uid, status.st_uid, 0))
+		return 0;
+failed:
+	err = errno;
+	become_root(identity);
+	doctor_note(doctor, DOCTOR_WARN, "pace", NULL,
+		"not measured: cannot become the user %u, who owns its directory: %s", (unsigned)status.st_uid,
+		strerror(err));
+	return -EPERM;
 }
 
 void doctor_measure_pace(struct doctor *doctor)
 {
 	struct bench *bench = calloc(1, sizeof(*bench));
 	struct doctor_pace *pace = &doctor->pace;
+	struct identity identity;
 	int err;
 
 	if (doctor->other_store) {
@@ -284,6 +373,10 @@ void doctor_measure_pace(struct doctor *doctor)
 		return;
 	}
 	bench->fd = -1;
+	if (become_owner(doctor, &identity)) {
+		free(bench);
+		return;
+	}
 	err = make_directory(doctor, bench);
 	if (!err)
 		err = measure_sync(bench, pace);
@@ -320,4 +413,5 @@ void doctor_measure_pace(struct doctor *doctor)
 		pace->safe_per_second, pace->orders_per_second);
 out:
 	clean_up(bench);
+	become_root(&identity);
 }

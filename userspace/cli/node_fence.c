@@ -96,17 +96,83 @@ static const json_t *row_of(const json_t *fleet, const char *node, const char *s
 	return NULL;
 }
 
+static const struct verify_sale *sale_of(const struct verify_ledger *ledger, const char *slug)
+{
+	for (size_t i = 0; i < ledger->sale_count; i++)
+		if (!strcmp(ledger->sales[i].slug, slug))
+			return &ledger->sales[i];
+	return NULL;
+}
+
 /* What has left the stock for good, or may: units in live orders, and those that a refund took out of it. */
 static uint64_t sold_of(const struct verify_sale *sale)
 {
 	return (uint64_t)(sale->held + sale->confirmed + sale->refunded);
 }
 
+static json_int_t number(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+/* Whether the book can be the last one of the node of which Redis has that row. Redis does a grant before the ledger has it, and a return
+ * after, one at a time; so what differs is that one operation. Another node's book, or that of an older copy, differs by more.
+ */
+static bool is_last_book(const json_t *book, const json_t *row)
+{
+	json_int_t ahead = number(book, "seq") - number(row, "seq"), balance = number(book, "balance");
+
+	/* Redis has lost its data, and what the row says is of before; or it was fenced, and what it sells since then nobody counts. */
+	if (!json_is_true(json_object_get(row, "settled")) || json_is_true(json_object_get(row, "fenced")))
+		return book != NULL;
+	if (!book || number(book, "epoch") != number(row, "epoch"))
+		return false;
+	if (ahead > 0)
+		return ahead == 1 && balance == number(row, "balance") - number(book, "units");
+	return balance == number(row, "balance") - (ahead ? number(row, "granted") : 0);
+}
+
+/* Looks at all that would be fenced before anything is. */
+static int check_ledger(const struct cli_call *call, const json_t *fleet, const struct verify_ledger *ledger)
+{
+	const char *only = call->value[FENCE_SALE], *file = call->value[FENCE_LEDGER], *node = call->operand[0];
+	bool found = false;
+	json_t *sale;
+	size_t i;
+
+	json_array_foreach(json_object_get(fleet, "sales"), i, sale) {
+		const char *slug = json_string_value(json_object_get(sale, "sale"));
+		const json_t *row = json_object_get(json_object_get(sale, "nodes"), node);
+		const struct verify_sale *in_ledger = slug ? sale_of(ledger, slug) : NULL;
+
+		if (!slug || !row || (only && strcmp(only, slug) != 0) || (!in_ledger && !number(row, "balance")))
+			continue;
+		found = true;
+		if (is_last_book(in_ledger ? in_ledger->lease : NULL, row))
+			continue;
+		cli_say("sale %s: %s is not the ledger that node %s wrote last: it is another node's, or an older copy. Its lease there is "
+			"operation %lld of epoch %lld with %lld units; Redis has operation %lld of epoch %lld with %lld units. Nothing was "
+			"fenced: take the right file, or --nothing",
+			slug, file, node, (long long)number(in_ledger ? in_ledger->lease : NULL, "seq"),
+			(long long)number(in_ledger ? in_ledger->lease : NULL, "epoch"),
+			(long long)number(in_ledger ? in_ledger->lease : NULL, "balance"),
+			(long long)number(row, "seq"), (long long)number(row, "epoch"),
+			(long long)number(row, "balance"));
+		return CLI_CONFLICT;
+	}
+	if (found)
+		return CLI_OK;
+	if (only)
+		cli_say("the ledger %s has no sale \"%s\" in which Redis knows node %s", file, only, node);
+	else
+		cli_say("the ledger %s has no sale in which Redis knows node %s", file, node);
+	return CLI_NOT_FOUND;
+}
+
 static int fence_by_ledger(const struct cli_call *call, uint64_t node, json_t *rows)
 {
 	const char *only = call->value[FENCE_SALE];
 	struct verify_ledger ledger;
-	bool found = false;
 	json_t *fleet;
 	/* Looked at before the ledger is read: if the node has spoken since then it is not gone, and what was read is old. */
 	int code = cli_api_ask(call->api, "the fleet's sales", "GET", cli_api_path("/v1/cluster/sales"), NULL, &fleet);
@@ -118,25 +184,33 @@ static int fence_by_ledger(const struct cli_call *call, uint64_t node, json_t *r
 		json_decref(fleet);
 		return code;
 	}
+	code = check_ledger(call, fleet, &ledger);
 	for (size_t i = 0; !code && i < ledger.sale_count; i++) {
 		const struct verify_sale *sale = &ledger.sales[i];
 		const json_t *row = row_of(fleet, call->operand[0], sale->slug);
 		uint64_t sold = sold_of(sale);
 
 		/* Its ledger may have sales of before the fleet, or that were never its own. */
-		if ((only && strcmp(only, sale->slug) != 0) || !row)
-			continue;
-		found = true;
-		code = fence(call, node, sale->slug, &sold, json_object_get(row, "heard"), rows);
-	}
-	if (!code && only && !found) {
-		cli_say("the ledger %s has no sale \"%s\" in which Redis knows node %s", call->value[FENCE_LEDGER],
-			only, call->operand[0]);
-		code = CLI_NOT_FOUND;
+		if ((!only || !strcmp(only, sale->slug)) && row)
+			code = fence(call, node, sale->slug, &sold, json_object_get(row, "heard"), rows);
 	}
 	json_decref(fleet);
 	verify_ledger_free(&ledger);
 	return code;
+}
+
+/* Redis knows the node in none of the sales that were asked for. */
+static int check_fenced(const struct cli_call *call, const json_t *rows)
+{
+	const json_t *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+		if (strcmp(json_string_value(json_object_get(row, "result")) ?: "", "unknown") != 0)
+			return CLI_OK;
+	cli_say("nothing was fenced: Redis knows node %s in no sale%s%s", call->operand[0],
+		call->value[FENCE_SALE] ? " of the name " : "", call->value[FENCE_SALE] ? call->value[FENCE_SALE] : "");
+	return CLI_NOT_FOUND;
 }
 
 int node_fence_run(const struct cli_call *call)
@@ -169,6 +243,8 @@ int node_fence_run(const struct cli_call *call)
 			cli_table_add_json(table, row);
 		cli_table_end(table);
 	}
+	if (!code)
+		code = check_fenced(call, rows);
 	json_decref(rows);
 	return code;
 }

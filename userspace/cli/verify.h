@@ -7,6 +7,7 @@
 #ifndef SLUICE_CLI_VERIFY_H
 #define SLUICE_CLI_VERIFY_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,7 @@ struct verify_sale {
 	int64_t orders;                  /* rows, as the ledger has counted them */
 	int64_t moved;                   /* sum of the movements of the stock */
 	int64_t refunded;                /* units that refunds took out of it */
+	json_t *lease; /* its book of units leased from a fleet (docs/fleet.md); NULL: none, or not read */
 };
 
 struct verify_ledger {

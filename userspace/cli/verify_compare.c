@@ -102,6 +102,8 @@ void *verify_append(void *array, size_t *count, size_t *capacity, size_t size)
 
 void verify_ledger_free(struct verify_ledger *ledger)
 {
+	for (size_t i = 0; i < ledger->sale_count; i++)
+		json_decref(ledger->sales[i].lease);
 	free(ledger->sales);
 	free(ledger->orders);
 	memset(ledger, 0, sizeof(*ledger));

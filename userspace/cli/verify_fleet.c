@@ -20,8 +20,10 @@
 static int look_once(struct cli_api *api, struct fleet_look *look)
 {
 	json_t *audit;
-	int code = cli_api_ask(api, "the fleet's books", "GET", cli_api_path("/v1/cluster/audit"), NULL, &audit);
+	int code;
 
+	*look = (struct fleet_look){0};
+	code = cli_api_ask(api, "the fleet's books", "GET", cli_api_path("/v1/cluster/audit"), NULL, &audit);
 	if (code)
 		return code;
 	if (fleet_look_compare(audit, look)) {
@@ -32,37 +34,22 @@ static int look_once(struct cli_api *api, struct fleet_look *look)
 	return code;
 }
 
-/* *look is the last one, with what all of the last LOOKS_SURE had, or what the only one had not. */
+/* *look is the last one, with those differences that it and the two before it had. */
 static int look_until_sure(struct cli_api *api, struct fleet_look *look, unsigned *looks)
 {
-	unsigned agreed = 1;
 	int code = look_once(api, look);
 
-	*looks = 1;
-	while (!code && json_array_size(look->differences) && agreed < LOOKS_SURE && *looks < LOOKS_MAX) {
+	for (*looks = 1; !code && fleet_look_is_unsure(look, LOOKS_SURE) && *looks < LOOKS_MAX; ++*looks) {
 		struct fleet_look before = *look;
-		size_t found;
 
 		usleep(PAUSE_US);
 		code = look_once(api, look);
-		++*looks;
-		if (code) {
-			fleet_look_free(&before);
-			break;
-		}
-		found = json_array_size(look->differences);
-		fleet_look_persisting(look, &before);
-		/* What is new this time may persist from now on. */
-		if (found && !json_array_size(look->differences) && *looks < LOOKS_MAX) {
-			fleet_look_free(look);
-			code = look_once(api, look);
-			++*looks;
-			agreed = 1;
-		} else {
-			agreed++;
-		}
+		if (!code)
+			fleet_look_follow(look, &before);
 		fleet_look_free(&before);
 	}
+	if (!code)
+		fleet_look_judge(look, LOOKS_SURE);
 	return code;
 }
 

@@ -59,6 +59,7 @@ static void differs(struct fleet_look *look, enum kind kind, const char *sale, c
 		json_pack("{s:s, s:s, s:s, s:o, s:I, s:I, s:s}", "invariant", kinds[kind].invariant, "difference",
 			kinds[kind].name, "sale", sale, "node", node ? json_integer(atoi(node)) : json_null(), "found",
 			found, "expected", expected, "detail", kinds[kind].text));
+	json_array_append_new(look->seen, json_integer(1));
 }
 
 static void must_be(struct fleet_look *look, enum kind kind, const char *sale, const char *node, json_int_t found,
@@ -173,8 +174,9 @@ int fleet_look_compare(const json_t *audit, struct fleet_look *look)
 	json_t *nodes = json_object_get(audit, "nodes"), *redis = json_object_get(audit, "redis"), *said;
 	const char *name;
 
-	*look = (struct fleet_look){.differences = json_array(), .sales = json_array(), .silent = json_array()};
-	if (!look->differences || !look->sales || !look->silent) {
+	*look = (struct fleet_look){
+		.differences = json_array(), .sales = json_array(), .silent = json_array(), .seen = json_array()};
+	if (!look->differences || !look->sales || !look->silent || !look->seen) {
 		fleet_look_free(look);
 		return -ENOMEM;
 	}
@@ -195,19 +197,55 @@ void fleet_look_free(struct fleet_look *look)
 	json_decref(look->differences);
 	json_decref(look->sales);
 	json_decref(look->silent);
+	json_decref(look->seen);
 	memset(look, 0, sizeof(*look));
 }
 
-void fleet_look_persisting(struct fleet_look *look, const struct fleet_look *before)
+static unsigned seen(const struct fleet_look *look, size_t i)
 {
-	for (size_t i = json_array_size(look->differences); i-- > 0;) {
-		json_t *difference = json_array_get(look->differences, i), *was;
-		bool found = false;
-		size_t j;
+	return (unsigned)json_integer_value(json_array_get(look->seen, i));
+}
 
+void fleet_look_follow(struct fleet_look *look, const struct fleet_look *before)
+{
+	json_t *difference, *was;
+	size_t i, j;
+
+	json_array_foreach(look->differences, i, difference)
 		json_array_foreach(before->differences, j, was)
-			found = found || json_equal(was, difference);
-		if (!found)
+			if (json_equal(was, difference))
+				json_array_set_new(look->seen, i, json_integer((json_int_t)seen(before, j) + 1));
+}
+
+bool fleet_look_is_unsure(const struct fleet_look *look, unsigned looks)
+{
+	for (size_t i = 0; i < json_array_size(look->differences); i++)
+		if (seen(look, i) < looks)
+			return true;
+	return false;
+}
+
+static bool is_broken(const struct fleet_look *look, const json_t *sale)
+{
+	json_t *difference;
+	size_t i;
+
+	json_array_foreach(look->differences, i, difference)
+		if (json_equal(json_object_get(difference, "sale"), json_object_get(sale, "sale")))
+			return true;
+	return false;
+}
+
+void fleet_look_judge(struct fleet_look *look, unsigned looks)
+{
+	json_t *sale;
+	size_t i;
+
+	for (i = json_array_size(look->differences); i-- > 0;)
+		if (seen(look, i) < looks) {
 			json_array_remove(look->differences, i);
-	}
+			json_array_remove(look->seen, i);
+		}
+	json_array_foreach(look->sales, i, sale)
+		json_object_set_new(sale, "equation", json_string(is_broken(look, sale) ? "broken" : "holds"));
 }

@@ -16,6 +16,7 @@
 
 #define LEDGER_APPLICATION_ID 0x534c5543 /* "SLUC" */
 #define LEDGER_VERSION_MAX 2
+#define LEDGER_VERSION_DOCUMENTS 2 /* from which on there are documents, and so leases */
 #define BUSY_MS 5000
 
 static int cannot_read(sqlite3 *db, const char *path)
@@ -44,13 +45,14 @@ static int read_number(sqlite3 *db, const char *path, const char *sql, int64_t *
 }
 
 /* The file may be of another program, or of a version whose tables mean something else. */
-static int check_kind(sqlite3 *db, const char *path)
+static int check_kind(sqlite3 *db, const char *path, int64_t *kind)
 {
 	int64_t application = 0, version = 0;
 	int code = read_number(db, path, "PRAGMA application_id", &application);
 
 	if (!code)
 		code = read_number(db, path, "PRAGMA user_version", &version);
+	*kind = version;
 	if (code)
 		return code;
 	if (application != LEDGER_APPLICATION_ID) {
@@ -109,6 +111,30 @@ static int read_sales(sqlite3 *db, const char *path, struct verify_ledger *ledge
 	return code;
 }
 
+/* The books of its leases, of a node of a fleet. */
+static int read_leases(sqlite3 *db, const char *path, struct verify_ledger *ledger)
+{
+	static const char sql[] =
+		"SELECT s.id, d.value FROM documents d JOIN sales s ON d.name = 'lease.' || s.id ORDER BY s.id";
+	sqlite3_stmt *statement = NULL;
+	int code = CLI_OK, step = SQLITE_DONE;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
+		code = cannot_read(db, path);
+	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		uint32_t id = (uint32_t)sqlite3_column_int64(statement, 0);
+		const char *text = (const char *)sqlite3_column_text(statement, 1);
+
+		for (size_t i = 0; text && i < ledger->sale_count; i++)
+			if (ledger->sales[i].id == id)
+				ledger->sales[i].lease = json_loads(text, 0, NULL);
+	}
+	if (!code && step != SQLITE_DONE)
+		code = cannot_read(db, path);
+	sqlite3_finalize(statement);
+	return code;
+}
+
 static int take_order(sqlite3_stmt *row, const char *path, struct books_order *order)
 {
 	const char *state = (const char *)sqlite3_column_text(row, 3);
@@ -149,6 +175,7 @@ static int read_orders(sqlite3 *db, const char *path, struct verify_ledger *ledg
 int verify_read_file(const char *path, struct verify_ledger *ledger)
 {
 	sqlite3 *db = NULL;
+	int64_t version;
 	int code;
 
 	memset(ledger, 0, sizeof(*ledger));
@@ -163,11 +190,13 @@ int verify_read_file(const char *path, struct verify_ledger *ledger)
 		goto out;
 	}
 	sqlite3_busy_timeout(db, BUSY_MS);
-	code = check_kind(db, path);
+	code = check_kind(db, path, &version);
 	if (!code && sqlite3_exec(db, "BEGIN", NULL, NULL, NULL))
 		code = cannot_read(db, path);
 	if (!code)
 		code = read_sales(db, path, ledger);
+	if (!code && version >= LEDGER_VERSION_DOCUMENTS)
+		code = read_leases(db, path, ledger);
 	if (!code)
 		code = read_orders(db, path, ledger);
 	if (code)

@@ -34,6 +34,11 @@ enum MHD_Result control_send_fleet_error(struct http_request *request, int error
 		return http_problem_retry(request, 503, "fleet_away", RETRY_AWAY_S,
 			"Redis has not answered in time. The change may still take effect: look before you ask again, or send "
 			"the same " HTTP_ONCE_KEY " again.");
+	case -EINPROGRESS:
+		return http_problem_retry(request, 503, "fleet_away", RETRY_AWAY_S,
+			"Redis could be asked for some sales, and for others not%s%s. What was asked for is done where it could be: ask again, "
+			"the same again does no harm.",
+			failure && *failure ? ": " : "", failure ? failure : "");
 	case -EREMOTEIO:
 		return http_problem_retry(request, 503, "fleet_away", RETRY_AWAY_S,
 			"Redis could not (%s). Nothing was changed.",

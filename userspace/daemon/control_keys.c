@@ -46,6 +46,7 @@ static bool read_without(
 	struct http_request *request, const json_t *list, char out[NODES_TEXT_MAX], enum MHD_Result *result)
 {
 	const struct config *config = &request->d->config;
+	bool is_named[CONFIG_NODES_MAX + 1] = {false};
 	size_t used = 0, i;
 	json_t *item;
 
@@ -58,11 +59,12 @@ static bool read_without(
 		json_int_t node = json_integer_value(item);
 
 		if (!json_is_integer(item) || node < 1 || node > CONFIG_NODES_MAX || node == config->fleet.node ||
-			!config_node(config, (uint32_t)node) || used + sizeof("255,") > NODES_TEXT_MAX) {
+			!config_node(config, (uint32_t)node) || is_named[node]) {
 			*result = http_problem_field(request, 422, "out_of_range", "without",
 				"without must name other nodes of this fleet, each once.");
 			return false;
 		}
+		is_named[node] = true;
 		used += (size_t)snprintf(out + used, NODES_TEXT_MAX - used, "%s%d", used ? "," : "", (int)node);
 	}
 	return true;
@@ -146,12 +148,17 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 		return http_problem(request, 500, "internal_error",
 			"The expiry of the key could not be written down (see the log); the key in use stays.");
 	}
-	pthread_rwlock_wrlock(&d->keys_lock);
+	/* Only who holds change_lock puts other keys there; so tokens are made and read while the disk works. */
+	pthread_rwlock_rdlock(&d->keys_lock);
 	keys = d->keys;
-	err = token_keys_rotate(&keys, d->keys_path, error, sizeof(error));
-	if (!err)
-		d->keys = keys;
 	pthread_rwlock_unlock(&d->keys_lock);
+	err = token_keys_rotate(&keys, d->keys_path, error, sizeof(error));
+	if (!err) {
+		pthread_rwlock_wrlock(&d->keys_lock);
+		memcpy(d->keys.slot, keys.slot, sizeof(keys.slot)); /* the rest is read without the lock */
+		d->keys.current = keys.current;
+		pthread_rwlock_unlock(&d->keys_lock);
+	}
 	pthread_mutex_unlock(&d->change_lock);
 	explicit_bzero(&keys, sizeof(keys));
 	if (err) {

@@ -21,10 +21,13 @@
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
-/* Who asks says so in a message, and the report of fleet_nodes.c tells of a number that is new. */
+/* Who asks says so in a message with the number of his question. One that was not heard stands in Redis, if no other was asked since: the report of
+ * fleet_nodes.c tells of a number that is new.
+ */
 #define LOOK_NS 60000000000ULL
 #define UNKNOWN_NS 1000000000ULL /* while this node does not know its sales */
 #define NUMBER_MAX 33
+#define ASKED_MAX 16 /* questions that wait; the books are told once to all of them */
 #define KEPT_S "60"
 #define WAIT_NS 2500000000ULL
 #define POLL_NS 100000000L
@@ -32,13 +35,16 @@
 static struct {
 	/* the fleet's thread's */
 	uint64_t look_ns;
-	char seen[NUMBER_MAX]; /* the number that was answered last, or is being answered */
+	char heard[ASKED_MAX][NUMBER_MAX]; /* the latest questions, so that none is answered twice */
+	unsigned heard_count;              /* of all time */
+	char waiting[ASKED_MAX][NUMBER_MAX];
+	unsigned waiting_count;
 	/* under lock: the answer as it is made */
 	pthread_mutex_t lock;
-	char number[NUMBER_MAX]; /* "" = none is being made */
+	char numbers[ASKED_MAX][NUMBER_MAX]; /* to which questions */
+	unsigned count;                      /* 0 = none is being made */
 	json_t *sales;
-	char *ready;  /* to be sent */
-	bool expires; /* it was, and is to vanish by itself */
+	char *ready; /* to be sent */
 } audit = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- answering ------------------------------------------------------------------------------------------------------------------ */
@@ -93,7 +99,7 @@ static void on_books(struct daemon *d, void *arg, const struct pipeline_answer *
 	json_decref(audit.sales);
 	audit.sales = NULL;
 	if (!audit.ready)
-		*audit.number = '\0';
+		audit.count = 0;
 	pthread_mutex_unlock(&audit.lock);
 	fleet_wake(d);
 }
@@ -105,63 +111,79 @@ static void ask_books(struct daemon *d, json_int_t after)
 	if (!pipeline_tell(d->pipeline, fleet_leases_question((uint32_t)after), &books_hooks, NULL))
 		return;
 	log_warn("no memory to tell the fleet what this node holds");
-	/* Nobody will call: else the next number would wait for this one for ever. */
+	/* Nobody will call: else the next question would wait for this one for ever. */
 	pthread_mutex_lock(&audit.lock);
 	json_decref(audit.sales);
 	audit.sales = NULL;
-	*audit.number = '\0';
+	audit.count = 0;
 	pthread_mutex_unlock(&audit.lock);
+}
+
+static bool is_number(const char *text)
+{
+	size_t length = strspn(text, "0123456789abcdef");
+
+	return length && length < NUMBER_MAX && !text[length];
+}
+
+/* A question is to be answered with what the books say after it was asked. What is beyond the room is not, and its asker hears of a silent node. */
+static void hear_number(const char *number)
+{
+	if (!is_number(number) || audit.waiting_count == ASKED_MAX)
+		return;
+	for (unsigned i = 0; i < ASKED_MAX; i++)
+		if (!strcmp(audit.heard[i], number))
+			return;
+	snprintf(audit.heard[audit.heard_count++ % ASKED_MAX], NUMBER_MAX, "%s", number);
+	snprintf(audit.waiting[audit.waiting_count++], NUMBER_MAX, "%s", number);
+}
+
+/* All that wait, when the answer to those before is gone. */
+static void begin_answer(struct daemon *d)
+{
+	bool is_free;
+
+	pthread_mutex_lock(&audit.lock);
+	is_free = !audit.count;
+	if (is_free && audit.waiting_count) {
+		memcpy(audit.numbers, audit.waiting, sizeof(audit.numbers));
+		audit.count = audit.waiting_count;
+		audit.sales = json_array();
+	}
+	pthread_mutex_unlock(&audit.lock);
+	if (!is_free || !audit.waiting_count)
+		return;
+	audit.waiting_count = 0;
+	ask_books(d, 0);
 }
 
 static void on_number(struct daemon *d, void *arg, int error, const redisReply *reply)
 {
 	(void)arg;
-	if (error || reply->type != REDIS_REPLY_STRING || !reply->len || reply->len >= NUMBER_MAX ||
-		!strcmp(reply->str, audit.seen))
+	if (error || reply->type != REDIS_REPLY_STRING)
 		return;
-	pthread_mutex_lock(&audit.lock);
-	if (*audit.number) { /* one after the other */
-		pthread_mutex_unlock(&audit.lock);
-		return;
-	}
-	snprintf(audit.seen, sizeof(audit.seen), "%s", reply->str);
-	snprintf(audit.number, sizeof(audit.number), "%s", reply->str);
-	audit.sales = json_array();
-	pthread_mutex_unlock(&audit.lock);
-	ask_books(d, 0);
-}
-
-static void on_put(struct daemon *d, void *arg, int error, const redisReply *reply)
-{
-	(void)arg;
-	(void)error;
-	(void)reply;
+	hear_number(reply->str);
 	fleet_wake(d);
 }
 
 static bool send_answer(struct daemon *d, struct fleet_round *round)
 {
 	char key[FLEET_KEY_MAX], name[16 + NUMBER_MAX], node[12];
+	const char *keys[] = {key}, *arguments[] = {node, NULL, KEPT_S};
 	bool sent = true;
 
+	snprintf(node, sizeof(node), "%u", d->config.fleet.node);
 	pthread_mutex_lock(&audit.lock);
-	if (audit.ready) {
-		const char *put[] = {"HSET", key, node, audit.ready}, *expire[] = {"EXPIRE", key, KEPT_S};
-
-		snprintf(name, sizeof(name), "audit:%s", audit.number);
-		snprintf(node, sizeof(node), "%u", d->config.fleet.node);
+	arguments[1] = audit.ready;
+	while (audit.ready && audit.count && sent) {
+		snprintf(name, sizeof(name), "audit:%s", audit.numbers[audit.count - 1]);
 		fleet_key(d, name, key);
-		/* In two rounds: of one the calls may be done in any order. */
-		sent = audit.expires ? fleet_command(round, key, expire, 3, NULL, NULL)
-				     : fleet_command(round, key, put, 4, on_put, NULL);
-		if (sent && audit.expires) {
-			free(audit.ready);
-			audit.ready = NULL;
-			*audit.number = '\0';
-			audit.expires = false;
-		} else if (sent) {
-			audit.expires = true;
-		}
+		sent = fleet_script(round, "audit_answer", keys, 1, arguments, 3, NULL, NULL);
+		audit.count -= sent;
+	}
+	if (!audit.count) {
+		free(audit.ready);
+		audit.ready = NULL;
 	}
 	pthread_mutex_unlock(&audit.lock);
 	return sent;
@@ -174,8 +196,11 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_m
 
 	if (!send_answer(d, round))
 		return now_mono_ns;
-	if (now_mono_ns < audit.look_ns || !atomic_load(&d->sales_known))
-		return audit.look_ns > now_mono_ns ? audit.look_ns : now_mono_ns + UNKNOWN_NS;
+	if (!atomic_load(&d->sales_known))
+		return now_mono_ns + UNKNOWN_NS;
+	begin_answer(d);
+	if (now_mono_ns < audit.look_ns)
+		return audit.look_ns;
 	fleet_key(d, "audit", key);
 	if (!fleet_command(round, key, words, 2, on_number, NULL))
 		return now_mono_ns;
@@ -186,41 +211,50 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_m
 static void news(struct daemon *d, const char *about)
 {
 	(void)d;
-	(void)about;
-	audit.look_ns = 0;
+	if (about && *about)
+		hear_number(about);
+	else
+		audit.look_ns = 0;
 }
 
 const struct fleet_part fleet_audit_part = {.name = "audit", .topic = "audit", .step = step, .news = news};
 
 /* --- asking ----------------------------------------------------------------------------------------------------------------------- */
-enum phase { PHASE_NUMBER, PHASE_TELL, PHASE_READ };
+enum phase { PHASE_NUMBER, PHASE_TELL, PHASE_COUNT, PHASE_READ };
 
 static bool ask(struct daemon *d, struct fleet_round *round, struct fleet_wish_item *item)
 {
 	const char *number = json_string_value(json_object_get(item->wish->wanted, "number"));
 	char key[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], name[16 + NUMBER_MAX];
-	const char *put[] = {"SET", key, number, "EX", KEPT_S}, *tell[] = {"PUBLISH", channel, "audit"},
-		   *read[] = {"HGETALL", key};
+	const char *put[] = {"SET", key, number, "EX", KEPT_S}, *tell[] = {"PUBLISH", channel, name},
+		   *count[] = {"HLEN", key}, *read[] = {"HGETALL", key};
 
 	switch (item->phase) {
 	case PHASE_NUMBER:
 		fleet_key(d, "audit", key);
 		return fleet_command(round, key, put, 5, fleet_wish_done, item);
 	case PHASE_TELL:
+		snprintf(name, sizeof(name), "audit %s", number);
 		fleet_channel(d, channel);
 		return fleet_command(round, NULL, tell, 3, fleet_wish_done, item);
 	default:
 		snprintf(name, sizeof(name), "audit:%s", number);
 		fleet_key(d, name, key);
-		return fleet_command(round, key, read, 2, fleet_wish_done, item);
+		return fleet_command(round, key, item->phase == PHASE_COUNT ? count : read, 2, fleet_wish_done, item);
 	}
 }
 
 static bool take(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
 	(void)d;
+	if (item->phase == PHASE_NUMBER) {
+		item->phase = PHASE_TELL;
+		return false;
+	}
+	if (item->phase == PHASE_COUNT)
+		item->known = json_integer(reply->type == REDIS_REPLY_INTEGER ? reply->integer : 0);
 	if (item->phase != PHASE_READ)
-		return item->phase++ == PHASE_TELL;
+		return true;
 	item->known = json_object();
 	for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i + 1 < reply->elements; i += 2)
 		if (reply->element[i]->type == REDIS_REPLY_STRING && reply->element[i + 1]->type == REDIS_REPLY_STRING)
@@ -264,14 +298,17 @@ int fleet_audit_ask(struct daemon *d, json_t **answer, char *failure, size_t fai
 		return -ENOMEM;
 	snprintf(number, sizeof(number), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
 	err = wish(d, number, PHASE_NUMBER, &known, failure, failure_size);
-	while (!err) {
+	/* The answers themselves are fetched once: those of many nodes are long. */
+	while (!err && json_integer_value(known) < config->node_count && time_mono_ns() < until) {
 		json_decref(known);
 		known = NULL;
 		nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
-		err = wish(d, number, PHASE_READ, &known, failure, failure_size);
-		if (err || json_object_size(known) >= config->node_count || time_mono_ns() >= until)
-			break;
+		err = wish(d, number, PHASE_COUNT, &known, failure, failure_size);
 	}
+	json_decref(known);
+	known = NULL;
+	if (!err)
+		err = wish(d, number, PHASE_READ, &known, failure, failure_size);
 	if (err) {
 		json_decref(known);
 		return err;

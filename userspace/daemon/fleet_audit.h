@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What every node holds, told by every node out of its own ledger: somebody writes a number into Redis, and each node that sees it answers with its
- * books. For `sluice verify --fleet`.
+/* What every node holds, told by every node out of its own ledger: somebody asks with a number, in a message ("audit NUMBER") and in Redis, and each
+ * node that hears of it answers with its books. Several may ask at once. For `sluice verify --fleet`.
  *
  * PREFIX:{fleet}:audit is the number that was asked for last; PREFIX:{fleet}:audit:NUMBER has a field for each node that has answered. Both
  * vanish by themselves.

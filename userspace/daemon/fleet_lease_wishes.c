@@ -118,11 +118,7 @@ static int wish_for_all(struct daemon *d, const struct fleet_wish_kind *kind, co
 	err = fleet_leases_wish(d, *wish);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < count && !err; i++)
-		if ((*wish)->items[i].error) {
-			err = (*wish)->items[i].error;
-			snprintf(failure, failure_size, "%s", (*wish)->items[i].failure);
-		}
+	err = fleet_wish_error(*wish, failure, failure_size);
 	if (err)
 		fleet_wish_free(*wish);
 	return err;
@@ -403,15 +399,17 @@ static void add_row(struct daemon *d, struct fleet_wish_item *item)
 {
 	unsigned node = d->config.nodes[item->phase].id;
 	const struct lease_row *row = &item->answer.row;
+	/* Units of the last operation are told only of a grant: with them a ledger proves to be the node's own, or not. */
+	json_int_t granted = row->op == LEASE_OP_GRANT ? (json_int_t)row->units : 0;
 	char name[12];
 
 	if (!lease_members_has(&item->answer.members, node))
 		return;
 	snprintf(name, sizeof(name), "%u", node);
 	json_object_set_new(json_object_get(item->known, "nodes"), name,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold",
-			(json_int_t)row->sold, "epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "heard",
-			(json_int_t)row->heard, "fenced", row->fenced, "settled",
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold",
+			(json_int_t)row->sold, "epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "granted",
+			granted, "heard", (json_int_t)row->heard, "fenced", row->fenced, "settled",
 			!lease_members_has(&item->answer.missing, node)));
 }
 

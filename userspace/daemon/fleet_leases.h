@@ -62,7 +62,7 @@ bool fleet_leases_has(struct daemon *d, uint32_t sale);
 
 /* These wait until Redis has answered, or for some rounds' time at the most; they return 0, or -ENOTCONN: Redis was not asked, nothing has changed;
  * -EREMOTEIO: it refused, nothing has changed; -ETIMEDOUT: nobody knows, ask again with the same words; -EAGAIN: it waits for nodes that have not told
- * it what they hold; -ENOMEM.
+ * it what they hold; -EINPROGRESS: it was done for some sales and not for others, ask again; -ENOMEM.
  */
 
 /* Makes the sale's total in Redis, with all of it free. Before other nodes know of the sale. The same again is no error. -EEXIST: the sale has another

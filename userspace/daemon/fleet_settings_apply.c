@@ -27,10 +27,11 @@ struct work {
 	struct fleet_settings *s;
 	struct daemon *d;
 	struct setting *entries[PIECE];
+	bool entry_was_refused[PIECE];
 	unsigned entry_count;
 	struct setting *again[2 * PIECE]; /* to be tried later */
 	unsigned again_count;
-	bool was_refused; /* and that was said */
+	bool was_refused; /* what is worked on: and that was said */
 };
 
 static bool is_entry(const char *name)
@@ -251,24 +252,34 @@ static int read_entry(const char *value, struct sluice_list_entry *entry)
 	return err || expires < 0 ? -EINVAL : 0;
 }
 
-/* All of a piece, or else one by one: those that fit. `d->lists_lock` is held. */
-static void put_entries(struct work *work, struct setting **settings, const struct sluice_list_key *keys,
+/* All of a piece, or else one by one: those that fit. `d->lists_lock` is held. Lists that are full are said once for each piece, and only when something
+ * new has no room.
+ */
+static void put_entries(struct work *work, const unsigned *places, const struct sluice_list_key *keys,
 	struct sluice_list_entry *entries, unsigned count)
 {
 	uint64_t now = time_wall_ns();
 	struct lists_result result;
+	unsigned new_count = 0;
 
 	if (!lists_put_many(work->d->lists, keys, entries, count, now, LISTS_OVERWRITE, &result))
 		return;
 	for (unsigned i = 0; i < count; i++) {
 		int err = lists_put_many(work->d->lists, &keys[i], &entries[i], 1, now, LISTS_OVERWRITE, &result);
+		bool was_refused = work->entry_was_refused[places[i]];
 
+		if (!err)
+			continue;
+		work->was_refused = was_refused || (err == -E2BIG && new_count);
+		new_count += err == -E2BIG && !was_refused;
 		if (err == -E2BIG)
-			refuse(work, settings[i],
+			refuse(work, work->entries[places[i]],
 				"the lists are full: raise gate.max_prefixes and attach again, as on the other nodes");
-		else if (err)
-			refuse(work, settings[i], "%s", strerror(-err));
+		else
+			refuse(work, work->entries[places[i]], "%s", strerror(-err));
 	}
+	if (new_count > 1)
+		log_error("%u more entries of lists are not in force here for the same reason", new_count - 1);
 }
 
 /* What is to become of the entry: 1 to be put, -1 to be removed, 0 it is so already; or -EINVAL. */
@@ -297,7 +308,7 @@ static void apply_entries(struct work *work)
 {
 	struct sluice_list_key *keys = calloc(PIECE, sizeof(*keys)), *gone = calloc(PIECE, sizeof(*gone));
 	struct sluice_list_entry *entries = calloc(PIECE, sizeof(*entries));
-	struct setting *put[PIECE];
+	unsigned put[PIECE]; /* their places in the piece */
 	unsigned put_count = 0, gone_count = 0;
 	uint64_t now = time_wall_ns();
 
@@ -311,11 +322,12 @@ static void apply_entries(struct work *work)
 		struct sluice_list_key key;
 		int change = compare_entry(work, work->entries[i], &key, &entries[put_count], now);
 
+		work->was_refused = work->entry_was_refused[i];
 		if (change == -EINVAL)
 			refuse(work, work->entries[i], "it is not understood");
 		if (change > 0) {
 			keys[put_count] = key;
-			put[put_count++] = work->entries[i];
+			put[put_count++] = i;
 		}
 		if (change < 0 && change != -EINVAL)
 			gone[gone_count++] = key;
@@ -466,10 +478,12 @@ static struct setting *take_work(struct work *work)
 			break;
 		work->was_refused = next->flags & SETTING_REFUSED;
 		settings_take_due(s->table);
-		if (is_entry(next->name))
+		if (is_entry(next->name)) {
+			work->entry_was_refused[work->entry_count] = work->was_refused;
 			work->entries[work->entry_count++] = next;
-		else
+		} else {
 			other = next;
+		}
 	}
 	settings_unlock(s);
 	return other;

@@ -606,7 +606,9 @@ static void look_after_reconnect(struct daemon *d, uint64_t now)
 	}
 }
 
-/* A cursor beyond the ledger's end: what this node sells now would never come into the stream. */
+/* A cursor beyond the ledger's end: what this node sells up to there never comes into the stream. That stays true when the ledger has grown beyond it, so the alarm
+ * ends only with the cursor.
+ */
 static void watch_for_old_ledger(struct daemon *d)
 {
 	const struct stream_walk *live = &streams.table.walks[STREAM_LIVE];
@@ -618,15 +620,16 @@ static void watch_for_old_ledger(struct daemon *d)
 	for (unsigned i = 0; i < streams.table.count; i++) {
 		struct stream_sale *sale = streams.table.sales[i];
 
-		if (!sale->is_known || sale->acked <= streams.table.end)
-			continue;
-		if (!streams.ahead && !ahead)
-			log_error(
-				"the stream of sale %s has events of node %u up to position %llu, this node's ledger ends at %llu: it is another or an older "
-				"one, and its events below that are taken for known. Give the node another fleet.node, or delete the field %u of the sale's cursors in Redis",
-				slug_of(d, sale, &known), d->config.fleet.node, (unsigned long long)sale->acked,
-				(unsigned long long)streams.table.end, d->config.fleet.node);
-		ahead++;
+		if (sale->is_known && sale->acked > streams.table.end && !sale->foreign) {
+			sale->foreign = sale->acked;
+			if (!streams.ahead && !ahead)
+				log_error(
+					"the stream of sale %s has events of node %u up to position %llu, this node's ledger ends at %llu: it is another or an older "
+					"one, and its events below that are taken for known. Give the node another fleet.node, or delete the field %u of the sale's cursors in Redis",
+					slug_of(d, sale, &known), d->config.fleet.node, (unsigned long long)sale->acked,
+					(unsigned long long)streams.table.end, d->config.fleet.node);
+		}
+		ahead += sale->foreign != 0;
 	}
 	streams.ahead = ahead;
 }

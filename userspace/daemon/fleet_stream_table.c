@@ -125,6 +125,8 @@ void stream_table_told(struct stream_table *table, struct stream_sale *sale, uin
 	struct stream_event *event;
 
 	sale->acked = cursor;
+	if (cursor < sale->foreign) /* taken away: all of the ledger is appended again */
+		sale->foreign = 0;
 	sale->is_known = true;
 	sale->is_away = false;
 	if (is_lost) {

@@ -41,6 +41,7 @@ struct stream_sale {
 	bool is_announced; /* the set of streams has it */
 	bool is_noted;     /* `last` is written down as it is */
 	uint64_t acked;    /* position of its last event in the stream */
+	uint64_t foreign;  /* `acked` when it was found beyond this node's ledger, until Redis has less; 0: never */
 	uint64_t queued;   /* position of the last event of the queue; `acked` if there is none */
 	uint64_t last;     /* position of its last event in the ledger, as far as the walks have come; 0: none */
 	uint64_t since_ns; /* wall: of the oldest event that is known and not in the stream; 0: none */

@@ -98,6 +98,25 @@ int fleet_wish_wait(struct daemon *d, struct fleet_wishes *wishes, struct fleet_
 	return over ? 0 : -ETIMEDOUT;
 }
 
+int fleet_wish_error(const struct fleet_wish *wish, char *failure, size_t failure_size)
+{
+	bool some_done = false;
+	int err = 0;
+
+	*failure = '\0';
+	for (unsigned i = 0; i < wish->count; i++) {
+		const struct fleet_wish_item *item = &wish->items[i];
+
+		some_done = some_done || !item->error;
+		/* Nobody knows whether what timed out was done. */
+		if (item->error && (!err || (item->error == -ETIMEDOUT && err != -ETIMEDOUT))) {
+			err = item->error;
+			snprintf(failure, failure_size, "%s", item->failure);
+		}
+	}
+	return err && some_done && err != -ETIMEDOUT ? -EINPROGRESS : err;
+}
+
 static bool is_finished(const struct fleet_wish *wish)
 {
 	for (unsigned i = 0; i < wish->count; i++)

@@ -54,6 +54,10 @@ void fleet_wishes_free(struct fleet_wishes *wishes);
 struct fleet_wish *fleet_wish_new(const struct fleet_wish_kind *kind, unsigned count, json_t *wanted);
 /* Waits until all items are finished. Returns 0: look at the items, then fleet_wish_free; or -ETIMEDOUT: the wish is gone, and so are its items. */
 int fleet_wish_wait(struct daemon *d, struct fleet_wishes *wishes, struct fleet_wish *wish, unsigned timeout_ms);
+/* What became of all items of a wish that is over: 0; the error that they have in common or that left most open, with *failure; or -EINPROGRESS: some were
+ * done, and others surely not.
+ */
+int fleet_wish_error(const struct fleet_wish *wish, char *failure, size_t failure_size);
 void fleet_wish_free(struct fleet_wish *wish);
 
 /* On the fleet's thread. Returns false if the round was too full for all. */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Names asked of the resolver by a thread each; see redis_lookup.h. Once for each connection that is made to a name, so seldom. */
+/* Names asked of the resolver by a thread each; see redis_lookup.h. Once for each connection that is made to a name, so seldom.
+ *
+ * A thread that nobody waits for any more goes on, because getaddrinfo() cannot be broken off. Who asks for its name next is given that one, so a
+ * resolver that is silent for minutes has one thread for each name and asker, and not one for each attempt.
+ */
 #include "fleet/redis_lookup.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,34 +19,56 @@
 #define PORT_MAX 8
 
 struct redis_lookup {
+	struct redis_lookup *next; /* of those under way */
 	char host[HOST_MAX];
 	char port[PORT_MAX];
 	int fd; /* eventfd */
 	int error;
 	struct addrinfo *addresses;
-	atomic_bool done;   /* error and addresses are the asker's from then on */
-	atomic_uint owners; /* the asker and the thread */
+	bool is_asked, done; /* somebody waits; error and addresses are his from then on */
 };
 
-static void let_go(struct redis_lookup *lookup)
+/* Under lock: those whose threads have not ended. */
+static struct {
+	pthread_mutex_t lock;
+	struct redis_lookup *first;
+	unsigned count;
+} under_way = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void release(struct redis_lookup *lookup)
 {
-	if (atomic_fetch_sub(&lookup->owners, 1) != 1)
-		return;
 	if (lookup->addresses)
 		freeaddrinfo(lookup->addresses);
 	close(lookup->fd);
 	free(lookup);
 }
 
+static void take_out(struct redis_lookup *lookup)
+{
+	struct redis_lookup **link = &under_way.first;
+
+	while (*link != lookup)
+		link = &(*link)->next;
+	*link = lookup->next;
+	under_way.count--;
+}
+
 static void *ask(void *arg)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
 	struct redis_lookup *lookup = arg;
+	bool is_asked;
 
 	lookup->error = getaddrinfo(lookup->host, lookup->port, &hints, &lookup->addresses);
-	atomic_store(&lookup->done, true);
-	eventfd_write(lookup->fd, 1);
-	let_go(lookup);
+	pthread_mutex_lock(&under_way.lock);
+	take_out(lookup);
+	lookup->done = true;
+	is_asked = lookup->is_asked;
+	if (is_asked)
+		eventfd_write(lookup->fd, 1);
+	pthread_mutex_unlock(&under_way.lock);
+	if (!is_asked)
+		release(lookup);
 	return NULL;
 }
 
@@ -65,12 +90,48 @@ static int start(struct redis_lookup *lookup)
 	return err;
 }
 
+/* One that was given up. The lock is held. */
+static struct redis_lookup *find_given_up(const char *host, const char *port)
+{
+	struct redis_lookup *lookup = under_way.first;
+
+	while (lookup && (lookup->is_asked || strcmp(lookup->host, host) != 0 || strcmp(lookup->port, port) != 0))
+		lookup = lookup->next;
+	return lookup;
+}
+
+/* The lock is held. Returns NULL with errno. */
+static struct redis_lookup *begin(const char *host, const char *port)
+{
+	struct redis_lookup *lookup;
+	int err;
+
+	if (under_way.count == REDIS_LOOKUPS_MAX) {
+		errno = EAGAIN;
+		return NULL;
+	}
+	lookup = calloc(1, sizeof(*lookup));
+	if (!lookup)
+		return NULL;
+	strcpy(lookup->host, host);
+	strcpy(lookup->port, port);
+	err = start(lookup);
+	if (err) {
+		free(lookup);
+		errno = err;
+		return NULL;
+	}
+	lookup->next = under_way.first;
+	under_way.first = lookup;
+	under_way.count++;
+	return lookup;
+}
+
 struct redis_lookup *redis_lookup_start(const char *host, unsigned port, struct addrinfo **known)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
 	struct redis_lookup *lookup;
 	char text[PORT_MAX];
-	int err;
 
 	*known = NULL;
 	snprintf(text, sizeof(text), "%u", port);
@@ -80,18 +141,13 @@ struct redis_lookup *redis_lookup_start(const char *host, unsigned port, struct 
 		errno = ENAMETOOLONG;
 		return NULL;
 	}
-	lookup = calloc(1, sizeof(*lookup));
+	pthread_mutex_lock(&under_way.lock);
+	lookup = find_given_up(host, text);
 	if (!lookup)
-		return NULL;
-	strcpy(lookup->host, host);
-	strcpy(lookup->port, text);
-	atomic_init(&lookup->owners, 2);
-	err = start(lookup);
-	if (err) {
-		free(lookup);
-		errno = err;
-		return NULL;
-	}
+		lookup = begin(host, text);
+	if (lookup)
+		lookup->is_asked = true;
+	pthread_mutex_unlock(&under_way.lock);
 	return lookup;
 }
 
@@ -102,7 +158,12 @@ int redis_lookup_fd(const struct redis_lookup *lookup)
 
 int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses)
 {
-	if (!atomic_load(&lookup->done))
+	bool done;
+
+	pthread_mutex_lock(&under_way.lock);
+	done = lookup->done;
+	pthread_mutex_unlock(&under_way.lock);
+	if (!done)
 		return -EAGAIN;
 	*addresses = lookup->addresses;
 	lookup->addresses = NULL;
@@ -111,6 +172,14 @@ int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses)
 
 void redis_lookup_drop(struct redis_lookup *lookup)
 {
-	if (lookup)
-		let_go(lookup);
+	bool done;
+
+	if (!lookup)
+		return;
+	pthread_mutex_lock(&under_way.lock);
+	done = lookup->done;
+	lookup->is_asked = false;
+	pthread_mutex_unlock(&under_way.lock);
+	if (done)
+		release(lookup);
 }

@@ -5,17 +5,19 @@
 
 #include <netdb.h>
 
+#define REDIS_LOOKUPS_MAX 64 /* at a time, given up ones included */
+
 struct redis_lookup;
 
-/* An address as text is known at once: then *known gets it, and NULL is returned. Else a thread asks. Returns NULL and no *known if that cannot be
- * started (`errno`).
+/* An address as text is known at once: then *known gets it, and NULL is returned. Else a thread asks, one that was given up with this name if there is
+ * one. Returns NULL and no *known if that cannot be started (`errno`; EAGAIN: too many are under way).
  */
 struct redis_lookup *redis_lookup_start(const char *host, unsigned port, struct addrinfo **known);
 /* Can be read when the answer is there. */
 int redis_lookup_fd(const struct redis_lookup *lookup);
 /* -EAGAIN: not yet. Else 0 and the addresses (freeaddrinfo), or an EAI_* error, which is positive here. */
 int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses);
-/* NULL-safe. The thread may go on; what it finds is freed. */
+/* NULL-safe. The thread may go on; what it finds is freed, unless somebody asks for the name again. */
 void redis_lookup_drop(struct redis_lookup *lookup);
 
 #endif

@@ -3,7 +3,10 @@
  * consumer left; stores it; acknowledges it; begins again.
  *
  * A call to read that has failed may have been carried out: then Redis counts its entries as given to us. So after every failure, and at the
- * start, a stream is first read from the beginning of what we were given.
+ * start, a stream is first read from the beginning of what we were given, and new entries of it wait until that is done.
+ *
+ * A stream that cannot be read rests for a moment, and holds up no other: its server may be one of many, or somebody has put something else under
+ * its name.
  */
 #include "writer/consume.h"
 
@@ -29,6 +32,7 @@
 #define CLAIM_IDLE_MS "60000" /* a consumer that has not acknowledged for so long is dead */
 #define CLAIM_COUNT "100"
 #define AWAY_MS 500
+#define REFUSED_MS 1000 /* of one stream */
 #define FIRST_ID "0-0"
 #define SAY_NS (10000 * MS)
 #define IDLE_MS 200 /* where waiting in Redis is not possible */
@@ -39,7 +43,7 @@ struct stream {
 	bool has_group;
 	char given[CONSUME_ID_MAX];      /* our own entries are read behind this id; "": there are none */
 	char claim_from[CONSUME_ID_MAX]; /* where the next claim begins */
-	uint64_t claim_ns;               /* mono: not before */
+	uint64_t claim_ns, rest_ns;      /* mono: not before; the latter is of anything */
 };
 
 struct consumer {
@@ -67,7 +71,7 @@ static bool is_stopping(const struct consumer *c, int wait_ms)
 
 /* --- Redis ----------------------------------------------------------------------------------------------------------------- */
 /* One server of a cluster may be away while the others answer: so that is not said each time. */
-static void note_away(struct consumer *c, const struct redis_call *call)
+static void note_failure(struct consumer *c, const struct redis_call *call)
 {
 	struct redis_figures figures;
 	uint64_t now = time_mono_ns();
@@ -78,7 +82,14 @@ static void note_away(struct consumer *c, const struct redis_call *call)
 			call->error == -EREMOTEIO && call->reply ? call->reply->str : figures.failure);
 		c->say_ns = now + SAY_NS;
 	}
-	c->is_away = true;
+	c->is_away = c->is_away || call->error != -EREMOTEIO;
+}
+
+/* The others are asked meanwhile. */
+static void put_to_rest(struct consumer *c, struct stream *stream, const struct redis_call *call)
+{
+	note_failure(c, call);
+	stream->rest_ns = time_mono_ns() + (call->error == -EREMOTEIO ? REFUSED_MS : AWAY_MS) * MS;
 }
 
 static bool is_error(const struct redis_call *call, const char *word)
@@ -137,7 +148,7 @@ static void learn_kind(struct consumer *c)
 
 	redis_link_round(c->redis, &call, 1);
 	if (call.error) {
-		note_away(c, &call);
+		note_failure(c, &call);
 		return;
 	}
 	c->is_cluster = call.reply->type == REDIS_REPLY_STRING && strstr(call.reply->str, "cluster_enabled:1");
@@ -154,10 +165,10 @@ static void list_streams(struct consumer *c)
 	snprintf(key, sizeof(key), "%s:{fleet}:streams", c->config->fleet.prefix);
 	redis_link_round(c->redis, &call, 1);
 	if (call.error || call.reply->type != REDIS_REPLY_ARRAY) {
-		note_away(c, &call);
+		note_failure(c, &call);
+		c->list_ns = time_mono_ns() + AWAY_MS * MS;
 		return;
 	}
-	c->is_away = false;
 	c->list_ns = time_mono_ns() + LIST_NS;
 	for (size_t i = 0; i < call.reply->elements; i++) {
 		const redisReply *slug = call.reply->element[i];
@@ -170,7 +181,7 @@ static void list_streams(struct consumer *c)
 }
 
 /* From the first entry on: a group that is new, or new to a Redis that has lost it, misses nothing. */
-static void make_groups(struct consumer *c)
+static void make_groups(struct consumer *c, uint64_t now)
 {
 	struct redis_call calls[CALLS_MAX];
 	const char *words[CALLS_MAX][6];
@@ -178,7 +189,7 @@ static void make_groups(struct consumer *c)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++) {
-		if (c->streams[i].has_group)
+		if (c->streams[i].has_group || now < c->streams[i].rest_ns)
 			continue;
 		memcpy(words[count],
 			(const char *const[]){"XGROUP", "CREATE", c->streams[i].key, c->group, "0", "MKSTREAM"},
@@ -193,7 +204,7 @@ static void make_groups(struct consumer *c)
 		if (!calls[i].error || is_error(&calls[i], "BUSYGROUP"))
 			asked[i]->has_group = true;
 		else
-			note_away(c, &calls[i]);
+			put_to_rest(c, asked[i], &calls[i]);
 	}
 }
 
@@ -223,6 +234,40 @@ static void note_id(char to[CONSUME_ID_MAX], const char *id)
 	snprintf(to, CONSUME_ID_MAX, "%s", id ? id : "");
 }
 
+/* NULL without memory. */
+static struct consume_entry *add_entry(struct consumer *c, struct stream *stream)
+{
+	struct consume_entry *entry;
+
+	if (!make_room(c))
+		return NULL;
+	c->owners[c->entry_count] = stream;
+	entry = &c->entries[c->entry_count++];
+	*entry = (struct consume_entry){.stream = stream->key, .slug = stream->slug};
+	return entry;
+}
+
+static void note_removed(struct consume_entry *entry)
+{
+	snprintf(entry->reason, sizeof(entry->reason), "it was removed from the stream before it was read");
+}
+
+/* [id, …] of what somebody was given, and somebody removed from the stream: Redis forgets them as it tells of them. */
+static void take_removed(struct consumer *c, struct stream *stream, const redisReply *list)
+{
+	for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
+		struct consume_entry *entry =
+			list->element[i]->type == REDIS_REPLY_STRING ? add_entry(c, stream) : NULL;
+
+		if (!entry) {
+			log_error("no memory to put aside what was removed from %s before it was read", stream->key);
+			return;
+		}
+		note_id(entry->entry, list->element[i]->str);
+		note_removed(entry);
+	}
+}
+
 /* [[id, fields], …]. Returns the last id, or NULL. */
 static const char *take_entries(struct consumer *c, struct stream *stream, const redisReply *list)
 {
@@ -235,20 +280,16 @@ static const char *take_entries(struct consumer *c, struct stream *stream, const
 		if (pair->type != REDIS_REPLY_ARRAY || pair->elements != 2 ||
 			pair->element[0]->type != REDIS_REPLY_STRING)
 			continue;
-		if (!make_room(c)) { /* they are read again */
+		entry = add_entry(c, stream);
+		if (!entry) { /* they are read again */
 			doubt(stream);
 			return last;
 		}
 		last = pair->element[0]->str;
-		c->owners[c->entry_count] = stream;
-		entry = &c->entries[c->entry_count++];
-		*entry = (struct consume_entry){.stream = stream->key,
-			.slug = stream->slug,
-			.fields = pair->element[1]->type == REDIS_REPLY_ARRAY ? pair->element[1] : NULL};
+		entry->fields = pair->element[1]->type == REDIS_REPLY_ARRAY ? pair->element[1] : NULL;
 		note_id(entry->entry, last);
 		if (!entry->fields) /* given to us before, and since then removed from the stream by somebody */
-			snprintf(entry->reason, sizeof(entry->reason),
-				"it was removed from the stream before it was read");
+			note_removed(entry);
 		else
 			consume_entry_read(entry);
 	}
@@ -321,7 +362,7 @@ static void acknowledge(struct consumer *c)
 		for (unsigned i = 0; i < count; i++) {
 			if (calls[i].error) {
 				doubt(acks[i].stream);
-				note_away(c, &calls[i]);
+				put_to_rest(c, acks[i].stream, &calls[i]);
 			}
 			free(acks[i].words);
 		}
@@ -345,16 +386,20 @@ static bool settle_entries(struct consumer *c)
 static void read_failed(
 	struct consumer *c, struct stream *const *streams, unsigned count, const struct redis_call *call)
 {
-	/* With the wrong type of one key a call for many fails: made one by one, the groups of all the others are there. */
+	/* A call for many fails with one of them: read one by one, as all are that are in doubt, that one alone does. With the wrong type of a key
+	 * the groups of all the others are there.
+	 */
 	bool is_gone = is_error(call, "NOGROUP"), is_lost = is_gone || is_error(call, "WRONGTYPE");
 
-	if (!is_lost)
-		note_away(c, call);
 	for (unsigned i = 0; i < count; i++) {
 		if (is_lost)
 			streams[i]->has_group = false;
 		doubt(streams[i]);
 	}
+	if (!is_gone && count == 1)
+		put_to_rest(c, streams[0], call);
+	else if (!is_lost)
+		note_failure(c, call);
 	if (is_gone)
 		log_warn(
 			"the group %s is gone from %u streams (Redis has lost data, or somebody destroyed it): it is made again and reads "
@@ -445,18 +490,18 @@ static unsigned share(unsigned streams)
 	return BATCH / streams > STREAM_LEAST ? BATCH / streams : STREAM_LEAST;
 }
 
-/* What this consumer was given before. Returns false if there is no stream with such. */
-static bool read_given(struct consumer *c)
+/* What this consumer was given before. Returns true if there are more streams with such than were asked. */
+static bool read_given(struct consumer *c, uint64_t now)
 {
 	struct stream *streams[CALLS_MAX];
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++)
-		if (c->streams[i].has_group && *c->streams[i].given)
+		if (c->streams[i].has_group && *c->streams[i].given && now >= c->streams[i].rest_ns)
 			streams[count++] = &c->streams[i];
 	if (count)
 		read_each(c, streams, count, share(count), true);
-	return count;
+	return count == CALLS_MAX;
 }
 
 /* What a consumer was given that has not been heard of since. */
@@ -470,7 +515,7 @@ static void claim(struct consumer *c, uint64_t now)
 	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++) {
 		struct stream *stream = &c->streams[i];
 
-		if (!stream->has_group || now < stream->claim_ns)
+		if (!stream->has_group || now < stream->claim_ns || now < stream->rest_ns)
 			continue;
 		stream->claim_ns = now + CLAIM_NS;
 		memcpy(words[count],
@@ -497,12 +542,19 @@ static void claim(struct consumer *c, uint64_t now)
 			if (strcmp(streams[i]->claim_from, FIRST_ID) != 0)
 				streams[i]->claim_ns = now; /* there is more */
 			take_entries(c, streams[i], reply->element[1]);
+			if (reply->elements >= 3)
+				take_removed(c, streams[i], reply->element[2]);
 		}
 	}
 }
 
-/* Of one server: one call that waits until something comes in any of the streams. */
-static void read_new_waiting(struct consumer *c)
+static bool may_read_new(const struct stream *stream)
+{
+	return stream->has_group && !*stream->given;
+}
+
+/* Of one server: one call that waits until something comes in any of the streams. Returns false if there was none to wait for. */
+static bool read_new_waiting(struct consumer *c)
 {
 	const char **words = calloc(READING_WORDS + 2 * (size_t)c->count, sizeof(char *));
 	struct stream **streams = calloc(c->count, sizeof(struct stream *));
@@ -511,7 +563,7 @@ static void read_new_waiting(struct consumer *c)
 	struct redis_call call;
 
 	for (unsigned i = 0; words && streams && i < c->count; i++)
-		if (c->streams[i].has_group)
+		if (may_read_new(&c->streams[i]))
 			streams[reading.count++] = &c->streams[i];
 	if (reading.count) {
 		call = (struct redis_call){.key = streams[0]->key,
@@ -525,6 +577,7 @@ static void read_new_waiting(struct consumer *c)
 	}
 	free(words);
 	free(streams);
+	return reading.count;
 }
 
 /* Of a cluster: a call for each stream, none of which waits, because the others would wait with it. */
@@ -536,10 +589,10 @@ static void read_new_by_turns(struct consumer *c)
 	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++) {
 		struct stream *stream = &c->streams[(c->turn + i) % c->count];
 
-		if (stream->has_group)
+		if (may_read_new(stream))
 			streams[count++] = stream;
 	}
-	c->turn = (c->turn + CALLS_MAX) % c->count;
+	c->turn = c->count ? (c->turn + CALLS_MAX) % c->count : 0;
 	if (count)
 		read_each(c, streams, count, share(count), false);
 }
@@ -550,22 +603,24 @@ static int step(struct consumer *c)
 {
 	uint64_t now = time_mono_ns();
 
+	bool is_more;
+
+	c->is_away = false;
 	if (!c->is_kind_known)
 		learn_kind(c);
-	if (c->is_kind_known && now >= c->list_ns)
+	if (!c->is_kind_known)
+		return AWAY_MS;
+	if (now >= c->list_ns)
 		list_streams(c);
-	if (!c->count || c->is_away)
-		return c->is_away ? AWAY_MS : IDLE_MS;
-	make_groups(c);
-	if (read_given(c))
+	make_groups(c, now);
+	is_more = read_given(c, now);
+	if (c->entry_count || is_more)
 		return 0;
 	claim(c, now);
 	if (c->entry_count)
 		return 0;
-	if (!c->is_cluster) {
-		read_new_waiting(c);
-		return 0;
-	}
+	if (!c->is_cluster)
+		return read_new_waiting(c) ? 0 : IDLE_MS;
 	read_new_by_turns(c);
 	return c->entry_count || c->count > CALLS_MAX ? 0 : IDLE_MS;
 }
@@ -576,10 +631,8 @@ static int run(struct consumer *c)
 
 	while (!is_stopping(c, wait_ms)) {
 		wait_ms = step(c);
-		if (c->is_away) {
-			c->list_ns = 0; /* that is how it is found out that Redis is there again */
+		if (c->is_away && !c->entry_count)
 			wait_ms = AWAY_MS;
-		}
 		if (!settle_entries(c))
 			break;
 	}

@@ -140,23 +140,42 @@ int consume_entry_read(struct consume_entry *entry)
 	return entry->is_order ? read_order(entry) : read_sale(entry);
 }
 
-char *consume_entry_raw(const struct consume_entry *entry, char *text)
-{
-	size_t used = 0;
+/* A byte of the raw text is escaped to four at most, and its end needs room for the sentence. */
+#define RAW_ROOM 64
 
+char *consume_entry_raw(const struct consume_entry *entry)
+{
+	size_t used = 0, missing = 0, size = RAW_ROOM;
+	char *text;
+
+	for (size_t i = 0; entry->fields && i < entry->fields->elements; i++)
+		size += 4 * entry->fields->element[i]->len + 1;
+	if (size > CONSUME_RAW_MAX)
+		size = CONSUME_RAW_MAX;
+	text = malloc(size);
+	if (!text)
+		return NULL;
 	text[0] = '\0';
 	for (size_t i = 0; entry->fields && i < entry->fields->elements; i++) {
 		const redisReply *part = entry->fields->element[i];
 
-		for (size_t at = 0; part->type == REDIS_REPLY_STRING && at < part->len && used + 8 < CONSUME_RAW_MAX;
-			at++) {
+		for (size_t at = 0; part->type == REDIS_REPLY_STRING && at < part->len; at++) {
 			unsigned char byte = (unsigned char)part->str[at];
 
-			used += (size_t)snprintf(text + used, CONSUME_RAW_MAX - used,
-				byte < ' ' || byte > '~' || byte == '\\' ? "\\x%02x" : "%c", byte);
+			if (missing || used + RAW_ROOM > size)
+				missing++;
+			else
+				used += (size_t)snprintf(text + used, size - used,
+					byte < ' ' || byte > '~' || byte == '\\' ? "\\x%02x" : "%c", byte);
 		}
-		if (used + 8 < CONSUME_RAW_MAX && i + 1 < entry->fields->elements)
-			used += (size_t)snprintf(text + used, CONSUME_RAW_MAX - used, "%c", i % 2 ? ' ' : '=');
+		if (i + 1 == entry->fields->elements)
+			break;
+		if (missing || used + RAW_ROOM > size)
+			missing++;
+		else
+			used += (size_t)snprintf(text + used, size - used, "%c", i % 2 ? ' ' : '=');
 	}
+	if (missing)
+		snprintf(text + used, size - used, " (%zu more bytes are in the stream)", missing);
 	return text;
 }

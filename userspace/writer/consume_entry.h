@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define CONSUME_REASON_MAX 512
-#define CONSUME_RAW_MAX 4096
+#define CONSUME_RAW_MAX 65536 /* 1,000 of a batch stand in memory at once */
 #define CONSUME_ID_MAX 48
 
 /* Texts belong to the reply, and are gone with the next question to Redis; the id is kept, because it is what is acknowledged. */
@@ -31,7 +31,9 @@ struct consume_entry {
 
 /* Reads entry->fields. Returns 0, or -EINVAL with a sentence in entry->reason. */
 int consume_entry_read(struct consume_entry *entry);
-/* The fields as they came, as one text of printable ASCII, cut to CONSUME_RAW_MAX; for people. Returns `text`. */
-char *consume_entry_raw(const struct consume_entry *entry, char *text);
+/* The fields as they came, as one text of printable ASCII; for people. If they are longer than CONSUME_RAW_MAX its end says how many bytes are
+ * missing. The caller frees; NULL without memory.
+ */
+char *consume_entry_raw(const struct consume_entry *entry);
 
 #endif

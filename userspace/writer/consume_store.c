@@ -3,6 +3,7 @@
 #include "writer/consume_store.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -165,13 +166,18 @@ static int queue_sale(struct link *link, const struct consume_entry *entry)
 static int queue_rejected(struct link *link, const struct consume_entry *entry)
 {
 	struct link_values values = {.count = 0};
-	char raw[CONSUME_RAW_MAX];
+	char *raw = consume_entry_raw(entry);
+	int code;
 
+	if (!raw)
+		return link_fail(link, "store entries", "no memory");
 	link_put_text(&values, entry->stream);
 	link_put_text(&values, entry->entry);
 	link_put_text(&values, entry->reason);
-	link_put_text(&values, consume_entry_raw(entry, raw));
-	return link_queue(link, REJECT, &values);
+	link_put_text(&values, raw);
+	code = link_queue(link, REJECT, &values);
+	free(raw);
+	return code;
 }
 
 static int write_all(struct consume_store *store, const struct consume_entry *entries, unsigned count)
