@@ -10,6 +10,7 @@
 #define AGAIN_BY (2 * SECOND) /* and what is cancelled at one node is sold at another, in this and a few round trips */
 #define AGAIN_TRIPS 6
 #define CALM (5 * SECOND / 2) /* after that nobody hopes any more for buyers who are elsewhere now */
+#define CALM_AT_REST (6 * SECOND) /* and after that what was wished for in Redis is forgotten too, and nodes rest that have other sales to look after */
 #define QUIET_BY (4 * SECOND) /* copies of calls linger no longer */
 #define CANCELLED 3
 
@@ -173,7 +174,7 @@ void claim_end(void)
 			w->sold_ns = w->now - w->heal_at;
 			crowd_goes();
 		}
-		if (!w->again && w->now - w->calm_since >= CALM) {
+		if (!w->again && w->now - w->calm_since >= (w->rest_ns ? CALM_AT_REST : CALM)) {
 			w->again = true;
 			w->cancelled_at = w->now;
 			crowd_comes();

@@ -341,6 +341,13 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 	return first > 0 && view->unsold < first / 2 ? first - view->unsold : 0;
 }
 
+/* Nobody wants units, and nothing has changed since it was told: a report would say what is known. Whoever comes to want some says so in a message. */
+static bool is_at_rest(const struct lease *l, const struct lease_view *view)
+{
+	return l->last.open && !missed(l) && !l->last.demand && view->unsold == l->unsold_told &&
+		(view->over ? !view->unsold : l->lost || is_idle(l, view->now_ns));
+}
+
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
 	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
@@ -352,6 +359,8 @@ static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 					   : SELLING_NS;
 	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
 
+	if (every < view->rest_ns && is_at_rest(l, view))
+		every = view->rest_ns;
 	if (fence_ns && every > fence_ns)
 		every = fence_ns;
 	if (l->look)
@@ -394,6 +403,7 @@ static void call(struct lease *l, const struct lease_view *view, struct lease_ac
 
 	l->under_way = under_way;
 	l->sent_ns = view->now_ns;
+	l->unsold_sent = view->unsold;
 	action->kind = LEASE_CALL;
 	call_begin(l, &action->call, scripts[under_way], under_way == LEASE_RETURN_CALL ? l->book.seq : l->seq + next);
 }
@@ -552,6 +562,7 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	}
 	l->answered_ns = now_ns;
+	l->unsold_told = l->unsold_sent;
 	same = strcmp(reply->generation, l->book.generation) == 0;
 	switch (reply->answer) {
 	case LEASE_REGEN:
