@@ -10,7 +10,8 @@
 #define AGAIN_BY (2 * SECOND) /* and what is cancelled at one node is sold at another, in this and a few round trips */
 #define AGAIN_TRIPS 6
 #define CALM (5 * SECOND / 2) /* after that nobody hopes any more for buyers who are elsewhere now */
-#define CALM_AT_REST (6 * SECOND) /* and after that what was wished for in Redis is forgotten too, and nodes rest that have other sales to look after */
+#define CALM_AT_REST \
+	(6 * SECOND)          /* and after that Redis has forgotten what was wished for, and who has many sales rests */
 #define QUIET_BY (4 * SECOND) /* copies of calls linger no longer */
 #define CANCELLED 3
 
