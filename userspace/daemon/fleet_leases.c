@@ -304,10 +304,23 @@ static bool turn(struct daemon *d, struct fleet_round *round, struct leased_sale
 	return act(d, round, sale, now);
 }
 
-static void refresh(struct daemon *d, uint64_t now)
+/* How long sales rest. Who does not hear what others want has to ask. */
+static void choose_rest(struct daemon *d)
 {
 	struct fleet_leases *leases = d->leases;
 	struct fleet_status status;
+	uint64_t rest_ns;
+
+	fleet_status(d, &status);
+	rest_ns = status.redis.subscribed ? leases->count * (NS_PER_S / REST_CALLS_PER_S) : 0;
+	for (unsigned i = 0; rest_ns < leases->rest_ns && i < leases->count; i++)
+		leases->sales[i]->until_ns = 0;
+	leases->rest_ns = rest_ns;
+}
+
+static void refresh(struct daemon *d, uint64_t now)
+{
+	struct fleet_leases *leases = d->leases;
 
 	if (now < leases->refreshed_ns + REFRESH_NS && leases->count == sales_count(d->sales))
 		return;
@@ -317,9 +330,7 @@ static void refresh(struct daemon *d, uint64_t now)
 	for (unsigned i = 0; i < leases->count; i++)
 		sales_at(d->sales, i, &leases->sales[i]->sale);
 	pthread_mutex_unlock(&leases->lock);
-	/* Who does not hear what others want has to ask. */
-	fleet_status(d, &status);
-	leases->rest_ns = status.redis.subscribed ? leases->count * (NS_PER_S / REST_CALLS_PER_S) : 0;
+	choose_rest(d);
 }
 
 static bool is_busy(const struct leased_sale *sale)
