@@ -13,6 +13,7 @@
 local LEASE_OPS_KEPT = 32           -- operation ids that are remembered
 local LEASE_WISH_MS = 3000          -- so long a wish counts that is not repeated
 local LEASE_SAY_MS = 50             -- messages of one sale are no closer than that
+local LEASE_SAY_AGAIN_MS = 500      -- while members are missing: who rests may not have heard the first one
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
