@@ -18,7 +18,7 @@ $(PEERS): %: %.o $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(CFLAGS) $^ $(LIBS_COMMON) -o $@
 
 # What many nodes cost (tests/bench/fleet, docs/fleet-cost.md). By itself, because it takes minutes: the programs of a fleet with a real Redis.
-#   make bench-fleet [QUICK=1] [ONLY=capacity|calls|stalls|cost] [WRITE=docs/fleet-cost.md]
+#   make bench-fleet [QUICK=1] [ONLY=capacity|calls|stalls|cost|sales|lists] [WRITE=docs/fleet-cost.md]
 FLEET_BENCH := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/fleet/*.c))
 
 .PHONY: bench-fleet run-bench-fleet

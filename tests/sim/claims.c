@@ -14,6 +14,8 @@
 #define TRIPS 6
 #define OPERATED_BY (4 * SECOND) /* the operator fences who is gone, when he has done or given up what he was at */
 #define CALM (5 * SECOND / 2)    /* after that nobody hopes any more for buyers who are elsewhere now */
+#define CALM_AT_REST \
+	(6 * SECOND) /* and after that Redis has forgotten what was wished for, and who has many sales rests */
 #define QUIET_BY (4 * SECOND)    /* copies of calls linger no longer */
 #define CANCELLED 3
 
@@ -269,7 +271,7 @@ void claim_end(void)
 			w->sold_ns = w->now - sale_since();
 			crowd_goes();
 		}
-		if (!w->again && w->now - w->calm_since >= CALM) {
+		if (!w->again && w->now - w->calm_since >= (w->rest_ns ? CALM_AT_REST : CALM)) {
 			w->again = true;
 			w->cancelled_at = w->now;
 			crowd_comes();

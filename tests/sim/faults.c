@@ -74,6 +74,7 @@ void faults_choose(void)
 	w->slow = chance(0.5) ? 0 : 0.08;
 	w->refuse = chance(0.8) ? 0 : 0.05;
 	w->heal_at = random_between(3, 9) * SECOND;
+	w->rest_ns = w->seed % 3 ? 0 : (1 + w->seed / 3 % 16) * SECOND;
 	w->master = process_new(NULL);
 	join = w->nodes > 2 && chance(0.25);
 	for (unsigned n = 1; n <= w->nodes - join; n++)

@@ -19,7 +19,7 @@
 #define TOTAL 100
 #define NODES 3
 #define STEPS_MAX 64
-#define SILENT (9 * SECOND) /* LEASE_SILENT_MS of prelude.lua */
+#define SILENT (20 * SECOND) /* LEASE_SILENT_MS of prelude.lua */
 
 enum lease_plant lease_plant;
 
@@ -164,7 +164,7 @@ static void the_second_daemon_with_a_number_sells_nothing_while_the_first_is_hea
 	twin = one; /* a copy of the whole disk, as it is */
 	strcpy(twin.options.origin, "elsewhere");
 	start(&twin);
-	for (unsigned i = 0; i < 20; i++) {
+	for (unsigned i = 0; i < 30; i++) {
 		wait_for(&one, SECOND);
 		wait_for(&twin, 0);
 		assert_int_equal(lease_trouble(&twin.lease), LEASE_TROUBLE_DOUBLED);

@@ -357,6 +357,7 @@ static void node_tick(unsigned n)
 		.order_max = w->order_max,
 		.over = w->over,
 		.leaving = node->leaving,
+		.rest_ns = w->rest_ns,
 	};
 	claim_lease(node);
 	lease_next(&node->lease, &view, &node->action);

@@ -127,6 +127,7 @@ struct world {
 	unsigned snapshot_next, snapshot_count;
 	/* what this run is like */
 	uint64_t round_trip, timeout, heal_at;
+	uint64_t rest_ns; /* of the nodes: who has many sales looks seldom at one where nothing happens */
 	double lose, copy, slow, refuse; /* chances */
 	unsigned order_max;
 	uint32_t faults;

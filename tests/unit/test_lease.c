@@ -360,6 +360,74 @@ static void a_node_without_redis_closes_in_time_to_be_fenced(void **state)
 	assert_true(flags.withheld);
 }
 
+/* Node 1, with 4 of 30 units unsold and 10 free, at the moment `view->now_ns`: it has settled, and nobody buys. */
+static void settle_and_rest(struct lease *l, struct lease_view *view, struct lease_reply *reply)
+{
+	struct lease_action action;
+
+	assert_int_equal(decode(reply, good, LEASE_REPLY_TEXTS), 0);
+	reply->free = 10;
+	reply->demand = 0;
+	reply->row = (struct lease_row){.seq = 10, .balance = 30, .sold = 26};
+	assert_string_equal(next_is(l, view, &action, LEASE_CALL), "settle");
+	lease_called(l, LEASE_ANSWERED, reply, view->now_ns);
+	assert_string_equal(next_is(l, view, &action, LEASE_CALL), "grant");
+	reply->row.seq = 11;
+	lease_called(l, LEASE_ANSWERED, reply, view->now_ns);
+	next_is(l, view, &action, LEASE_WAIT);
+	view->now_ns += 1500 * MS;
+}
+
+static void a_sale_at_rest_is_told_of_seldom_and_one_that_changes_soon(void **state)
+{
+	struct lease_book book = {
+		.generation = "3-abc1", .seq = 10, .balance = 30, .version = 2, .total = 100, .operation = "op1"};
+	struct lease_options options = options_of_two();
+	struct lease_view view = {.now_ns = 1000 * MS, .unsold = 4, .order_max = 1, .rest_ns = 16000 * MS};
+	struct lease_action action;
+	struct lease_reply reply;
+	struct lease l;
+
+	(void)state;
+	lease_init(&l, &options, &book);
+	settle_and_rest(&l, &view, &reply);
+	next_is(&l, &view, &action, LEASE_WAIT);
+	assert_int_equal(action.until_ns, 17000 * MS);
+	/* An order was cancelled: the others are to know. */
+	view.unsold = 5;
+	assert_string_equal(next_is(&l, &view, &action, LEASE_CALL), "settle");
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	next_is(&l, &view, &action, LEASE_WAIT);
+	assert_int_equal(action.until_ns, view.now_ns + view.rest_ns);
+	/* Others want units. */
+	lease_look(&l);
+	view.now_ns += 200 * MS;
+	assert_string_equal(next_is(&l, &view, &action, LEASE_CALL), "settle");
+	lease_called(&l, LEASE_ANSWERED, &reply, view.now_ns);
+	/* It is over, and its units are to go back. */
+	view.over = true;
+	view.now_ns += 5001 * MS;
+	assert_string_equal(next_is(&l, &view, &action, LEASE_CALL), "settle");
+}
+
+static void a_sale_at_rest_is_told_of_before_it_is_fenced(void **state)
+{
+	struct lease_book book = {
+		.generation = "3-abc1", .seq = 10, .balance = 30, .version = 2, .total = 100, .operation = "op1"};
+	struct lease_options options = options_of_two();
+	struct lease_view view = {.now_ns = 1000 * MS, .unsold = 4, .order_max = 1, .rest_ns = 16000 * MS};
+	struct lease_action action;
+	struct lease_reply reply;
+	struct lease l;
+
+	(void)state;
+	options.fence_after_ms = 8000;
+	lease_init(&l, &options, &book);
+	settle_and_rest(&l, &view, &reply);
+	next_is(&l, &view, &action, LEASE_WAIT);
+	assert_int_equal(action.until_ns, 3000 * MS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -374,6 +442,8 @@ int main(void)
 		cmocka_unit_test(a_promise_takes_the_number_of_grants_of_nothing_into_the_ledger),
 		cmocka_unit_test(a_ledger_that_knows_less_than_redis_sells_nothing),
 		cmocka_unit_test(a_node_without_redis_closes_in_time_to_be_fenced),
+		cmocka_unit_test(a_sale_at_rest_is_told_of_seldom_and_one_that_changes_soon),
+		cmocka_unit_test(a_sale_at_rest_is_told_of_before_it_is_fenced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

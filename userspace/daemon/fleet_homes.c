@@ -89,7 +89,7 @@ struct fleet_homes {
 	bool stopped;
 	/* of the fleet's thread */
 	struct known_sale *sales;
-	size_t sale_count, sale_capacity;
+	size_t sale_count, sale_capacity, found_at;
 	uint64_t look_ns, looked_ns, ask_ns; /* ask: not before */
 };
 
@@ -235,11 +235,17 @@ void fleet_homes_stop(struct daemon *d)
 }
 
 /* --- sales ----------------------------------------------------------------------------------------------------------------------------- */
+/* Each turn asks for all of them, mostly in this order: so it begins where the last one was found. */
 static struct known_sale *find_sale(struct fleet_homes *h, uint32_t id)
 {
-	for (size_t i = 0; i < h->sale_count; i++)
-		if (h->sales[i].id == id)
-			return &h->sales[i];
+	for (size_t n = 0; n < h->sale_count; n++) {
+		size_t i = (h->found_at + n) % h->sale_count;
+
+		if (h->sales[i].id != id)
+			continue;
+		h->found_at = i;
+		return &h->sales[i];
+	}
 	return NULL;
 }
 

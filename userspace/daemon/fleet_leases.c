@@ -2,7 +2,8 @@
 /* See fleet_leases.h: the state machine of fleet/lease.h, run for every sale of the registry.
  *
  * The words of the gate are looked at on every turn of the fleet's thread (LOOK_NS), which costs some loads a sale; only where they have changed, or something is
- * due, is the lease asked what to do. So the gate is fed before it is empty, and a sale that rests costs a report now and then.
+ * due, is the lease asked what to do. So the gate is fed before it is empty, and a sale that rests costs a report now and then: the more seldom, the more
+ * sales there are.
  */
 #include "daemon/fleet_leases_impl.h"
 
@@ -19,14 +20,17 @@
 #include "daemon/maintenance.h"
 
 #define MS 1000000ULL
+#define NS_PER_S (1000 * MS)
 #define LOOK_NS (20 * MS)
-#define REFRESH_NS (200 * MS) /* the registry: windows, pauses, new sales */
+#define REFRESH_NS (200 * MS) /* the registry: windows, pauses. New sales are seen at once: somebody waits for them */
 #define BOOKS_AGAIN_NS (200 * MS)
 #define MOVE_AGAIN_NS (100 * MS) /* after the ledger has not taken a move */
 /* A message says "look" and not at what. Sales that sell or lack units look at once; of the others so many on each turn, so that a thousand
  * sales at rest do not answer every message of a busy one.
  */
 #define LOOKS_PER_TURN 16
+/* Sales at rest are told of so often, all together. */
+#define REST_CALLS_PER_S 64
 /* Sales of the fleet have higher numbers (FIRST_ID of scripts/settings.lua). */
 #define LAST_LONELY_ID 16777216u
 
@@ -84,6 +88,7 @@ static void learn_new_sales(struct daemon *d)
 			log_warn("no memory for the lease of sale %s, which sells nothing until there is", sale.slug);
 			return;
 		}
+		leases->books_due_ns = 0;
 	}
 }
 
@@ -111,7 +116,7 @@ static void tell_trouble(struct daemon *d, struct leased_sale *sale)
 	if (trouble == LEASE_TROUBLE_DOUBLED)
 		log_error(
 			"sale %s: another daemon, on another machine or with another state directory, speaks to Redis as node %u: this one sells nothing. "
-			"Each node needs a fleet.node of its own. If this is where node %u is now, stop the other one: this one goes on by itself ten seconds later",
+			"Each node needs a fleet.node of its own. If this is where node %u is now, stop the other one: this one goes on by itself 20 seconds later",
 			sale->sale.slug, d->config.fleet.node, d->config.fleet.node);
 	else if (trouble == LEASE_TROUBLE_SET_BACK)
 		log_error(
@@ -260,6 +265,7 @@ static bool look(struct daemon *d, struct leased_sale *sale, uint64_t now, uint6
 		.order_max = sale->sale.per_buyer < SLUICE_MAX_QUANTITY ? sale->sale.per_buyer : SLUICE_MAX_QUANTITY,
 		.over = sale->sale.ended || wall >= sale->sale.ends_ns,
 		.leaving = d->leases->leaving,
+		.rest_ns = d->leases->rest_ns,
 	};
 	look_at_words(d, sale, view);
 	is_new = sale->due || now >= sale->until_ns || view->over != sale->over ||
@@ -321,11 +327,25 @@ static bool turn(struct daemon *d, struct fleet_round *round, struct leased_sale
 	return act(d, round, sale, now);
 }
 
+/* How long sales rest. Who does not hear what others want has to ask. */
+static void choose_rest(struct daemon *d)
+{
+	struct fleet_leases *leases = d->leases;
+	struct fleet_status status;
+	uint64_t rest_ns;
+
+	fleet_status(d, &status);
+	rest_ns = status.redis.subscribed ? leases->count * (NS_PER_S / REST_CALLS_PER_S) : 0;
+	for (unsigned i = 0; rest_ns < leases->rest_ns && i < leases->count; i++)
+		leases->sales[i]->until_ns = 0;
+	leases->rest_ns = rest_ns;
+}
+
 static void refresh(struct daemon *d, uint64_t now)
 {
 	struct fleet_leases *leases = d->leases;
 
-	if (now < leases->refreshed_ns + REFRESH_NS)
+	if (now < leases->refreshed_ns + REFRESH_NS && leases->count == sales_count(d->sales))
 		return;
 	leases->refreshed_ns = now;
 	learn_new_sales(d);
@@ -333,6 +353,7 @@ static void refresh(struct daemon *d, uint64_t now)
 	for (unsigned i = 0; i < leases->count; i++)
 		sales_at(d->sales, i, &leases->sales[i]->sale);
 	pthread_mutex_unlock(&leases->lock);
+	choose_rest(d);
 }
 
 static bool is_busy(const struct leased_sale *sale)

@@ -46,7 +46,7 @@ struct fleet_leases {
 	struct leased_sale **sales; /* in the order of the registry; under lock where others read */
 	unsigned count, capacity;
 	unsigned looks_left, look_at; /* sales that are still to be asked anew after a message, and where to go on */
-	uint64_t refreshed_ns, books_due_ns;
+	uint64_t refreshed_ns, books_due_ns, rest_ns;
 	bool leaving;
 	struct lease_action action; /* of the sale that is at its turn */
 	char failure[128];          /* the last answer that was not understood, to say it once */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/addr.h"
 #include "common/log.h"
@@ -21,6 +22,7 @@
 #include "daemon/shadow.h"
 
 #define PIECE 1000 /* entries of lists that go into the gate together */
+#define LOCK_AGAIN_NS 1000000
 
 /* What is due, taken out of the table's queue. The settings stay where they are: only this thread takes them out of the table. */
 struct work {
@@ -105,6 +107,16 @@ static int read_limit(const char *value, struct sluice_limit *limit)
 	return 0;
 }
 
+/* A request that has the lock waits until this thread has saved what it has set. */
+static void lock_changes(struct work *work)
+{
+	settings_file_save(work->s);
+	while (pthread_mutex_trylock(&work->d->change_lock)) {
+		nanosleep(&(struct timespec){.tv_nsec = LOCK_AGAIN_NS}, NULL);
+		settings_file_save(work->s);
+	}
+}
+
 /* change_lock is held. Returns 0, -EALREADY, -EINVAL, or what the map says. */
 static int put_limit(struct work *work, unsigned which, const char *value)
 {
@@ -151,7 +163,7 @@ static void apply_limit(struct work *work, struct setting *setting)
 		refuse(work, setting, "there is no limit of this name in this version");
 		return;
 	}
-	pthread_mutex_lock(&work->d->change_lock);
+	lock_changes(work);
 	value = take_value(work->s, setting);
 	err = is_rate ? put_limit(work, which, value) : put_shadow(work, which, value);
 	pthread_mutex_unlock(&work->d->change_lock);
@@ -436,7 +448,7 @@ static void apply_sale(struct work *work, struct setting *setting)
 	bool is_done = true;
 	char *value;
 
-	pthread_mutex_lock(&work->d->change_lock);
+	lock_changes(work);
 	value = take_value(work->s, setting);
 	if (read_sale(value, setting->name + strlen("sale/"), &sale))
 		refuse(work, setting, "it is not understood");

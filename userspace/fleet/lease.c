@@ -19,6 +19,8 @@
 #define SELLING_NS (3000 * MS)   /* of one that sells, and reports with each grant as well */
 #define QUIET_NS (1000 * MS)     /* of others: units may lie there when they are wanted */
 #define OVER_NS (5000 * MS)      /* of one whose sale is over */
+#define REST_NS_MAX \
+	(16 * 1000 * MS) /* of one at rest that is not over: another daemon with this node's number waits a little longer (LEASE_SILENT_MS) */
 #define TROUBLE_NS (2000 * MS)   /* between looks whether the trouble is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */
@@ -352,6 +354,13 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 	return first > 0 && view->unsold < first / 2 ? first - view->unsold : 0;
 }
 
+/* Nobody wants units, and nothing has changed since it was told: a report would say what is known. Whoever comes to want some says so in a message. */
+static bool is_at_rest(const struct lease *l, const struct lease_view *view)
+{
+	return l->last.open && !missed(l) && !l->last.demand && view->unsold == l->unsold_told &&
+		(view->over ? !view->unsold : is_idle(l, view->now_ns));
+}
+
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
 	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
@@ -362,7 +371,10 @@ static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 		: is_idle(l, view->now_ns) ? QUIET_NS
 					   : SELLING_NS;
 	uint64_t fence_ns = l->options.fence_after_ms * MS / 4;
+	uint64_t rest_ns = view->over || view->rest_ns < REST_NS_MAX ? view->rest_ns : REST_NS_MAX;
 
+	if (every < rest_ns && is_at_rest(l, view))
+		every = rest_ns;
 	if (fence_ns && every > fence_ns)
 		every = fence_ns;
 	if (l->look)
@@ -405,6 +417,7 @@ static void call(struct lease *l, const struct lease_view *view, struct lease_ac
 
 	l->under_way = under_way;
 	l->sent_ns = view->now_ns;
+	l->unsold_sent = view->unsold;
 	action->kind = LEASE_CALL;
 	call_begin(l, &action->call, scripts[under_way], under_way == LEASE_RETURN_CALL ? l->book.seq : l->seq + next);
 }
@@ -582,6 +595,7 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	}
 	l->answered_ns = now_ns;
+	l->unsold_told = l->unsold_sent;
 	same = strcmp(reply->generation, l->book.generation) == 0;
 	switch (reply->answer) {
 	case LEASE_REGEN:

@@ -59,6 +59,8 @@ struct lease_view {
 	unsigned order_max; /* units that one order may have at the most: 1.. */
 	bool over;          /* the sale has ended: nothing is sold any more */
 	bool leaving;       /* the daemon stops: everything unsold goes back */
+	/* A sale at rest is told of no more often than that. For who has many sales: in each of few, reports are cheap and make up for lost messages. */
+	uint64_t rest_ns;
 };
 
 enum lease_action_kind {
@@ -187,7 +189,9 @@ struct lease {
 	uint64_t quiet_until_ns; /* no call before that: the last one failed */
 	uint64_t ask_after_ns;   /* no grant before that: there was nothing */
 	unsigned empty_asks;     /* in a row */
-	int64_t unsold;          /* of the last view */
+	int64_t unsold;          /* of the last view; */
+	int64_t unsold_sent;     /* of the call that is under way, or was last; */
+	int64_t unsold_told;     /* of the last one that was answered */
 	/* the node's own sales */
 	bool counting;
 	uint64_t counted_ns, active_ns,

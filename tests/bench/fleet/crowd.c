@@ -14,7 +14,6 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,8 +23,9 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "../tool.h"
 
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
@@ -94,32 +94,6 @@ static struct {
 	uint32_t bins[BINS_MAX], again_bins[BINS_MAX];
 } seen;
 
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("crowd: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t now_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
-
 /* --- who comes again ---------------------------------------------------------------------------------------------------------------- */
 static bool is_sooner(unsigned a, unsigned b)
 {
@@ -183,7 +157,7 @@ static void start(uint32_t buyer)
 	while (talks[free_from].fd >= 0)
 		free_from++;
 	c = &talks[free_from];
-	*c = (struct conversation){.buyer = buyer, .orders = *buyers[buyer].token, .began_ns = now_ns()};
+	*c = (struct conversation){.buyer = buyer, .orders = *buyers[buyer].token, .began_ns = time_mono_ns()};
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		die("cannot make a socket: %s", strerror(errno));
@@ -291,7 +265,7 @@ static void go_on(struct conversation *c, unsigned status)
 {
 	struct buyer *buyer = &buyers[c->buyer];
 	const char *after = header(c, "Retry-After");
-	uint64_t now = now_ns();
+	uint64_t now = time_mono_ns();
 
 	if (c->orders)
 		seen.answers[status < STATUSES ? status : 0]++;
@@ -354,7 +328,7 @@ static void hear(int timeout_ms)
 
 static void give_up_stuck(void)
 {
-	uint64_t now = now_ns();
+	uint64_t now = time_mono_ns();
 
 	for (unsigned i = 0; i < talk_count; i++)
 		if (talks[i].fd >= 0 && now - talks[i].began_ns > STUCK_NS) {
@@ -378,10 +352,10 @@ static void start_again(unsigned limit, uint64_t now)
 
 static void fetch_tokens(void)
 {
-	uint64_t checked = now_ns();
+	uint64_t checked = time_mono_ns();
 
 	while (with_token + gone < load.buyers) {
-		uint64_t now = now_ns();
+		uint64_t now = time_mono_ns();
 
 		start_again(TOKENS_OPEN, now);
 		while (fresh < load.buyers && talks_open < TOKENS_OPEN)
@@ -408,10 +382,10 @@ static void sell(void)
 	unsigned limit = load.rate > 0 ? OPEN_MAX : load.open, people = load.before ? with_token : load.buyers;
 	uint64_t checked, until, now;
 
-	wall_began_ns = clock_ns(CLOCK_REALTIME);
-	began_ns = checked = now_ns();
+	wall_began_ns = time_wall_ns();
+	began_ns = checked = time_mono_ns();
 	until = began_ns + (uint64_t)(load.seconds * (double)NS_PER_S);
-	while ((now = now_ns()) < until + AFTER_NS) {
+	while ((now = time_mono_ns()) < until + AFTER_NS) {
 		bool more = now < until && fresh < people;
 
 		start_again(limit, now);
@@ -437,18 +411,6 @@ static void sell(void)
 }
 
 /* --- what was seen --------------------------------------------------------------------------------------------------------------------- */
-static int compare(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static uint32_t percentile(const uint32_t *us, unsigned samples, unsigned percent)
-{
-	return samples ? us[(uint64_t)(samples - 1) * percent / 100] : 0;
-}
-
 static void print_statuses(const char *name, const uint64_t *counts)
 {
 	const char *comma = "";
@@ -482,15 +444,15 @@ static void print(void)
 {
 	uint64_t last = seen.last_order_ns > began_ns ? seen.last_order_ns - began_ns : 0;
 
-	qsort(seen.us, seen.samples, sizeof(*seen.us), compare);
-	qsort(seen.first_us, seen.first_samples, sizeof(*seen.first_us), compare);
+	sort_us(seen.us, seen.samples);
+	sort_us(seen.first_us, seen.first_samples);
 	printf("{\"began_at\":%.6f,\"seconds\":%.6f,\"came\":%u,\"orders\":%u,\"gone\":%u,\"left\":%u,\"no_answer\":%llu,\"told_to_come_again\":%llu,"
 	       "\"last_error\":\"%s\",\"behind_ms\":%.1f,\"p50_us\":%u,\"p99_us\":%u,\"max_us\":%u,\"served_at_once_p99_us\":%u",
 		(double)wall_began_ns / 1e9, (double)last / 1e9, fresh, done_count, gone, talks_open + again_count,
 		(unsigned long long)seen.no_answer, (unsigned long long)seen.refused_buyers,
 		seen.last_error ? strerror(seen.last_error) : "", (double)seen.late_ns / 1e6,
-		percentile(seen.us, seen.samples, 50), percentile(seen.us, seen.samples, 99),
-		percentile(seen.us, seen.samples, 100), percentile(seen.first_us, seen.first_samples, 99));
+		percentile_us(seen.us, seen.samples, 50), percentile_us(seen.us, seen.samples, 99),
+		percentile_us(seen.us, seen.samples, 100), percentile_us(seen.first_us, seen.first_samples, 99));
 	print_nodes("orders_of", seen.orders_of);
 	print_nodes("again_of", seen.again_of);
 	print_statuses("answers", seen.answers);

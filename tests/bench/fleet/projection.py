@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""Part 5: what 10 and 100 nodes would ask of one Redis, from what was measured: an estimate, with its assumptions in words (ASSUMPTIONS).
+"""Part 7: what 10 and 100 nodes would ask of one Redis, from what was measured: an estimate, with its assumptions in words (ASSUMPTIONS).
 
 Nothing is measured here. How often a node calls is what three nodes did in the steady sale of part 2; what a call costs Redis is part 1's figure for
 that many rows. Beside it stands how often a node should call by the intervals in the code.

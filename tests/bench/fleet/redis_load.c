@@ -12,13 +12,13 @@
  */
 #include <getopt.h>
 #include <hiredis/hiredis.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "../tool.h"
 #include "fleet/lease.h"
 #include "fleet/redis.h"
 #include "fleet/redis_script.h"
@@ -76,27 +76,6 @@ static struct {
 
 static char members[LEASE_MEMBERS_TEXT_MAX], generation[LEASE_GENERATION_MAX] = "", homes_gen[256] = "", expires[24];
 static uint64_t buyers;
-
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("redis_load: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 /* --- calls as texts ---------------------------------------------------------------------------------------------------------------- */
 static void add(const char *text)
@@ -423,7 +402,7 @@ static void run_until(const struct kind *kind, uint64_t end_ns)
 {
 	for (unsigned number = 0; number < load.connections; number++)
 		send_some(kind, number);
-	while (now_ns() < end_ns)
+	while (time_mono_ns() < end_ns)
 		for (unsigned number = 0; number < load.connections; number++) {
 			take_all(kind, &connections[number]);
 			send_some(kind, number);
@@ -472,12 +451,12 @@ static void run(const struct kind *kind)
 			die("cannot connect to port %d", load.port);
 	}
 	prepare(connections[0].redis);
-	run_until(kind, now_ns() + WARM_UP_NS);
+	run_until(kind, time_mono_ns() + WARM_UP_NS);
 	memset(&seen, 0, sizeof(seen));
 	before = cpu_of(connections[0].redis);
-	began = now_ns();
+	began = time_mono_ns();
 	run_until(kind, began + (uint64_t)(load.seconds * (double)NS_PER_S));
-	began = now_ns() - began;
+	began = time_mono_ns() - began;
 	after = cpu_of(connections[0].redis);
 	printf("{\"calls\": %llu, \"units\": %llu, \"seconds\": %.6f, \"cpu_us\": %.0f, \"main_thread_us\": %.0f}\n",
 		(unsigned long long)seen.calls, (unsigned long long)seen.units, (double)began / (double)NS_PER_S,

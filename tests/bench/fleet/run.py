@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""What many nodes cost: one Redis, calls to it, stalls, CPU of an order, and a projection. `make bench-fleet`.
+"""What many nodes cost: one Redis, calls to it, stalls, CPU of an order, many sales, long lists, and a projection. `make bench-fleet`.
 
-    tests/bench/fleet/run.py --build DIR --out DIR/bench [--only capacity|calls|stalls|cost] [--quick] [--write PAGE.md] [--cpus CLIENTS,SERVER]
+    tests/bench/fleet/run.py --build DIR --out DIR/bench [--only PART]… [--quick] [--write PAGE.md] [--cpus CLIENTS,SERVER]
 
 As root. Prints a table of each part, and writes OUT/fleet.json with every round, an SVG plot of each, and OUT/fleet.md: the same tables as
 Markdown, which --write puts into a page between its two marks. With --only the other parts stay in fleet.json as they were measured before (each says
@@ -22,7 +22,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PEERS = ROOT / "tests" / "bench" / "peers"
-PARTS = ("capacity", "calls", "stalls", "cost")
+PARTS = ("capacity", "calls", "stalls", "cost", "sales", "lists")
 BEGIN, END = "<!-- figures: begin (written by make bench-fleet WRITE=docs/fleet-cost.md) -->", "<!-- figures: end -->"
 
 
@@ -34,7 +34,7 @@ def parse():
     parser = argparse.ArgumentParser(description="What many nodes cost.")
     parser.add_argument("--build", required=True, type=pathlib.Path, help="where make has put the programs")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="where the figures go")
-    parser.add_argument("--only", action="append", choices=PARTS, help="one part (may be repeated)")
+    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be repeated")
     parser.add_argument("--quick", action="store_true", help="less of everything: whether it works, not what it costs")
     parser.add_argument("--write", type=pathlib.Path, help="a page whose figures are replaced")
     parser.add_argument("--cpus", default="", help="CLIENTS,SERVER: two CPU numbers (the first two that are allowed)")

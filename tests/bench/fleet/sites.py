@@ -86,8 +86,8 @@ def fleet_site(stack, count, options):
     return options.kept_sites[count]
 
 
-def make_fleet_site(stack, count):
-    fleet = stack.enter_context(fleets.Fleet(redis=Redis, count=count, settings=ROOM))
+def make_fleet_site(stack, count, settings=None):
+    fleet = stack.enter_context(fleets.Fleet(redis=Redis, count=count, settings={**ROOM, **(settings or {})}))
     for node in fleet.nodes:
         node.history.no_verdict("the buyers of the bench write down nothing")
         pin_node(node)
@@ -233,6 +233,22 @@ class Monitor:
                 else:
                     others += 1
         return counts, others
+
+    def all_between(self, begin, end):
+        """{name: calls}, whatever sale they are of."""
+        counts = {}
+        for at, name, _ in self.calls:
+            if begin <= at < end:
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def most_between(self, begin, end, width):
+        """The most calls in one span of `width` seconds."""
+        counts = {}
+        for at, _, _ in self.calls:
+            if begin <= at < end:
+                counts[int((at - begin) / width)] = counts.get(int((at - begin) / width), 0) + 1
+        return max(counts.values(), default=0)
 
     def published_between(self, begin, end):
         return sum(begin <= at < end for at in self.published)

@@ -13,7 +13,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +23,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "../tool.h"
 
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
@@ -54,29 +55,9 @@ static unsigned asked, oldest;
 static struct {
 	unsigned good, refused, failed, late;
 	unsigned last_status;
-	uint64_t us[ORDERS_MAX], connect_us[ORDERS_MAX]; /* of the good ones */
+	uint32_t us[ORDERS_MAX], connect_us[ORDERS_MAX]; /* of the good ones */
 } seen;
 static int epoll_fd;
-
-static __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("buyers: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
 
 static void finish(struct order *order, bool answered)
 {
@@ -85,8 +66,8 @@ static void finish(struct order *order, bool answered)
 	close(order->fd);
 	order->fd = -1;
 	if (status == 200 || status == 201) {
-		seen.connect_us[seen.good] = (order->connected_ns - order->began_ns) / 1000;
-		seen.us[seen.good++] = (now_ns() - order->began_ns) / 1000;
+		seen.connect_us[seen.good] = (uint32_t)((order->connected_ns - order->began_ns) / 1000);
+		seen.us[seen.good++] = (uint32_t)((time_mono_ns() - order->began_ns) / 1000);
 	} else if (answered) {
 		seen.refused++;
 		seen.last_status = status;
@@ -106,7 +87,7 @@ static void begin(void)
 	if (asked + 1 >= ORDERS_MAX)
 		die("more than %d orders", ORDERS_MAX);
 	asked++;
-	order->began_ns = now_ns();
+	order->began_ns = time_mono_ns();
 	order->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (order->fd < 0)
 		die("socket: %s", strerror(errno));
@@ -132,7 +113,7 @@ static void ask(struct order *order)
 	length = snprintf(request, sizeof(request),
 		"POST %s HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", target);
 	order->sent = true;
-	order->connected_ns = now_ns();
+	order->connected_ns = time_mono_ns();
 	if (send(order->fd, request, (size_t)length, MSG_NOSIGNAL) != length)
 		finish(order, false);
 	else
@@ -167,9 +148,9 @@ static void give_up_late_ones(uint64_t now)
 static void run(void)
 {
 	struct epoll_event events[EVENTS];
-	uint64_t began = now_ns(), end = began + (uint64_t)(load.seconds * (double)NS_PER_S), now;
+	uint64_t began = time_mono_ns(), end = began + (uint64_t)(load.seconds * (double)NS_PER_S), now;
 
-	while ((now = now_ns()) < end + load.patience_ns && (now < end || oldest < asked)) {
+	while ((now = time_mono_ns()) < end + load.patience_ns && (now < end || oldest < asked)) {
 		uint64_t next = began + (uint64_t)((double)asked * (double)NS_PER_S / load.rate);
 		struct timespec rest = {.tv_sec = 0};
 		int count;
@@ -197,19 +178,6 @@ static void run(void)
 		}
 		give_up_late_ones(now);
 	}
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Of a sorted list of what the good ones took. */
-static unsigned long long percentile(const uint64_t *us, unsigned percent)
-{
-	return seen.good ? us[(uint64_t)(seen.good - 1) * percent / 100] : 0;
 }
 
 static void parse(int argc, char **argv)
@@ -274,12 +242,13 @@ int main(int argc, char **argv)
 		orders[i].fd = -1;
 	run();
 	give_up_late_ones(~0ULL >> 1);
-	qsort(seen.us, seen.good, sizeof(seen.us[0]), compare);
-	qsort(seen.connect_us, seen.good, sizeof(seen.connect_us[0]), compare);
-	printf("{\"asked\": %u, \"good\": %u, \"refused\": %u, \"failed\": %u, \"late\": %u, \"last_status\": %u, \"p50_us\": %llu, "
-	       "\"p90_us\": %llu, \"p99_us\": %llu, \"max_us\": %llu, \"connect_p50_us\": %llu, \"connect_p99_us\": %llu}\n",
-		asked, seen.good, seen.refused, seen.failed, seen.late, seen.last_status, percentile(seen.us, 50),
-		percentile(seen.us, 90), percentile(seen.us, 99), percentile(seen.us, 100),
-		percentile(seen.connect_us, 50), percentile(seen.connect_us, 99));
+	sort_us(seen.us, seen.good);
+	sort_us(seen.connect_us, seen.good);
+	printf("{\"asked\": %u, \"good\": %u, \"refused\": %u, \"failed\": %u, \"late\": %u, \"last_status\": %u, \"p50_us\": %u, "
+	       "\"p90_us\": %u, \"p99_us\": %u, \"max_us\": %u, \"connect_p50_us\": %u, \"connect_p99_us\": %u}\n",
+		asked, seen.good, seen.refused, seen.failed, seen.late, seen.last_status,
+		percentile_us(seen.us, seen.good, 50), percentile_us(seen.us, seen.good, 90),
+		percentile_us(seen.us, seen.good, 99), percentile_us(seen.us, seen.good, 100),
+		percentile_us(seen.connect_us, seen.good, 50), percentile_us(seen.connect_us, seen.good, 99));
 	return 0;
 }

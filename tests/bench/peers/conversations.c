@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <netinet/in.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,8 +20,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "../tool.h"
 
 #define TARGET_MAX 256
 #define REQUEST_MAX 1024
@@ -66,27 +66,6 @@ static struct {
 
 static int epoll_fd;
 
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("conversations: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static void close_conversation(struct conversation *c)
 {
 	if (c->fd >= 0)
@@ -104,7 +83,7 @@ static bool start(struct conversation *c)
 	if (load.once && load.next_target == load.target_count)
 		return false;
 	memset(c, 0, sizeof(*c));
-	c->began_ns = now_ns();
+	c->began_ns = time_mono_ns();
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		die("cannot make a socket: %s", strerror(errno));
@@ -129,7 +108,7 @@ static void note(struct conversation *c)
 	}
 	seen.done++;
 	if (seen.samples < SAMPLES_MAX)
-		seen.us[seen.samples++] = (uint32_t)((now_ns() - c->began_ns) / NS_PER_US);
+		seen.us[seen.samples++] = (uint32_t)((time_mono_ns() - c->began_ns) / NS_PER_US);
 }
 
 static bool send_request(struct conversation *c)
@@ -204,23 +183,12 @@ static void drop_stuck(struct conversation *all, uint64_t now)
 		}
 }
 
-static int compare(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static uint32_t percentile(unsigned percent)
-{
-	return seen.samples ? seen.us[(seen.samples - 1) * percent / 100] : 0;
-}
-
 static void run(void)
 {
 	struct conversation *all = calloc(load.open, sizeof(*all));
 	struct epoll_event events[EVENTS];
-	uint64_t began = now_ns(), end = began + (uint64_t)(load.seconds * NS_PER_S), checked = began, now = began;
+	uint64_t began = time_mono_ns(), end = began + (uint64_t)(load.seconds * NS_PER_S), checked = began,
+		 now = began;
 	unsigned running = 0;
 
 	if (!all)
@@ -241,18 +209,19 @@ static void run(void)
 			if (!start(c))
 				running--;
 		}
-		now = now_ns();
+		now = time_mono_ns();
 		if (now - checked > NS_PER_S / 2) {
 			drop_stuck(all, now);
 			checked = now;
 		}
 	}
-	qsort(seen.us, seen.samples, sizeof(*seen.us), compare);
+	sort_us(seen.us, seen.samples);
 	printf("{\"seconds\":%.6f,\"done\":%llu,\"unexpected\":%llu,\"failed\":%llu,\"stuck\":%llu,\"last_status\":%u,"
 	       "\"last_error\":\"%s\",\"p50_us\":%u,\"p99_us\":%u}\n",
 		(double)(now - began) / NS_PER_S, (unsigned long long)seen.done, (unsigned long long)seen.unexpected,
 		(unsigned long long)seen.failed, (unsigned long long)seen.stuck, seen.last_status,
-		seen.last_error ? strerror(seen.last_error) : "", percentile(50), percentile(99));
+		seen.last_error ? strerror(seen.last_error) : "", percentile_us(seen.us, seen.samples, 50),
+		percentile_us(seen.us, seen.samples, 99));
 	for (unsigned i = 0; i < load.open; i++)
 		close_conversation(&all[i]);
 	free(all);

@@ -17,7 +17,6 @@
 #include <net/if.h>
 #include <netinet/ether.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,12 +27,12 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "../tool.h"
 #include "crowd.h"
 
 #define NS_PER_S 1000000000ULL
@@ -51,27 +50,6 @@ static struct {
 	struct crowd_request *requests;
 	double seconds;
 } load;
-
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("crowd: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 static void make_request(struct crowd_request *request, const char *target)
 {
@@ -259,7 +237,7 @@ static void feed(int fd)
 static void run(int fd, volatile struct crowd_seen *seen)
 {
 	const struct itimerval every = {.it_interval.tv_usec = LOOK_EVERY_US, .it_value.tv_usec = LOOK_EVERY_US};
-	uint64_t began = now_ns(), end = began + (uint64_t)(load.seconds * NS_PER_S), now = began;
+	uint64_t began = time_mono_ns(), end = began + (uint64_t)(load.seconds * NS_PER_S), now = began;
 
 	signal(SIGALRM, on_alarm);
 	if (setitimer(ITIMER_REAL, &every, NULL))
@@ -268,7 +246,7 @@ static void run(int fd, volatile struct crowd_seen *seen)
 		if (load.config.once && seen->done + seen->stuck >= load.config.requests)
 			break;
 		feed(fd);
-		now = now_ns();
+		now = time_mono_ns();
 	}
 	printf("{\"seconds\":%.6f,\"started\":%llu,\"asked\":%llu,\"done\":%llu,\"unexpected\":%llu,\"resets\":%llu,"
 	       "\"stuck\":%llu,\"last_status\":%llu}\n",

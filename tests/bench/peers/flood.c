@@ -16,18 +16,17 @@
 #include <net/if.h>
 #include <netinet/ether.h>
 #include <netinet/in.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "../tool.h"
 #include "flood.h"
 
 #define BATCH 64
@@ -41,27 +40,6 @@ struct frame {
 	uint8_t mss[4];
 } __attribute__((packed));
 _Static_assert(sizeof(struct frame) == FLOOD_FRAME, "frame");
-
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("flood: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 static void build_frame(struct frame *frame, const char *mac, const char *addr, const char *port)
 {
@@ -212,12 +190,12 @@ int main(int argc, char **argv)
 	build_frame(&frame, argv[3], argv[4], argv[5]);
 	object = load(argv[1], ifindex, interval_ns, &frame, sources, read_sources(&frame, sources));
 	fd = bpf_program__fd(bpf_object__find_program_by_name(object, "flood"));
-	began = now = now_ns();
+	began = now = time_mono_ns();
 	end = began + (uint64_t)(strtod(argv[6], NULL) * NS_PER_S);
 	while (now < end) {
 		if (bpf_prog_test_run_opts(fd, &options))
 			die("the kernel does not send live frames: %s", strerror(errno));
-		now = now_ns();
+		now = time_mono_ns();
 	}
 	sent = sent_by(object);
 	printf("{\"seconds\":%.6f,\"sent\":%llu}\n", (double)(now - began) / NS_PER_S, (unsigned long long)sent);

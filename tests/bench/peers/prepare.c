@@ -10,7 +10,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "../tool.h"
 #include "common/lists.h"
 #include "common/maps.h"
 #include "common/token.h"
@@ -31,19 +31,6 @@
 #define HEARTBEAT_PAUSE_NS 200000000L
 /* xdp-tools, xdp-filter/common_kern_user.h */
 #define FILTER_SOURCE 1ULL
-
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("prepare: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	exit(1);
-}
 
 static void make_tokens(const char *key_file, uint32_t sale, unsigned count)
 {
@@ -141,25 +128,17 @@ static void fill_filter(uint32_t map_id)
 	free(filter.flags);
 }
 
-static uint64_t mono_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static void heartbeat(const char *pin_dir, double seconds)
 {
 	const struct timespec pause = {.tv_nsec = HEARTBEAT_PAUSE_NS};
-	uint64_t end = mono_ns() + (uint64_t)(seconds * NS_PER_S);
+	uint64_t end = time_mono_ns() + (uint64_t)(seconds * NS_PER_S);
 	struct gate_maps maps = {0};
 	char error[512];
 
 	if (gate_maps_open(&maps, pin_dir, error, sizeof(error)))
 		die("%s", error);
-	while (mono_ns() < end) {
-		__atomic_store_n(&maps.control->heartbeat_mono, mono_ns(), __ATOMIC_RELAXED);
+	while (time_mono_ns() < end) {
+		__atomic_store_n(&maps.control->heartbeat_mono, time_mono_ns(), __ATOMIC_RELAXED);
 		nanosleep(&pause, NULL);
 	}
 	gate_maps_close(&maps);

@@ -14,9 +14,10 @@
 local LEASE_OPS_KEPT = 32           -- operation ids that are remembered
 local LEASE_WISH_MS = 3000          -- so long a wish counts that is not repeated
 local LEASE_SAY_MS = 50             -- messages of one sale are no closer than that
+local LEASE_SAY_AGAIN_MS = 500      -- while members are missing: who rests may not have heard the first one
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
-local LEASE_SILENT_MS = 9000        -- a node reports more often: one that was not heard of for so long may go on at another place
+local LEASE_SILENT_MS = 20000       -- a node reports more often, also of what rests: one that was not heard of for so long may go on at another place
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
 local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
 local LEASE_ROW = '^' .. string.rep('(%S+) ', 14) .. '(%S+)'
@@ -86,6 +87,15 @@ local function lease_row_write(row)
 		row.balance, row.sold, row.settled, row.fenced, row.seen, row.heard, row.want, row.wanted_at, row.rate, row.origin, row.written)
 end
 
+-- Whether a buyer may get one: a unit is free, or lies at a node unsold, as far as that has told.
+local function lease_has_units(s)
+	local has = s.free > 0
+	for _, row in pairs(s.rows) do
+		has = has or (row.fenced ~= s.number and row.balance > row.sold)
+	end
+	return has
+end
+
 -- What the caller says of itself, the first 15 arguments of every call, and what the hash says. s.gen is nil if there is no such hash.
 local function lease_open()
 	local clock = redis.call('TIME')
@@ -138,6 +148,7 @@ local function lease_open()
 		s.rows[member] = lease_row_read(hash['n' .. member])
 	end
 	s.shown = s.rows[me.node]
+	s.had_units = lease_has_units(s)
 	return s
 end
 
@@ -152,16 +163,17 @@ local function lease_unmet(s, member)
 	return row.settled ~= s.number and row.fenced ~= s.number
 end
 
--- "Look": to all parts of all nodes, and at once, if `loud`; else only who leases of this sale, and not more often than LEASE_SAY_MS.
-local function lease_say(s, loud)
-	if loud or s.now - s.said >= LEASE_SAY_MS or s.now < s.said then
+-- "Look", to who leases of this sale: not more often than LEASE_SAY_MS, unless it is `urgent`. Others have other sales, and may have a thousand.
+local function lease_say(s, urgent)
+	if urgent or s.now - s.said >= LEASE_SAY_MS or s.now < s.said then
 		s.said = s.now
-		s.says = loud and 'look' or s.says or 'lease ' .. string.match(KEYS[1], '{([^{}]*)}')
+		s.says = s.says or 'lease ' .. string.match(KEYS[1], '{([^{}]*)}')
 	end
 end
 
 -- A new generation: nobody has settled, nobody is fenced, and what was asked for in another generation does nothing any more. Its number is higher
--- than any that the caller or the hash has. `keep`: nothing is lost, so who is fenced stays so.
+-- than any that the caller or the hash has. `keep`: nothing is lost, so who is fenced stays so. Else other things than this sale may be lost as well,
+-- and all parts of all nodes are to look.
 local function lease_begin(s, keep)
 	local number = math.max(s.number, lease_generation_number(s.me.generation)) + 1
 	for member in pairs(lease_set(s.me.members_text)) do
@@ -185,6 +197,7 @@ local function lease_begin(s, keep)
 	s.cut = 0
 	s.shown = s.rows[s.me.node]
 	s.begun = true
+	s.says = not keep and 'look' or nil
 	lease_say(s, true)
 end
 
@@ -289,6 +302,9 @@ local function lease_answer(s, answer)
 	end
 	if s.cut > 0 and s.now - s.cut_at <= LEASE_WISH_MS then
 		demand = demand + s.cut
+	end
+	if s.open and next(s.changed) and not s.had_units and lease_has_units(s) then
+		lease_say(s, true) -- the others rest, and tell buyers that it is sold out
 	end
 	if s.gen and (s.begun or s.says or next(s.changed) or s.dirty) then
 		local fields = {

@@ -15,7 +15,7 @@ if run ~= '' and not s.gen then
 	if run ~= 'any' and (run ~= s.run or age < 0 or age > LEASE_CREATE_MS) then
 		return lease_answer(s, 'refused')
 	end
-	lease_begin(s)
+	lease_begin(s, run ~= 'any')
 	s.open = run ~= 'any'
 else
 	local refusal = lease_enter(s)
