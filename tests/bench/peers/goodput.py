@@ -12,6 +12,9 @@ One CPU is the server's for everything: receive work, daemon, order writer. The 
 veth's receive ring has 256 places, and what finds it full is lost before any program sees it, a buyer's frame like the flood's. All that the
 generator gives, in bursts, is far more than the ring takes: half of it is lost, whoever stands behind. So SYNs also come paced, at the highest rate of which
 the ring loses next to nothing; there the server decides how long a buyer waits.
+
+What is the machine's part in that wait, a third shop shows: no gate, and a program on its interface (strangers.bpf.c) that drops the spoofed SYNs for a
+reason that no gate can have, that it was told where the buyers live.
 """
 import json
 import os
@@ -22,7 +25,7 @@ import time
 from lab import (PORT, SERVER, TOOLS, Link, Meter, cpu, on_cpu, pin, run, signed_targets, spread, wait_until, world)
 
 TITLE = "Buyers under a flood"
-ROUNDS = 3
+ROUNDS = 5
 RATE, BUYERS, PATIENCE_MS = 200, 200, 5000
 BUYERS_FROM = "10.72.200.1"
 CALM_S = 1.0
@@ -33,6 +36,8 @@ OPEN = 512  # conversations of the crowd at a time
 SEED = 20261122
 PACED, DENSE = "spoofed SYNs, paced", "spoofed SYNs, dense"
 FLOODS = ("alone", PACED, DENSE, "forged tokens", "honest retries")
+GATED, DROPPED, BARE = "with the gate", "bare drop", "without"
+MEETS = {GATED: FLOODS, DROPPED: ("alone", PACED, DENSE), BARE: FLOODS}
 PACES = (1_000_000, 700_000, 500_000, 350_000, 250_000, 175_000)  # asked of the generator; what comes is less
 LOST_AT_MOST = 0.005  # of the frames, by the ring
 ROOM = {"gate.max_admissions": 262144, "gate.max_sources": 262144}
@@ -45,12 +50,12 @@ def spoofed_addresses():
 
 
 class Shop:
-    """A shop whose veth pair is threaded, with or without a gate in it."""
+    """A shop whose veth pair is threaded: with the gate in it, with a program that drops all but the buyers, or with nothing."""
 
-    def __init__(self, stack, work_dir, gated):
-        self.name = "with the gate" if gated else "without"
-        self.gated = gated
-        self.dir = work_dir / ("gated" if gated else "bare")
+    def __init__(self, stack, work_dir, name):
+        gated = name == GATED
+        self.name = name
+        self.dir = work_dir / name.replace(" ", "-")
         self.dir.mkdir()
         self.site = stack.enter_context(world.World(settings=ROOM, mode="native" if gated else "generic", start=("writer",)))
         site = self.site
@@ -66,6 +71,8 @@ class Shop:
         site.start_daemon()
         site.shop.run(["ip", "route", "add", "default", "via", world.CROWD["ipv4"]])
         site.link = Link(site.crowd, site.shop)
+        if name == DROPPED:
+            site.shop.run(["ip", "link", "set", "dev", site.link.device, "xdpdrv", "obj", TOOLS / "strangers.bpf.o", "sec", "xdp"])
         for thread in site.link.client_napi:
             os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(CLIENT_NAPI_PRIORITY))
         for process in (site.daemon, site.writer):
@@ -73,7 +80,7 @@ class Shop:
         self.sale = site.sale(stock=1_000_000)
         self.soldout = site.sale(stock=0)
         self.meter = Meter(site.link.napi, (site.daemon.pid, site.writer.pid))
-        self.rounds = {flood: [] for flood in FLOODS}
+        self.rounds = {flood: [] for flood in MEETS[name]}
         self.used, self.pace = 0, None
         with open(self.dir / "forged", "w", encoding="ascii") as file, open(self.dir / "late", "w", encoding="ascii") as late:
             for line in open(signed_targets(site, self.soldout, 4096, self.dir / "all"), encoding="ascii"):
@@ -147,18 +154,20 @@ def compare(stack, work_dir, seconds, say, versions):
     del versions
     seconds = max(seconds * 3, 2)
     (work_dir / "spoofed").write_text(spoofed_addresses(), encoding="ascii")
-    shops = [Shop(stack, work_dir, gated) for gated in (True, False)]
+    shops = [Shop(stack, work_dir, name) for name in MEETS]
     for shop in shops:
         shop.measure("alone", 1)
         shop.rounds["alone"].clear()
     shops[0].find_pace(seconds)
-    shops[1].pace = shops[0].pace
+    for shop in shops:
+        shop.pace = shops[0].pace
     for number in range(ROUNDS):
         for kind in FLOODS:
             say(f"goodput, {kind}, round {number + 1} of {ROUNDS}")
             for shop in shops:
-                shop.measure(kind, seconds)
-    rows = [row_of(shop, kind) for kind in FLOODS for shop in shops]
+                if kind in shop.rounds:
+                    shop.measure(kind, seconds)
+    rows = [row_of(shop, kind) for kind in FLOODS for shop in shops if kind in shop.rounds]
     calm = next(row for row in rows if row["flood"] == "alone" and row["shop"] == shops[0].name)
     targets = []
     for row in rows:
@@ -172,18 +181,19 @@ def compare(stack, work_dir, seconds, say, versions):
 
 
 def row_of(shop, kind):
-    figures = ("success", "p50_us", "p99_us", "max_us", "server_cpu_share", "received_per_second", "lost")
+    figures = ("success", "p50_us", "p99_us", "max_us", "once_p99_us", "syn_again", "server_cpu_share", "received_per_second", "lost")
     return {"shop": shop.name, "flood": kind, "raw": shop.rounds[kind],
             **{figure: spread([seen[figure] for seen in shop.rounds[kind]]) for figure in figures}}
 
 
 def show(result, table, plots, out):
-    head = ["", "shop", "success", "min", "p50 ms", "p99 ms", "min..max", "frames/s", "lost", "server CPU"]
+    head = ["", "shop", "success", "min", "p50 ms", "p99 ms", "min..max", "SYNs again", "p99 ms of the others", "frames/s", "lost", "server CPU"]
     rows = []
     for row in result["rows"]:
         p99 = row["p99_us"]
         rows.append([row["flood"], row["shop"], f'{row["success"]["median"] * 100:.1f} %', f'{row["success"]["min"] * 100:.1f} %',
                      f'{row["p50_us"]["median"] / 1000:.2f}', f'{p99["median"] / 1000:.2f}', f'{p99["min"] / 1000:.2f}..{p99["max"] / 1000:.2f}',
+                     f'{row["syn_again"]["median"]:.0f} of {row["raw"][0]["asked"]}', f'{row["once_p99_us"]["median"] / 1000:.2f}',
                      f'{row["received_per_second"]["median"]:.0f}', f'{row["lost"]["median"] * 100:.1f} %', f'{row["server_cpu_share"]["median"] * 100:.0f} %'])
     table(f'{result["title"]}: {result["orders_per_second"]} orders a second by {result["buyers"]} buyers', head, rows)
     plots["plot_bars"](out / "peers-goodput.svg", f'{result["title"]}: orders that succeeded', "percent of those that were asked",
