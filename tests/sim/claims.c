@@ -70,8 +70,8 @@ static int64_t latest_total(const struct lease_reply *open)
 	return total;
 }
 
-/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open, unless a higher one was open before: others
- * may answer still, but no node listens to them any more.
+/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
+ * node listens to them any more, nor to what was open before that generation, when it is over.
  */
 void claim_sums(void)
 {
@@ -84,14 +84,13 @@ void claim_sums(void)
 		const char *head = store_get(&w->process[p].store, "head");
 
 		if (!w->state[p].up || !head || sscanf(head, "%47s %63s %15s", server, generation, state) != 3 ||
-			strcmp(server, w->process[p].run) != 0 || strcmp(state, "open") != 0 ||
-			strcmp(w->state[p].last.generation, generation) != 0)
+			strcmp(server, w->state[p].last.run) != 0 || strcmp(state, "open") != 0 ||
+			strcmp(w->state[p].last.generation, generation) != 0 ||
+			lease_generation_number(generation) < w->opened)
 			continue;
 		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
 			open = &w->state[p].last;
 	}
-	if (open && lease_generation_number(open->generation) < w->opened)
-		open = NULL;
 	if (open)
 		w->opened = lease_generation_number(open->generation);
 	for (unsigned n = 1; n <= w->nodes; n++)
@@ -119,9 +118,10 @@ void claim_sums(void)
  * settle.lua). A number or a balance that is not the row's has one begin as well: that is a second line, which nothing gets to as long as the first
  * one holds, so it is no need.
  */
-void claim_before(const struct process *process, const struct lease_call *call, struct before *before)
+void claim_before(const struct message *message, struct before *before)
 {
-	const struct store *store = &process->store;
+	const struct lease_call *call = &message->call;
+	const struct store *store = &world->process[message->process].store;
 	const char *head = store_get(store, "head"), *quoted = lease_call_argument(call, 0), *row;
 	struct lease_members members, told;
 	long long version, balance, settled, fenced;
@@ -132,8 +132,8 @@ void claim_before(const struct process *process, const struct lease_call *call, 
 	/* Redis has lost the sale, or it is made just now. */
 	if (!head || sscanf(head, "%47s %63s %15s %*s %lld", server, before->generation, state, &version) != 4)
 		return;
-	/* Another process wrote it: a restart, or a replica that may lag. */
-	if (strcmp(server, process->run) != 0)
+	/* Another process wrote it, or this one has not answered since: a restart, or a replica that may lag. */
+	if (strcmp(server, world->state[message->process].last.run) != 0)
 		return;
 	/* The caller has promised itself to another generation, which is not over. */
 	number = lease_generation_number(before->generation);
@@ -159,9 +159,9 @@ void claim_before(const struct process *process, const struct lease_call *call, 
 			(fenced != number && atoll(lease_call_argument(call, 4)) != balance));
 }
 
-void claim_after(const struct process *process, const struct message *message, const struct before *before)
+void claim_after(const struct message *message, const struct before *before)
 {
-	const char *head = store_get(&process->store, "head");
+	const char *head = store_get(&world->process[message->process].store, "head");
 	char generation[LEASE_GENERATION_MAX];
 
 	if (!before->need &&
@@ -211,14 +211,14 @@ static void crowd_goes(void)
 {
 	for (unsigned n = 1; n <= world->nodes; n++) {
 		world->node[n].crowd = world->node[n].buyers;
-		node_buyers(n, 0);
+		world->node[n].buyers = 0;
 	}
 }
 
 static void crowd_comes(void)
 {
 	for (unsigned n = 1; n <= world->nodes; n++)
-		node_buyers(n, world->node[n].crowd);
+		world->node[n].buyers = world->node[n].crowd;
 }
 
 static bool known_to_a_ledger(void)
