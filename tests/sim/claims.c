@@ -72,8 +72,8 @@ static int64_t latest_total(const struct lease_reply *open)
 	return total;
 }
 
-/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open, unless a higher one was open before: others
- * may answer still, but no node listens to them any more.
+/* What Redis counts as free is in no ledger. Asked of the process with the highest generation that is open: others may answer still, but no
+ * node listens to them any more, nor to what was open before that generation, when it is over.
  */
 void claim_sums(void)
 {
@@ -93,8 +93,6 @@ void claim_sums(void)
 		if (!open || lease_generation_number(generation) > lease_generation_number(open->generation))
 			open = &w->state[p].last;
 	}
-	if (open && lease_generation_number(open->generation) < w->opened)
-		open = NULL;
 	if (open)
 		w->opened = lease_generation_number(open->generation);
 	for (unsigned n = 1; n <= w->nodes; n++)
@@ -117,21 +115,15 @@ void claim_sums(void)
 	}
 }
 
-/* Of the identity that scripts make (server_run in prelude.lua): half of the one, half of the other. */
-static bool is_of(const char *server, const struct process *process)
-{
-	return strlen(server) == 40 && strncmp(server, process->replid, 20) == 0 &&
-		strncmp(server + 20, process->run, 20) == 0;
-}
-
 /* May a new generation begin with this call? Nothing is granted in one until every node has told what it holds, so a bug that costs no more than that
  * meets none of the claims above. Needed it is where Redis or the caller cannot know what the other was told (lease_enter in prelude.lua,
  * settle.lua). A number or a balance that is not the row's has one begin as well: that is a second line, which nothing gets to as long as the first
  * one holds, so it is no need.
  */
-void claim_before(const struct process *process, const struct lease_call *call, struct before *before)
+void claim_before(const struct message *message, struct before *before)
 {
-	const struct store *store = &process->store;
+	const struct lease_call *call = &message->call;
+	const struct store *store = &world->process[message->process].store;
 	const char *head = store_get(store, "head"), *quoted = lease_call_argument(call, 0), *row;
 	struct lease_members members, told;
 	long long version, balance, settled, fenced;
@@ -142,8 +134,8 @@ void claim_before(const struct process *process, const struct lease_call *call, 
 	/* Redis has lost the sale, or it is made just now. */
 	if (!head || sscanf(head, "%47s %63s %15s %*s %lld", server, before->generation, state, &version) != 4)
 		return;
-	/* Another process wrote it, or this one before it followed another: it may lag. */
-	if (!is_of(server, process))
+	/* Another process wrote it, or this one has not answered since: a restart, or a replica that may lag. */
+	if (strcmp(server, world->state[message->process].last.run) != 0)
 		return;
 	/* The caller has promised itself to another generation, which is not over. */
 	number = lease_generation_number(before->generation);
@@ -169,9 +161,9 @@ void claim_before(const struct process *process, const struct lease_call *call, 
 			(fenced != number && atoll(lease_call_argument(call, 4)) != balance));
 }
 
-void claim_after(const struct process *process, const struct message *message, const struct before *before)
+void claim_after(const struct message *message, const struct before *before)
 {
-	const char *head = store_get(&process->store, "head");
+	const char *head = store_get(&world->process[message->process].store, "head");
 	char generation[LEASE_GENERATION_MAX];
 
 	if (!before->need &&
@@ -221,14 +213,14 @@ static void crowd_goes(void)
 {
 	for (unsigned n = 1; n <= world->nodes; n++) {
 		world->node[n].crowd = world->node[n].buyers;
-		node_buyers(n, 0);
+		world->node[n].buyers = 0;
 	}
 }
 
 static void crowd_comes(void)
 {
 	for (unsigned n = 1; n <= world->nodes; n++)
-		node_buyers(n, world->node[n].crowd);
+		world->node[n].buyers = world->node[n].crowd;
 }
 
 static bool known_to_a_ledger(void)

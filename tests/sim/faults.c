@@ -53,7 +53,7 @@ static void crowd(void)
 	unsigned where = any_node();
 
 	for (unsigned n = 1; n <= world->nodes; n++)
-		node_buyers(n, one && n != where ? 0 : (double)random_between(1, 40));
+		world->node[n].buyers = one && n != where ? 0 : (double)random_between(1, 40);
 }
 
 void faults_choose(void)
@@ -104,7 +104,7 @@ static void join(void)
 	say("node %u is new", w->nodes);
 	node_create(w->nodes, &members);
 	w->node[w->nodes].options.fence_after_ms = w->node[1].options.fence_after_ms;
-	node_buyers(w->nodes, (double)random_between(1, 40));
+	w->node[w->nodes].buyers = (double)random_between(1, 40);
 	for (unsigned n = 1; n <= w->nodes; n++)
 		event_add(w->now + (n == w->nodes ? random_below(SECOND) : random_below(late)),
 			n == w->nodes ? EVENT_START : EVENT_CONFIG, n, 0);
@@ -120,10 +120,16 @@ static void switch_to(unsigned p, double share, uint64_t within)
 			event_add(world->now + random_below(within), EVENT_FAULT, 0, FAULT_SWITCH + n);
 }
 
-/* As it was `lag` scripts ago. */
-static const struct store *replica(unsigned lag)
+/* What a replica has that lags; NULL: nothing. */
+static const struct store *older_copy(void)
 {
-	return &world->snapshots[(world->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
+	const struct world *w = world;
+	unsigned lag;
+
+	if (!w->snapshot_count || chance(0.05))
+		return NULL;
+	lag = (unsigned)random_below(chance(0.5) ? 3 : w->snapshot_count) % w->snapshot_count;
+	return &w->snapshots[(w->snapshot_next + SNAPSHOTS - 1 - lag) % SNAPSHOTS].store;
 }
 
 static void promote(bool split, const struct store *store)
@@ -145,14 +151,6 @@ static void promote(bool split, const struct store *store)
 		w->state[old].up = false;
 		switch_to(w->master, 1, SECOND / 2);
 	}
-}
-
-/* Of any lag, or with nothing. */
-static const struct store *any_replica(void)
-{
-	unsigned count = world->snapshot_count;
-
-	return count && !chance(0.05) ? replica((unsigned)random_below(chance(0.5) ? 3 : count) % count) : NULL;
 }
 
 static void go_back(const struct store *store)
@@ -191,8 +189,7 @@ static void fence(unsigned n)
 {
 	struct node *node = &world->node[n];
 
-	if (world->kept.target || !world->made || world->old_master || !node->exists || node->dead ||
-		!operator_fences(n))
+	if (world->kept.at || !world->made || world->old_master || !node->exists || node->dead || !operator_fences(n))
 		return;
 	world->kept.target = n;
 	node_crash(n);
@@ -203,13 +200,15 @@ static void fence(unsigned n)
 void fault_fenced(unsigned n)
 {
 	struct world *w = world;
+	unsigned lag;
 	uint64_t at;
 
-	if (w->kept.target != n || w->kept.at || w->snapshot_count < 2)
+	if (w->healed || w->kept.target != n || w->kept.at || w->snapshot_count < 2)
 		return;
 	/* The fence itself: soon, and before the node has heard of it. Or what the node did after it: when it has done something. */
 	w->kept.before = chance(0.5);
-	w->kept.store = *replica(w->kept.before);
+	lag = w->kept.before ? 2 : 1;
+	w->kept.store = w->snapshots[(w->snapshot_next + SNAPSHOTS - lag) % SNAPSHOTS].store;
 	at = w->now + (w->kept.before ? random_between(20, 2500) : random_between(500, 3000)) * MS;
 	w->kept.at = at;
 	if (w->kept.before)
@@ -323,14 +322,14 @@ static void redis_fault(enum fault fault)
 	case FAULT_RESTART:
 	case FAULT_FAILOVER:
 		if (!w->old_master)
-			promote(false, any_replica());
+			promote(false, older_copy());
 		break;
 	case FAULT_SPLIT:
 		if (!w->old_master)
-			promote(true, any_replica());
+			promote(true, older_copy());
 		break;
 	case FAULT_BACK:
-		go_back(any_replica());
+		go_back(older_copy());
 		break;
 	case FAULT_REPLICA:
 		say("redis %u: another replid", w->master);
@@ -380,7 +379,7 @@ static void heal(void)
 			event_add(w->now + random_below(200 * MS), EVENT_START, n, 0);
 		if (node->exists)
 			event_add(w->now, EVENT_CONFIG, n, 0);
-		node_buyers(n, one && n != where ? 0 : 400);
+		node->buyers = one && n != where ? 0 : 400;
 	}
 }
 

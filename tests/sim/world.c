@@ -13,6 +13,7 @@
 
 #define TICK (40 * MS)         /* the daemon looks at its gate at least so often */
 #define HEARTBEAT (2 * SECOND) /* the gate closes when the daemon has stood still for so long */
+#define BUYER_STEP (100 * MS)
 #define LINGER_MAX (4 * SECOND) /* of copies, in buffers of connections that broke */
 
 struct world *world;
@@ -257,7 +258,7 @@ static void request_arrives(unsigned i)
 		event_add(state->paused_until + random_between(0, MS), EVENT_REQUEST, message->node, i);
 		return;
 	}
-	claim_before(process, &message->call, &before);
+	claim_before(message, &before);
 	coordinator_run(process, w->now, &message->call, &answer);
 	if (answer.error)
 		claim_fails("%s of node %u: %s", message->call.script, message->node, answer.message);
@@ -275,7 +276,7 @@ static void request_arrives(unsigned i)
 		(long long)message->reply.outside, (long long)message->reply.demand);
 	if (strcmp(before.generation, message->reply.generation) != 0)
 		w->generations++;
-	claim_after(process, message, &before);
+	claim_after(message, &before);
 	if (message->process == w->master)
 		snapshot();
 	if (message->operators && strcmp(message->call.script, "show") != 0 &&
@@ -458,7 +459,7 @@ void node_create(unsigned n, const struct lease_members *members)
 	snprintf(node->options.origin, sizeof(node->options.origin), "place-%u", n);
 	node->clock_ns = random_between(SECOND, 100000 * SECOND);
 	node->clock_rate = 0.99 + 0.02 * (double)random_below(1000) / 1000;
-	event_add(world->now + random_gap(20), EVENT_BUYER, n, node->crowd_number);
+	event_add(world->now + random_gap(20), EVENT_BUYER, n, 0);
 	event_add(world->now + random_gap(4), EVENT_LIFE, n, 0);
 }
 
@@ -536,33 +537,17 @@ void node_resume(unsigned n)
 	node_tick(n);
 }
 
-static void buyer_follows(unsigned n)
-{
-	struct node *node = &world->node[n];
-
-	event_add(world->now + (node->buyers > 0 ? random_gap(node->buyers) : 20 * MS), EVENT_BUYER, n,
-		node->crowd_number);
-}
-
-void node_buyers(unsigned n, double per_second)
-{
-	struct node *node = &world->node[n];
-
-	node->buyers = per_second;
-	node->crowd_number++;
-	if (node->exists)
-		buyer_follows(n);
-}
-
-static void buyer_comes(unsigned n)
+/* Time goes in steps: the gap to the next buyer has no memory, and so a crowd that comes is there at once. */
+static void buyer_comes(unsigned n, bool comes)
 {
 	struct world *w = world;
 	struct node *node = &w->node[n];
 	int64_t units = w->healed ? 1 : (int64_t)random_between(1, w->order_max);
 	bool open = node->up ? !node->paused || w->now - node->paused_ns < HEARTBEAT : w->now < node->gate_until;
+	uint64_t gap = node->buyers > 0 ? random_gap(node->buyers) : NEVER;
 
-	buyer_follows(n);
-	if (!open || w->over || node->buyers <= 0)
+	event_add(w->now + (gap < BUYER_STEP ? gap : BUYER_STEP), EVENT_BUYER, n, gap < BUYER_STEP);
+	if (!comes || !open || w->over || node->buyers <= 0)
 		return;
 	if (!node->withheld && node->unsold >= units) {
 		node->unsold -= units;
@@ -679,8 +664,7 @@ static void happens(const struct event *event)
 			ledger_answered(event->node);
 		break;
 	case EVENT_BUYER:
-		if (event->number == node->crowd_number)
-			buyer_comes(event->node);
+		buyer_comes(event->node, event->number);
 		break;
 	case EVENT_LIFE:
 		orders_live(event->node);

@@ -85,8 +85,7 @@ struct node {
 	bool lingers;                   /* its next grant will */
 	double clock_rate;
 	uint64_t clock_ns;
-	double buyers, crowd;  /* per second; crowd: when they are asked to come again */
-	unsigned crowd_number; /* of those who count: others were to come at another pace */
+	double buyers, crowd; /* per second; crowd: when they are asked to come again */
 };
 
 /* A change of the total that the operator has tried. */
@@ -142,7 +141,7 @@ struct world {
 	struct operator_ operator_;
 	bool made, asked_to_make;
 	uint64_t made_at;
-	int64_t opened;        /* number of the highest generation that was ever open */
+	int64_t opened;        /* number of the latest generation that was open */
 	int64_t created, most; /* total at first; units that may be sold at the most, as far as anybody was told */
 	struct change changes[CHANGES_MAX];
 	unsigned change_count;
@@ -180,7 +179,6 @@ void node_create(unsigned n, const struct lease_members *members);
 void node_start(unsigned n);
 void node_crash(unsigned n);
 void node_resume(unsigned n);
-void node_buyers(unsigned n, double per_second);
 void node_tick_at(unsigned n, uint64_t at);
 void node_break(unsigned n); /* its connection: the call under way has no answer */
 int64_t node_used(const struct node *node);
@@ -200,8 +198,8 @@ struct before {
 	bool need; /* of a new generation */
 	char generation[LEASE_GENERATION_MAX];
 };
-void claim_before(const struct process *process, const struct lease_call *call, struct before *before);
-void claim_after(const struct process *process, const struct message *message, const struct before *before);
+void claim_before(const struct message *message, struct before *before);
+void claim_after(const struct message *message, const struct before *before);
 void claim_end(void);
 int64_t sold_by_all(void);
 
