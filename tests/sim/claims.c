@@ -6,17 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything is sold so soon after the last fault, where buyers are, and a few round trips: a call is given up (0.7 s) and all settle (0.2 s); and then,
+/* Everything is sold so soon after the last fault, where buyers are, and some round trips (the last units go in shares, half of what is free among who has
+ * wanted some in the last seconds): a call is given up (0.7 s) and all settle (0.2 s); and then,
  * twice, units lie where nobody wants them any more until that is seen (1.1 s) and others ask for them (0.5 s).
  */
 #define SOLD_BY (4 * SECOND)
 #define AGAIN_BY (2 * SECOND) /* and what is cancelled at one node is sold at another */
-#define TRIPS 6
+#define SOLD_TRIPS 20
+#define AGAIN_TRIPS 6
 #define OPERATED_BY (4 * SECOND) /* the operator fences who is gone, when he has done or given up what he was at */
 #define CALM (5 * SECOND / 2)    /* after that nobody hopes any more for buyers who are elsewhere now */
 #define CALM_AT_REST \
-	(6 * SECOND) /* and after that Redis has forgotten what was wished for, and who has many sales rests */
-#define QUIET_BY (4 * SECOND)    /* copies of calls linger no longer */
+	(6 * SECOND)          /* and after that Redis has forgotten what was wished for, and who has many sales rests */
+#define QUIET_BY (4 * SECOND) /* copies of calls linger no longer */
 #define CANCELLED 3
 
 int64_t sold_by_all(void)
@@ -287,7 +289,7 @@ void claim_end(void)
 		crowd_comes();
 	}
 	since = w->again ? w->cancelled_at : sale_since();
-	by = (w->again ? AGAIN_BY : SOLD_BY) + TRIPS * w->round_trip;
+	by = w->again ? AGAIN_BY + AGAIN_TRIPS * w->round_trip : SOLD_BY + SOLD_TRIPS * w->round_trip;
 	if (!w->again && operator_is_awaited())
 		by += OPERATED_BY;
 	if (w->now - since > by && !w->again_ns)
