@@ -16,11 +16,12 @@
 #define GATHER_NS (200 * MS) /* between looks while other members have not settled */
 #define SCARCE_NS \
 	(500 * MS) /* between reports when units are wanted, here or elsewhere, or none is free and some are here */
-#define SELLING_NS (3000 * MS)   /* of one that sells, and reports with each grant as well */
-#define QUIET_NS (1000 * MS)     /* of others: units may lie there when they are wanted */
-#define OVER_NS (5000 * MS)      /* of one whose sale is over */
+#define SELLING_NS (3000 * MS) /* of one that sells, and reports with each grant as well */
+#define QUIET_NS (1000 * MS)   /* of others: units may lie there when they are wanted */
+#define OVER_NS (5000 * MS)    /* of one whose sale is over */
 #define REST_NS_MAX \
-	(16 * 1000 * MS) /* of one at rest that is not over: another daemon with this node's number waits a little longer (LEASE_SILENT_MS) */
+	(16 * 1000 * \
+		MS) /* of one at rest that is not over: another daemon with this node's number waits a little longer (LEASE_SILENT_MS) */
 #define TROUBLE_NS (2000 * MS)   /* between looks whether the trouble is over */
 #define LOOK_NS (20 * MS)        /* messages make no more reports than one in that time */
 #define LOOK_QUIET_NS (200 * MS) /* the same, of a node that neither has nor wants units */

@@ -102,9 +102,9 @@ enum lease_answer {
 	LEASE_ABSENT,   /* no such sale, and the caller knows nothing of it either */
 	LEASE_SHORT, /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
 	LEASE_REFUSED, /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
-	LEASE_DOUBLED,  /* another daemon with this node's number was heard of moments ago */
+	LEASE_DOUBLED, /* another daemon with this node's number was heard of moments ago */
 	LEASE_SET_BACK, /* Redis was told of operations that the caller's ledger does not have */
-	LEASE_STALE,   /* fence: done already, or the target was heard of since it was shown: look again */
+	LEASE_STALE,    /* fence: done already, or the target was heard of since it was shown: look again */
 };
 
 struct lease_row {
