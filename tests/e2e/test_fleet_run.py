@@ -132,8 +132,9 @@ class Lessee:
         self.generation, self.seq, self.balance, self.total, self.version, self.operation = "", 0, 0, 0, 0, ""
 
     def call(self, script, *arguments):
+        written = self.seq - (script == "grant")
         return dict(zip(REPLY, self.pair.script(script, [self.key], self.generation, self.node, 0, self.seq, self.balance, 0, self.total, self.version,
-                                                self.operation, 0, "1,2", 0, "t", *arguments)))
+                                                self.operation, 0, "1,2", 0, "t", "here", written, *arguments)))
 
     def settle(self):
         """As often as it takes to agree on the generation."""

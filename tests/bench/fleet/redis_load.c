@@ -122,7 +122,7 @@ static void begin(const char *script, const char *const *keys)
 }
 
 /* The 13 arguments that every script of the lease protocol begins with (prelude.lua, lease_open). The node has sold all that it was ever given. */
-static void begin_lease(const char *script, unsigned node, int64_t seq)
+static void begin_lease(const char *script, unsigned node, int64_t seq, int64_t written)
 {
 	begin(script, (const char *const[]){STOCK_KEY, NULL});
 	add(generation);
@@ -138,11 +138,15 @@ static void begin_lease(const char *script, unsigned node, int64_t seq)
 	add(members);
 	add_number(0); /* fence_after */
 	add(CHANNEL);
+	add("here");         /* origin */
+	add_number(written); /* of the ledger's last operation */
 }
 
 static void build_grant(unsigned node)
 {
-	begin_lease("grant", node, ++nodes[node].seq);
+	int64_t written = nodes[node].seq++;
+
+	begin_lease("grant", node, nodes[node].seq, written);
 	add_number(load.size);
 	add_number(0);
 	nodes[node].balance += load.size; /* there is more than enough */
@@ -150,7 +154,7 @@ static void build_grant(unsigned node)
 
 static void build_settle(unsigned node)
 {
-	begin_lease("settle", node, nodes[node].seq);
+	begin_lease("settle", node, nodes[node].seq, nodes[node].seq);
 }
 
 /* An order as fleet_stream_entry.c makes it. */
@@ -312,13 +316,13 @@ static void make_sale(redisContext *redis)
 	char run[LEASE_RUN_MAX], at[32];
 	redisReply *reply;
 
-	begin_lease("settle", 1, 0);
+	begin_lease("settle", 1, 0, 0);
 	reply = ask(redis);
 	expect(reply, 0, "absent");
 	snprintf(run, sizeof(run), "%s", text_at(reply, REPLY_RUN));
 	snprintf(at, sizeof(at), "%s", text_at(reply, REPLY_TIME));
 	freeReplyObject(reply);
-	begin_lease("total", 1, 0);
+	begin_lease("total", 1, 0, 0);
 	add("made");
 	add_number(TOTAL);
 	add(run);

@@ -284,7 +284,7 @@ local function lease_wishes(s, member)
 	if row.fenced == s.number or age > LEASE_WISH_MS or age < -LEASE_WISH_MS then
 		return 0
 	end
-	return row.want
+	return math.max(row.want, 0)
 end
 
 -- Writes what has changed and makes the answer: LEASE_REPLY_TEXTS texts, in the order of struct lease_reply (fleet/lease.c reads them).
