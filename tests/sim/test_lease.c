@@ -86,29 +86,47 @@ static void nothing_is_sold_twice_or_lost_under_any_faults(void **state)
 	assert_int_equal(failed, 0);
 }
 
+/* Where to begin with bugs that few seeds show, so that they need not be looked for each time. If that seed does not show it any more, all others are
+ * tried.
+ */
+static uint64_t first_seed(const char *name)
+{
+	static const struct {
+		const char *name;
+		uint64_t seed;
+	} known[] = {{"number_used_twice", 7211}, {"epoch_not_asked", 3389}, {"promise_not_kept", 785},
+		{"generation_not_asked", 399}, {"fence_outlives_a_loss", 313}, {"mastership_not_asked", 193}};
+
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(known[i].name, name) == 0)
+			return known[i].seed;
+	return 1;
+}
+
 /* A seed in which the bug does the harm that its name says. Others may come first in which it does another one, and end the run before. */
 static bool is_found(const char *name, const char *what, const char *harm, const struct script_plant *plant)
 {
-	uint64_t count = number_of("SEEDS", SEEDS), seed, others = 0;
+	uint64_t count = number_of("SEEDS", SEEDS), first = first_seed(name), tried, seed = 0, others = 0;
 	const char *failure = NULL;
 
 	printf("%s (%s): ", name, what);
 	assert_non_null(harm);
 	coordinator_open(plant);
-	for (seed = 1; seed <= count; seed++) {
+	for (tried = 0; tried < count; tried++) {
+		seed = (first - 1 + tried) % count + 1;
 		failure = world_run(&the_world, seed, false);
 		if (failure && strstr(failure, harm))
 			break;
 		others += failure != NULL;
 	}
 	coordinator_close();
-	if (seed > count)
+	if (tried == count)
 		printf("no seed of %llu says \"%s\"; %llu fail otherwise\n", (unsigned long long)count, harm,
 			(unsigned long long)others);
 	else
 		printf("seed %llu: %s (%llu before failed otherwise)\n", (unsigned long long)seed, failure,
 			(unsigned long long)others);
-	return seed <= count;
+	return tried < count;
 }
 
 static bool is_chosen(const char *name)
