@@ -641,8 +641,8 @@ static void make_ledger(const char *lease)
 	"{\"epoch\":" EPOCH ",\"seq\":" SEQ ",\"op\":\"return\",\"units\":" UNITS ",\"balance\":" BALANCE "}"
 #define ROW(SEQ, GRANTED, BALANCE, FENCED) \
 	"{\"sales\":[{\"sale\":\"drop\",\"state\":\"open\",\"nodes\":{\"2\":{\"balance\":" BALANCE \
-	",\"sold\":1,\"epoch\":2,\"seq\":" SEQ ",\"granted\":" GRANTED ",\"heard\":77,\"fenced\":" FENCED \
-	",\"settled\":true}}}]}"
+	",\"sold\":1,\"epoch\":2,\"seq\":" SEQ ",\"granted\":" GRANTED \
+	",\"written\":5,\"heard\":77,\"fenced\":" FENCED ",\"settled\":true}}}]}"
 #define FENCED_ROW \
 	"{\"node\":2,\"sales\":[{\"sale\":\"drop\",\"result\":\"fenced\",\"balance\":10,\"sold\":3,\"given_back\":7,\"epoch\":3}]}"
 
@@ -681,6 +681,9 @@ static void nothing_is_fenced_by_a_ledger_that_is_another_or_an_older_one(void *
 		assert_int_equal(fence_by(leases[i], ROW("5", "1", "10", "false"), false), CLI_CONFLICT);
 		assert_said("is not the ledger that node 2 wrote last");
 	}
+	/* As much was leased to it then as in the end; and what was fenced since is no reason to believe it. */
+	assert_int_equal(fence_by(BOOK("2", "4", "0", "10"), ROW("8", "0", "10", "false"), false), CLI_CONFLICT);
+	assert_int_equal(fence_by(BOOK("1", "4", "0", "10"), ROW("8", "0", "10", "true"), false), CLI_CONFLICT);
 	assert_int_equal(fence_by(BOOK("2", "5", "0", "10"), "{\"sales\":[]}", false), CLI_NOT_FOUND);
 	assert_said("has no sale in which Redis knows node 2");
 }

@@ -108,7 +108,7 @@ static void a_name_that_is_asked_for_again_is_waited_for_by_the_thread_that_asks
 	for (unsigned i = 0; i < TIMES; i++) {
 		lookup = start("one.test");
 		assert_non_null(lookup);
-		assert_int_equal(redis_lookup_take(lookup, &found), -EAGAIN);
+		assert_int_equal(redis_lookup_take(lookup, &found), -EINPROGRESS);
 		redis_lookup_drop(lookup);
 	}
 	lookup = start("one.test");

@@ -119,7 +119,7 @@ static void a_book_that_is_none_is_refused_and_changes_nothing(void **state)
 
 static const char *const good[LEASE_REPLY_TEXTS] = {"ok", "3-abc1", "open", "100", "2", "op1", "-5", "7", "8", "",
 	"1,2,3", "9", "10", "grant", "4", "30", "26", "0", "11", "0123456789abcdef0123456789abcdef01234567",
-	"1700000000000"};
+	"1700000000000", "10"};
 
 static int decode(struct lease_reply *reply, const char *const *texts, size_t count)
 {
@@ -142,6 +142,7 @@ static void a_reply_is_read(void **state)
 	assert_int_equal(reply.row.op, LEASE_OP_GRANT);
 	assert_int_equal(reply.row.balance, 30);
 	assert_int_equal(reply.time_ms, 1700000000000);
+	assert_int_equal(reply.row.written, 10);
 	assert_true(lease_members_has(&reply.members, 3));
 }
 
@@ -153,7 +154,7 @@ static void a_reply_that_is_none_is_refused(void **state)
 	} hostile[] = {{0, "yes"}, {0, ""}, {1, "x-1"}, {1, "3"}, {2, "closed"}, {3, "-1"}, {3, "1e3"},
 		{3, "99999999999999999999"}, {4, ""}, {5, "a b"}, {6, "--5"}, {7, "-1"}, {9, "0"}, {9, "1,"},
 		{10, "256"}, {10, "1,,2"}, {11, "x"}, {13, "GRANT"}, {14, "-3"}, {15, "-2"}, {17, "2"},
-		{19, "0123456789abcdef0123456789abcdef0123456789abcdef"}, {20, "1.5"}, {20, NULL}};
+		{19, "0123456789abcdef0123456789abcdef0123456789abcdef"}, {20, "1.5"}, {20, NULL}, {21, "-1"}};
 	const char *texts[LEASE_REPLY_TEXTS + 1];
 	size_t lengths[LEASE_REPLY_TEXTS] = {0};
 	struct lease_reply reply;

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,7 @@ static int measure_sync(struct bench *bench, struct doctor_pace *pace)
 	int fd, err = 0;
 
 	snprintf(path, sizeof(path), "%s/sync", bench->directory);
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	while (!err && count < SYNCS_MAX && (!count || time_mono_ns() - began < EACH_NS)) {
@@ -240,14 +241,13 @@ static int measure_batches(struct bench *bench, struct doctor_pace *pace)
 }
 
 /* --- the whole ------------------------------------------------------------------------------------------------------------------- */
-static int make_directory(const struct doctor *doctor, struct bench *bench)
+static int make_directory(const struct doctor *doctor, const char *beside, struct bench *bench)
 {
-	char ledger[CONFIG_PATH_MAX];
-
-	snprintf(ledger, sizeof(ledger), "%s", doctor->config->writer.ledger);
-	if ((size_t)snprintf(bench->directory, sizeof(bench->directory), "%s/.doctor-XXXXXX", dirname(ledger)) >=
-		sizeof(bench->directory))
+	if ((size_t)snprintf(bench->directory, sizeof(bench->directory), "%s/.doctor-XXXXXX", beside) >=
+		sizeof(bench->directory)) {
+		bench->directory[0] = '\0';
 		return -ENAMETOOLONG;
+	}
 	if (!mkdtemp(bench->directory)) {
 		bench->directory[0] = '\0';
 		return -errno;
@@ -285,6 +285,7 @@ struct identity {
 	bool is_other; /* we are somebody else for a while */
 	gid_t groups[GROUPS_MAX];
 	int group_count;
+	char directory[PATH_MAX]; /* of the ledger, without links: the one that was looked at */
 };
 
 /* Whether nobody but root can put something else in the place of the directory, or of one above it. */
@@ -314,24 +315,23 @@ static void become_root(struct identity *identity)
 	identity->is_other = false;
 }
 
-/* Returns 0, or -EPERM after it was noted. A directory that is not there is found out by whoever wants to write in it. */
+/* Returns 0, or -EPERM after it was noted. */
 static int become_owner(struct doctor *doctor, struct identity *identity)
 {
-	char ledger[CONFIG_PATH_MAX], *real;
+	char ledger[CONFIG_PATH_MAX], path[PATH_MAX];
 	struct stat status;
-	bool is_safe;
 	int err;
 
 	identity->is_other = false;
 	snprintf(ledger, sizeof(ledger), "%s", doctor->config->writer.ledger);
-	real = realpath(dirname(ledger), NULL);
-	if (geteuid() || !real || stat(real, &status)) {
-		free(real);
-		return 0;
+	if (!realpath(dirname(ledger), identity->directory) || stat(identity->directory, &status)) {
+		doctor_note(doctor, DOCTOR_WARN, "pace", NULL, "not measured: the ledger has no directory yet");
+		return -EPERM;
 	}
-	is_safe = status.st_uid || is_roots_alone(real);
-	free(real);
-	if (!is_safe) {
+	if (geteuid())
+		return 0;
+	strcpy(path, identity->directory);
+	if (!status.st_uid && !is_roots_alone(path)) {
 		doctor_note(doctor, DOCTOR_WARN, "pace",
 			"give the directory and those above it to root alone, or the directory to the order writer's user",
 			"not measured: the directory of the ledger %s is root's, and others can change it or one above it",
@@ -377,13 +377,9 @@ void doctor_measure_pace(struct doctor *doctor)
 		free(bench);
 		return;
 	}
-	err = make_directory(doctor, bench);
+	err = make_directory(doctor, identity.directory, bench);
 	if (!err)
 		err = measure_sync(bench, pace);
-	if (err == -ENOENT) { /* which has been told */
-		doctor_note(doctor, DOCTOR_WARN, "pace", NULL, "not measured: the ledger has no directory yet");
-		goto out;
-	}
 	if (err) {
 		doctor_note(doctor, DOCTOR_FAIL, "disk", "make its directory writable for the order writer",
 			"cannot write beside the ledger %s: %s", doctor->config->writer.ledger, strerror(-err));

@@ -122,10 +122,13 @@ static bool is_last_book(const json_t *book, const json_t *row)
 {
 	json_int_t ahead = number(book, "seq") - number(row, "seq"), balance = number(book, "balance");
 
+	/* It lacks what the node has said that its ledger has. That is so whatever was lost or fenced since. */
+	if (!book || number(book, "seq") < number(row, "written"))
+		return false;
 	/* Redis has lost its data, and what the row says is of before; or it was fenced, and what it sells since then nobody counts. */
 	if (!json_is_true(json_object_get(row, "settled")) || json_is_true(json_object_get(row, "fenced")))
-		return book != NULL;
-	if (!book || number(book, "epoch") != number(row, "epoch"))
+		return true;
+	if (number(book, "epoch") != number(row, "epoch"))
 		return false;
 	if (ahead > 0)
 		return ahead == 1 && balance == number(row, "balance") - number(book, "units");

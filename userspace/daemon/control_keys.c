@@ -131,7 +131,8 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 	struct daemon *d = request->d;
 	struct token_keys keys;
 	char error[512], text[TIME_TEXT_MAX];
-	uint64_t until;
+	uint64_t until, latest, later;
+	unsigned before;
 	int err;
 
 	pthread_mutex_lock(&d->change_lock);
@@ -143,7 +144,9 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 			"Wait, or send {\"force\":true}.",
 			time_format_rfc3339(until * NS_PER_S, text));
 	}
-	if (revocation_note_key(d, current_id(d), issue_latest_expiry(d) + ISSUE_SLACK_S)) {
+	before = current_id(d);
+	latest = issue_latest_expiry(d);
+	if (revocation_note_key(d, before, latest + ISSUE_SLACK_S)) {
 		pthread_mutex_unlock(&d->change_lock);
 		return http_problem(request, 500, "internal_error",
 			"The expiry of the key could not be written down (see the log); the key in use stays.");
@@ -158,6 +161,10 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 		memcpy(d->keys.slot, keys.slot, sizeof(keys.slot)); /* the rest is read without the lock */
 		d->keys.current = keys.current;
 		pthread_rwlock_unlock(&d->keys_lock);
+		/* While the disk worked the former key still signed. A failure is in the log. */
+		later = issue_latest_expiry(d);
+		if (later > latest)
+			revocation_note_key(d, before, later + ISSUE_SLACK_S);
 	}
 	pthread_mutex_unlock(&d->change_lock);
 	explicit_bzero(&keys, sizeof(keys));

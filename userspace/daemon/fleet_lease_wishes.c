@@ -407,10 +407,10 @@ static void add_row(struct daemon *d, struct fleet_wish_item *item)
 		return;
 	snprintf(name, sizeof(name), "%u", node);
 	json_object_set_new(json_object_get(item->known, "nodes"), name,
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold",
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "balance", (json_int_t)row->balance, "sold",
 			(json_int_t)row->sold, "epoch", (json_int_t)row->epoch, "seq", (json_int_t)row->seq, "granted",
-			granted, "heard", (json_int_t)row->heard, "fenced", row->fenced, "settled",
-			!lease_members_has(&item->answer.missing, node)));
+			granted, "written", (json_int_t)row->written, "heard", (json_int_t)row->heard, "fenced",
+			row->fenced, "settled", !lease_members_has(&item->answer.missing, node)));
 }
 
 static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)

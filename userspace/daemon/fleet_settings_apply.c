@@ -110,10 +110,12 @@ static int read_limit(const char *value, struct sluice_limit *limit)
 /* A request that has the lock waits until this thread has saved what it has set. */
 static void lock_changes(struct work *work)
 {
-	settings_file_save(work->s);
+	bool is_saved = settings_file_save(work->s);
+
 	while (pthread_mutex_trylock(&work->d->change_lock)) {
 		nanosleep(&(struct timespec){.tv_nsec = LOCK_AGAIN_NS}, NULL);
-		settings_file_save(work->s);
+		if (is_saved)
+			is_saved = settings_file_save(work->s);
 	}
 }
 

@@ -201,7 +201,7 @@ static void write_anew(struct fleet_settings *s)
 
 	line_log_close(&s->file);
 	err = open_file(s, false, error, sizeof(error));
-	if (err)
+	if (err && !s->save_failed)
 		log_error("cannot go on with the settings of the fleet: %s", *error ? error : strerror(-err));
 }
 

@@ -219,7 +219,8 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||
 		text_number(texts[16], 0, LEASE_UNITS_MAX, &r.row.sold) || text_number(texts[17], 0, 1, &fenced) ||
 		text_number(texts[18], 0, LEASE_COUNT_MAX, &r.row.heard) ||
-		text_copy(texts[19], r.run, sizeof(r.run)) || text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms))
+		text_copy(texts[19], r.run, sizeof(r.run)) || text_number(texts[20], 0, LEASE_COUNT_MAX, &r.time_ms) ||
+		text_number(texts[21], 0, LEASE_COUNT_MAX, &r.row.written))
 		return -EPROTO;
 	r.answer = (enum lease_answer)answer;
 	r.open = strcmp(texts[2], "open") == 0;

@@ -109,12 +109,13 @@ enum lease_answer {
 
 struct lease_row {
 	int64_t epoch, seq, units, balance, sold;
-	int64_t heard; /* counts what the node has said */
+	int64_t heard;   /* counts what the node has said */
+	int64_t written; /* number of the last operation that it has said its ledger has */
 	enum lease_op op;
 	bool fenced;
 };
 
-#define LEASE_REPLY_TEXTS 21
+#define LEASE_REPLY_TEXTS 22
 #define LEASE_RUN_MAX 48
 struct lease_reply {
 	enum lease_answer answer;

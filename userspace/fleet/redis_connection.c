@@ -407,7 +407,7 @@ static int finish_lookup(struct redis_connection *connection, uint64_t now)
 	struct addrinfo *addresses = NULL;
 	int err = redis_lookup_take(connection->lookup, &addresses);
 
-	if (err == -EAGAIN)
+	if (err == -EINPROGRESS)
 		return 0;
 	redis_lookup_drop(connection->lookup);
 	connection->lookup = NULL;

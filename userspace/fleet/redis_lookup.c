@@ -164,7 +164,7 @@ int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses)
 	done = lookup->done;
 	pthread_mutex_unlock(&under_way.lock);
 	if (!done)
-		return -EAGAIN;
+		return -EINPROGRESS;
 	*addresses = lookup->addresses;
 	lookup->addresses = NULL;
 	return lookup->error;

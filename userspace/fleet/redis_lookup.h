@@ -15,7 +15,7 @@ struct redis_lookup;
 struct redis_lookup *redis_lookup_start(const char *host, unsigned port, struct addrinfo **known);
 /* Can be read when the answer is there. */
 int redis_lookup_fd(const struct redis_lookup *lookup);
-/* -EAGAIN: not yet. Else 0 and the addresses (freeaddrinfo), or an EAI_* error, which is positive here. */
+/* -EINPROGRESS: not yet. Else 0 and the addresses (freeaddrinfo), or an EAI_* error (-11, which EAGAIN is too, is one of them). */
 int redis_lookup_take(struct redis_lookup *lookup, struct addrinfo **addresses);
 /* NULL-safe. The thread may go on; what it finds is freed, unless somebody asks for the name again. */
 void redis_lookup_drop(struct redis_lookup *lookup);

@@ -54,6 +54,8 @@ struct consumer {
 	struct consume_store store;
 	struct stream *streams;
 	unsigned count, turn;
+	unsigned groups_from,
+		given_from; /* where the next such round begins: streams that fail again and again hold up no other */
 	bool is_cluster, is_kind_known, is_away, is_store_away;
 	uint64_t list_ns, say_ns; /* mono: not before */
 	uint64_t stored;
@@ -189,14 +191,17 @@ static void make_groups(struct consumer *c, uint64_t now)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++) {
-		if (c->streams[i].has_group || now < c->streams[i].rest_ns)
+		struct stream *stream = &c->streams[(c->groups_from + i) % c->count];
+
+		if (stream->has_group || now < stream->rest_ns)
 			continue;
-		memcpy(words[count],
-			(const char *const[]){"XGROUP", "CREATE", c->streams[i].key, c->group, "0", "MKSTREAM"},
+		memcpy(words[count], (const char *const[]){"XGROUP", "CREATE", stream->key, c->group, "0", "MKSTREAM"},
 			sizeof(words[0]));
-		calls[count] = (struct redis_call){.key = c->streams[i].key, .argc = 6, .argv = words[count]};
-		asked[count++] = &c->streams[i];
+		calls[count] = (struct redis_call){.key = stream->key, .argc = 6, .argv = words[count]};
+		asked[count++] = stream;
 	}
+	if (count)
+		c->groups_from = (unsigned)(asked[count - 1] - c->streams) + 1;
 	if (!count)
 		return;
 	redis_link_round(c->redis, calls, count);
@@ -398,8 +403,10 @@ static void read_failed(
 	}
 	if (!is_gone && count == 1)
 		put_to_rest(c, streams[0], call);
-	else if (!is_lost)
+	else if (!is_lost) {
 		note_failure(c, call);
+		c->is_away = true; /* an error that single reads may not have: not again at once */
+	}
 	if (is_gone)
 		log_warn(
 			"the group %s is gone from %u streams (Redis has lost data, or somebody destroyed it): it is made again and reads "
@@ -496,9 +503,14 @@ static bool read_given(struct consumer *c, uint64_t now)
 	struct stream *streams[CALLS_MAX];
 	unsigned count = 0;
 
-	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++)
-		if (c->streams[i].has_group && *c->streams[i].given && now >= c->streams[i].rest_ns)
-			streams[count++] = &c->streams[i];
+	for (unsigned i = 0; i < c->count && count < CALLS_MAX; i++) {
+		struct stream *stream = &c->streams[(c->given_from + i) % c->count];
+
+		if (stream->has_group && *stream->given && now >= stream->rest_ns)
+			streams[count++] = stream;
+	}
+	if (count)
+		c->given_from = (unsigned)(streams[count - 1] - c->streams) + 1;
 	if (count)
 		read_each(c, streams, count, share(count), true);
 	return count == CALLS_MAX;
@@ -614,7 +626,7 @@ static int step(struct consumer *c)
 		list_streams(c);
 	make_groups(c, now);
 	is_more = read_given(c, now);
-	if (c->entry_count || is_more)
+	if (c->entry_count || (is_more && !c->is_away))
 		return 0;
 	claim(c, now);
 	if (c->entry_count)

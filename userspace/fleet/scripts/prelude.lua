@@ -333,7 +333,7 @@ local function lease_answer(s, answer)
 		answer, s.gen or '', s.open and 'open' or 'settling', lease_text(s.total), lease_text(s.version), s.operation, lease_text(s.free),
 		lease_text(outside), lease_text(math.max(demand - math.max(s.free, 0), 0)), next(missing) and lease_list(missing) or '', s.members_text,
 		lease_text(row.epoch), lease_text(row.seq), row.op, lease_text(row.units), lease_text(row.balance), lease_text(row.sold),
-		row.fenced == s.number and s.gen and '1' or '0', lease_text(row.heard), s.run, lease_text(s.now),
+		row.fenced == s.number and s.gen and '1' or '0', lease_text(row.heard), s.run, lease_text(s.now), lease_text(row.written),
 	}
 end
 
