@@ -259,6 +259,16 @@ static __always_inline enum sluice_reason judge_count_buyer(struct judge *j, __u
 	return SLUICE_REASON_CONTENDED;
 }
 
+/* What judge_count_buyer would say. Of the claims this is the only one that can be looked up: whether a ring or a map is full shows when it is tried. */
+static __always_inline enum sluice_reason judge_look_at_buyer(struct judge *j, __u32 limit)
+{
+	struct sluice_buyer_key key = {.buyer = j->token.buyer, .sale = j->token.sale};
+	struct sluice_buyer *buyer = bpf_map_lookup_elem(&buyers, &key);
+
+	return buyer && *(volatile __u32 *)&buyer->units + j->token.quantity > limit ? SLUICE_REASON_BUYER_LIMIT
+										     : SLUICE_REASON_ADMITTED;
+}
+
 /* The entry stays, with fewer units: another CPU may be counting in it. */
 static __always_inline void judge_uncount_buyer(struct judge *j)
 {
@@ -516,7 +526,7 @@ __noinline int judge_decide(struct judge *j)
 
 	reason = judge_check_flow(j, sale, units, ctl);
 	if (j->only_looks)
-		return reason == SLUICE_REASON_NONE ? SLUICE_REASON_ADMITTED : reason;
+		return reason == SLUICE_REASON_NONE ? judge_look_at_buyer(j, sale->per_buyer) : reason;
 	if (reason == SLUICE_REASON_NONE) {
 		reason = judge_admit(j, sale, units, ctl, wall);
 		/* The pace is a claim too: who was not admitted gives it back. */

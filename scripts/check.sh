@@ -127,9 +127,10 @@ for part in "${computing[@]}" "${waiting[@]}"; do
 	if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
 		failed=1
 	fi
-	# So does one that tested nothing.
+	# So does one that tested nothing, unless it says what it skipped: its log has why.
 	if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then
-		failed=1
+		result=skipped
+		[ "$skipped" -gt 0 ] || failed=1
 	fi
 	[ "$failed" -eq 0 ] || result=FAILED
 	total_passed=$((total_passed + passed))

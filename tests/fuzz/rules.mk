@@ -21,7 +21,7 @@ FUZZ_GATE_CFLAGS = -std=gnu11 -Itests/fuzz/shim -Ibpf -fno-sanitize=alignment -W
 
 FUZZ_SHIM  := tests/fuzz/shim/maps tests/fuzz/shim/packet
 FUZZ_WORLD := $(FUZZ_SHIM) tests/fuzz/world tests/fuzz/libbpf tests/packet/frames $(addprefix userspace/common/,answers answers_check file token reasons)
-# But what reads order streams: it answers nobody.
+# But what reads order streams: it answers nobody. What it takes an entry apart with has a target of its own.
 FUZZ_WRITER := $(filter-out %/main %/consume %/consume_entry %/consume_store,$(patsubst %.c,%,$(wildcard userspace/writer/*.c)))
 # All of the daemon but what stands between it and the writer, and main.c, which the target has within it.
 FUZZ_DAEMON := $(filter-out $(addprefix userspace/daemon/,main pipeline batches questions recovery recovery_buyers recovery_kept writer_link), \
@@ -36,6 +36,8 @@ fuzz_parts_lists   := $(FUZZ_SHIM) tests/fuzz/libbpf $(addprefix userspace/commo
 fuzz_parts_config  := userspace/common/config userspace/common/addr
 fuzz_parts_text    := userspace/common/addr userspace/common/timefmt
 fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
+fuzz_parts_entry   := userspace/writer/consume_entry userspace/writer/store $(addprefix userspace/common/,addr timefmt)
+fuzz_parts_redis   := $(addprefix userspace/fleet/,lease lease_book settings settings_sync redis_slots)
 fuzz_parts_http    := userspace/daemon/http_text
 fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
 fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/fleet/*.c)) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
@@ -44,6 +46,8 @@ fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard u
 
 fuzz_libs_import = $(call pkg,jansson)
 fuzz_libs_config = $(call pkg,libconfig)
+fuzz_libs_entry  = $(call pkg,hiredis)
+fuzz_libs_redis  = $(call pkg,hiredis jansson)
 fuzz_libs_http   = $(call pkg,jansson)
 fuzz_libs_token  = $(call pkg,jansson)
 fuzz_libs_gate   = $(call pkg,jansson)
@@ -58,6 +62,8 @@ fuzz_runs_lists   := 4000 400
 fuzz_runs_config  := 8000 2048
 fuzz_runs_text    := 200000 80
 fuzz_runs_import  := 100000 400
+fuzz_runs_entry   := 6000 1200
+fuzz_runs_redis   := 12000 800
 fuzz_runs_http    := 100000 600
 fuzz_runs_control := 2500 1500
 fuzz_runs_writer  := 1200 600

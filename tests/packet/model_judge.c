@@ -173,6 +173,14 @@ static int claim(struct model *model, struct model_order *order, const struct mo
 	return SLUICE_REASON_ADMITTED;
 }
 
+/* Who only looks makes no claims, but knows the buyer's. */
+static bool is_over_limit(struct model *model, const struct model_token *token, const struct model_sale *sale)
+{
+	const struct model_buyer *buyer = model_buyer_find(model, token->buyer, token->sale);
+
+	return (buyer ? buyer->units : 0) + token->quantity > sale->per_buyer;
+}
+
 /* From the rate of the token on, a refusal is an attempt that is charged to it. */
 static int attempt(struct model *model, struct model_order *order, const struct model_token *token,
 	struct model_sale *sale, uint64_t now)
@@ -192,7 +200,7 @@ static int attempt(struct model *model, struct model_order *order, const struct 
 		return SLUICE_REASON_PACE;
 	}
 	if (order->dry)
-		return SLUICE_REASON_ADMITTED;
+		return is_over_limit(model, token, sale) ? SLUICE_REASON_BUYER_LIMIT : SLUICE_REASON_ADMITTED;
 	reason = claim(model, order, token, sale, now);
 	/* Who gets nothing has not used the pace either. */
 	if (pace.interval_ns && !over)

@@ -397,6 +397,8 @@ bool arena_frame(struct arena *arena, const uint8_t *bytes, unsigned length)
 	arena->verdict = trial.verdict;
 	row = row_of(&trial.verdict);
 	arena->reasons[trial.verdict.reason]++;
+	if (trial.verdict.reason == SLUICE_REASON_SHADOWED)
+		arena->looked[trial.verdict.said]++;
 	arena->packets[row]++;
 	arena->bytes[row] += length;
 	if (trial.verdict.reason == SLUICE_REASON_SYN_COOKIE)

@@ -55,6 +55,7 @@ struct arena {
 	uint64_t frames, asked, either, on_the_edge;
 	uint64_t mutes[2]; /* young ones that were over, and that held */
 	uint64_t reasons[SLUICE_REASON_COUNT];
+	uint64_t looked[SLUICE_REASON_COUNT]; /* what a gate that only looks would have said */
 	/* the last frame, for who has to explain a disagreement */
 	uint8_t in[FRAME_MAX];
 	unsigned in_length;

@@ -490,6 +490,10 @@ bool arena_world(struct arena *arena, const struct step *step)
 	case STEP_CONTROL:
 		step_control(arena, &dice);
 		break;
+	case STEP_LOOK:
+		arena->model.shadow_all = !arena->model.shadow_all;
+		arena_put_control(arena);
+		break;
 	case STEP_DURABLE:
 		step_durable(arena);
 		break;

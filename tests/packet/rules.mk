@@ -2,7 +2,7 @@
 # Longer runs of the packet tests.
 #   make soak-model     the gate against its model for MODEL_PACKETS frames and calls; prints how often each reason was met (needs root)
 
-MODEL_PACKETS ?= 5000000
+MODEL_PACKETS ?= 20000000
 
 .PHONY: soak-model
 

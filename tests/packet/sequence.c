@@ -82,6 +82,9 @@ static const struct profile profiles[] = {
 	{"edges", 5, 0, 30, {{STEP_EDGE, 20}, {STEP_EDGE_SYN, 4}, {STEP_TIME, 1}, {STEP_LIMIT, 1}}},
 	{"everything full", 20, 0, SEQUENCE_TOKENS,
 		{{STEP_CALL_ORDER, 100}, {STEP_CALL_LATE, 3}, {STEP_PLENTY, 6}, {STEP_FORGET, 2}, {STEP_DURABLE, 2}}},
+	{"a gate that only looks", 5, 0, 42, /* three of each buyer */
+		{{STEP_SYN, 20}, {STEP_FIRST, 40}, {STEP_LOOK, 3}, {STEP_CALL_ORDER, 10}, {STEP_STOCK, 2},
+			{STEP_DURABLE, 1}, {STEP_DRAIN, 1}}},
 	{"odd calls", 10, 0, 20, {{STEP_CALL_ODD, 6}, {STEP_CALL_ORDER, 3}, {STEP_CALL_RATE, 3}, {STEP_LIMIT, 1}}},
 };
 

@@ -53,7 +53,8 @@
 	X(FORGET, "an admission or a buyer is removed, or a claim is left") \
 	X(UNMUTE, "mutes end") \
 	X(COOKIES, "the kernel makes cookies, or none") \
-	X(RATE_SETS, "size of the table of rates")
+	X(RATE_SETS, "size of the table of rates") \
+	X(LOOK, "the gate only looks, or acts")
 
 enum step_kind {
 #define X(name, what) STEP_##name,

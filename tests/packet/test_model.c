@@ -9,7 +9,7 @@
 #include "expect.h"
 #include "model_run.h"
 
-#define PACKETS_DEFAULT 700000
+#define PACKETS_DEFAULT 2000000
 #define PACKETS_FOR_ALL 300000 /* with fewer, a rare reason may be missed by chance */
 #define MUTES_HELD 10          /* for each that was over within half a tick */
 #define EITHER_PARTS 100       /* at most one in so many may be undecided */
@@ -83,16 +83,21 @@ static bool is_out_of_reach(int reason)
 
 static void every_reason_that_one_cpu_can_reach_was_met(void **state)
 {
+	static const int looked_at[] = {SLUICE_REASON_ADMITTED, SLUICE_REASON_BUYER_LIMIT, SLUICE_REASON_SOLD_OUT,
+		SLUICE_REASON_RATE_SOURCE, SLUICE_REASON_SYN_COOKIE};
 	bool print = getenv("SLUICE_MODEL_REASONS") != NULL;
 
 	(void)state;
 	for (int reason = 0; reason < SLUICE_REASON_COUNT; reason++) {
 		if (print)
-			print_message("           %10llu  %s\n", (unsigned long long)arena.reasons[reason],
-				reason_label(reason));
+			print_message("           %10llu  %10llu  %s\n", (unsigned long long)arena.reasons[reason],
+				(unsigned long long)arena.looked[reason], reason_label(reason));
 		if (!is_out_of_reach(reason) && packets >= PACKETS_FOR_ALL)
 			expect(arena.reasons[reason], "%s was never met", reason_label(reason));
 	}
+	for (unsigned i = 0; i < sizeof(looked_at) / sizeof(looked_at[0]) && packets >= PACKETS_DEFAULT; i++)
+		expect(arena.looked[looked_at[i]], "%s was never what a gate would have said that only looks",
+			reason_label(looked_at[i]));
 }
 
 int main(void)

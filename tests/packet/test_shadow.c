@@ -222,6 +222,41 @@ static void the_whole_gate_in_shadow_sends_every_frame_up(void **state)
 	assert_true(gate_is_conserved(gate, 10));
 }
 
+static void a_gate_that_only_looks_knows_who_has_used_up_his_limit(void **state)
+{
+	struct gate *gate = *state;
+	static const struct {
+		uint64_t buyer;
+		uint32_t per_buyer;
+		enum sluice_reason would_be;
+	} orders[] = {{9, 1, SLUICE_REASON_BUYER_LIMIT}, {8, 1, SLUICE_REASON_ADMITTED}, {9, 2, SLUICE_REASON_ADMITTED},
+		{9, 1, SLUICE_REASON_BUYER_LIMIT}};
+	struct sluice_call asked;
+
+	call(gate, 9, 0, &asked);
+	assert_int_equal(asked.reason, SLUICE_REASON_ADMITTED);
+	for (unsigned i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+		struct sluice_token token = gate_token(100 + i, orders[i].buyer);
+		uint64_t before = in_shadow(gate, orders[i].would_be);
+		char text[SLUICE_TOKEN_TEXT + 1], request[256];
+		struct frame frame = frame_syn(false);
+		struct run run;
+
+		frame.sport = (uint16_t)(WIRE_PORT + i);
+		gate->control->flags &= ~SLUICE_CONTROL_SHADOW_ALL;
+		gate_token_text(gate, &token, text);
+		assert_int_equal(
+			gate_handshake(gate, &frame, request, gate_order_request(text, request, sizeof(request))), 0);
+		gate->control->flags |= SLUICE_CONTROL_SHADOW_ALL;
+		gate->sales[GATE_SALE].per_buyer = orders[i].per_buyer;
+		gate_run_frame(gate, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_SHADOWED, "only looked at");
+		assert_int_equal(in_shadow(gate, orders[i].would_be), before + 1);
+	}
+	assert_int_equal(gate_map_count(bpf_map__fd(gate->skel->maps.buyers), sizeof(struct sluice_buyer_key)), 1);
+	assert_true(gate_is_conserved(gate, 10));
+}
+
 static void a_revoked_token_is_refused_at_both_doors(void **state)
 {
 	struct gate *gate = *state;
@@ -271,6 +306,7 @@ int main(void)
 		gate_test(token_rate_pace_and_answers_have_a_shadow_too),
 		gate_test(a_deny_list_in_shadow_counts_and_lets_pass),
 		gate_test(the_whole_gate_in_shadow_sends_every_frame_up),
+		gate_test(a_gate_that_only_looks_knows_who_has_used_up_his_limit),
 		gate_test(a_revoked_token_is_refused_at_both_doors),
 		gate_test(tokens_issued_before_a_time_are_revoked_and_admitted_ones_are_not),
 	};

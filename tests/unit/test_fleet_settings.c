@@ -825,7 +825,8 @@ static void a_sale_gets_one_number_that_no_node_knows(void **state)
 static void a_setting_is_read_back_as_it_was_written(void **state)
 {
 	static const char *const bad[] = {"", "1", "1 2 0 0", "1 2 0 0 ", "1 2 2 0 v", "-1 2 0 0 v",
-		"1 99999999999 0 0 v", "1 2 0 0 y", "1 2 0 0 xy", "99999999999999999999999 2 0 0 v"};
+		"1 99999999999 0 0 v", "1 2 0 0 y", "1 2 0 0 xy", "99999999999999999999999 2 0 0 v", "1 2 0 0 v1\nx",
+		"1 2 0 0 v\r"};
 	char text[64] = "1795766400000000 2 1 33 v{\"a b\":1}", again[64];
 	struct setting_view view = {.name = "cors"};
 	struct settings *settings = settings_new(1);
@@ -846,6 +847,36 @@ static void a_setting_is_read_back_as_it_was_written(void **state)
 	assert_false(setting_name_is_valid(""));
 	assert_false(setting_name_is_valid("a b"));
 	assert_false(setting_name_is_valid("a\nb"));
+	assert_false(setting_name_is_valid("@")); /* a line of the file that is no setting begins so */
+}
+
+/* What Redis calls its generation is a word of a line in the file. */
+static void a_generation_that_is_no_word_is_not_taken(void **state)
+{
+	static const struct {
+		const char *gen;
+		int result;
+	} cases[] = {{"0a1b-17", 0}, {"", -EPROTO}, {"a b", -EPROTO}, {"a\nb", -EPROTO}, {"\xc3\xa4", -EPROTO}};
+	struct settings *settings = settings_new(1);
+	struct settings_sync *sync = calloc(1, sizeof(*sync));
+
+	(void)state;
+	assert_non_null(sync);
+	settings_sync_init(sync, settings, "life");
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		redisReply word = {.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t) "regen", .len = 5};
+		redisReply gen = {.type = REDIS_REPLY_STRING,
+			.str = (char *)(uintptr_t)cases[i].gen,
+			.len = strlen(cases[i].gen)};
+		redisReply now = {.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t) "1795766400000000", .len = 16};
+		redisReply *parts[] = {&word, &gen, &now};
+		redisReply answer = {.type = REDIS_REPLY_ARRAY, .elements = 3, .element = parts};
+
+		assert_int_equal(settings_sync_take(sync, &answer), cases[i].result);
+		assert_string_equal(sync->gen, "0a1b-17");
+	}
+	free(sync);
+	settings_free(settings);
 }
 
 int main(void)
@@ -864,6 +895,7 @@ int main(void)
 		cmocka_unit_test_setup(a_sale_gets_one_number_that_no_node_knows, flush),
 		cmocka_unit_test(the_order_of_changes_is_that_of_their_stamps),
 		cmocka_unit_test(a_setting_is_read_back_as_it_was_written),
+		cmocka_unit_test(a_generation_that_is_no_word_is_not_taken),
 		cmocka_unit_test_setup_teardown(
 			whatever_is_lost_doubled_or_late_all_nodes_end_the_same, flush, tell_seed),
 	};

@@ -153,8 +153,9 @@ static void a_reply_that_is_none_is_refused(void **state)
 		const char *text;
 	} hostile[] = {{0, "yes"}, {0, ""}, {1, "x-1"}, {1, "3"}, {2, "closed"}, {3, "-1"}, {3, "1e3"},
 		{3, "99999999999999999999"}, {4, ""}, {5, "a b"}, {6, "--5"}, {7, "-1"}, {9, "0"}, {9, "1,"},
-		{10, "256"}, {10, "1,,2"}, {11, "x"}, {13, "GRANT"}, {14, "-3"}, {15, "-2"}, {17, "2"},
-		{19, "0123456789abcdef0123456789abcdef0123456789abcdef"}, {20, "1.5"}, {20, NULL}, {21, "-1"}};
+		{10, "256"}, {10, "1,,2"}, {11, "x"}, {12, "4503599627370496"}, {13, "GRANT"}, {14, "-3"}, {15, "-2"},
+		{17, "2"}, {19, "0123456789abcdef0123456789abcdef0123456789abcdef"}, {20, "1.5"}, {20, NULL},
+		{21, "-1"}};
 	const char *texts[LEASE_REPLY_TEXTS + 1];
 	size_t lengths[LEASE_REPLY_TEXTS] = {0};
 	struct lease_reply reply;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What is put aside of an entry that is none: all of it as text, and of one that is longer than the room how much is missing. */
+/* A name is all of its bytes. What is put aside of an entry that is none: all of it as text, and of one that is longer than the room how much is missing. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,9 +66,23 @@ static void no_number_of_empty_fields_is_too_many(void **state)
 	free(raw);
 }
 
+static void a_name_that_goes_on_behind_a_nul_is_another_one(void **state)
+{
+	redisReply name = {.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t) "type\0x", .len = 6};
+	redisReply value = {.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t) "sale.ended", .len = 10},
+		   *both[] = {&name, &value};
+	redisReply fields = {.type = REDIS_REPLY_ARRAY, .elements = 2, .element = both};
+	struct consume_entry entry = {.slug = "drop-11", .fields = &fields};
+
+	(void)state;
+	assert_int_equal(consume_entry_read(&entry), -EINVAL);
+	assert_string_equal(entry.reason, "the field type is missing");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_name_that_goes_on_behind_a_nul_is_another_one),
 		cmocka_unit_test(every_byte_is_told),
 		cmocka_unit_test(what_has_no_room_is_counted),
 		cmocka_unit_test(no_number_of_empty_fields_is_too_many),

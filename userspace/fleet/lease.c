@@ -153,6 +153,9 @@ void lease_show_call(const struct lease *l, unsigned node, struct lease_call *ca
 	call_add_number(call, node);
 }
 
+/* The node counts on from what it is told, and its ledger must be able to say how far: by its own counting it never comes from here to LEASE_COUNT_MAX. */
+#define SEQ_TOLD_MAX (LEASE_COUNT_MAX / 2)
+
 static int text_number(const char *text, int64_t min, int64_t max, int64_t *number)
 {
 	bool negative = *text == '-';
@@ -213,7 +216,7 @@ int lease_reply_decode(struct lease_reply *reply, const char *const *texts, cons
 		text_number(texts[8], 0, LEASE_COUNT_MAX, &r.demand) || lease_members_decode(&r.missing, texts[9]) ||
 		lease_members_decode(&r.members, texts[10]) ||
 		text_number(texts[11], 0, LEASE_COUNT_MAX, &r.row.epoch) ||
-		text_number(texts[12], 0, LEASE_COUNT_MAX, &r.row.seq) ||
+		text_number(texts[12], 0, SEQ_TOLD_MAX, &r.row.seq) ||
 		text_name(texts[13], op_names, sizeof(op_names) / sizeof(op_names[0]), &op) ||
 		text_number(texts[14], 0, LEASE_UNITS_MAX, &r.row.units) ||
 		text_number(texts[15], -1, LEASE_UNITS_MAX, &r.row.balance) ||

@@ -460,7 +460,9 @@ int setting_parse(char *text, struct setting_view *view)
 	if (read_number(&text, UINT64_MAX, &version) || read_number(&text, UINT32_MAX, &node) ||
 		read_number(&text, 1, &is_final) || read_number(&text, UINT64_MAX, &until_ms))
 		return -EINVAL;
-	if (strlen(text) > SETTINGS_VALUE_MAX || !(text[0] == 'v' || (text[0] == 'x' && !text[1])))
+	/* With a line end it would be two lines of the file. */
+	if (strlen(text) > SETTINGS_VALUE_MAX || strpbrk(text, "\r\n") ||
+		!(text[0] == 'v' || (text[0] == 'x' && !text[1])))
 		return -EINVAL;
 	view->stamp = (struct setting_stamp){.version = version, .node = (uint32_t)node, .is_final = is_final};
 	view->until_ms = until_ms;
@@ -475,7 +477,7 @@ bool setting_name_is_valid(const char *name)
 	for (size_t i = 0; i < length; i++)
 		if (name[i] <= ' ' || name[i] > '~')
 			return false;
-	return length && length <= SETTINGS_NAME_MAX;
+	return length && length <= SETTINGS_NAME_MAX && *name != '@'; /* in the file that is a place */
 }
 
 int settings_load(struct settings *settings, const struct setting_view *view, bool is_dirty)

@@ -123,7 +123,7 @@ int setting_format(const struct setting *setting, char *text, size_t size);
 int setting_parse(char *text, struct setting_view *view);
 /* From the file, at the start. Everything is to be done here. Returns 0 or -ENOMEM. */
 int settings_load(struct settings *settings, const struct setting_view *view, bool is_dirty);
-/* 1 to SETTINGS_NAME_MAX printable characters without spaces. */
+/* 1 to SETTINGS_NAME_MAX printable characters without spaces, of which the first is no "@". */
 bool setting_name_is_valid(const char *name);
 
 #endif

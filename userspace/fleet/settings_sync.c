@@ -136,6 +136,17 @@ static bool is_text(const redisReply *reply)
 	return reply->type == REDIS_REPLY_STRING;
 }
 
+/* It becomes a word of a line in the file. */
+static bool is_gen(const redisReply *reply)
+{
+	if (!is_text(reply) || !reply->len || reply->len >= SETTINGS_GEN_SIZE)
+		return false;
+	for (size_t i = 0; i < reply->len; i++)
+		if (reply->str[i] <= ' ' || reply->str[i] > '~')
+			return false;
+	return true;
+}
+
 static int read_number(const redisReply *reply, uint64_t *number)
 {
 	char *end;
@@ -269,8 +280,7 @@ int settings_sync_take(struct settings_sync *sync, const redisReply *reply)
 	int err = -EPROTO;
 
 	if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements > ANSWER_NOW &&
-		is_text(reply->element[ANSWER_WORD]) && is_text(reply->element[ANSWER_GEN]) &&
-		reply->element[ANSWER_GEN]->len < sizeof(sync->gen)) {
+		is_text(reply->element[ANSWER_WORD]) && is_gen(reply->element[ANSWER_GEN])) {
 		if (!strcmp(reply->element[ANSWER_WORD]->str, "ok")) {
 			err = take_ok(sync, reply);
 		} else if (!strcmp(reply->element[ANSWER_WORD]->str, "regen") &&

@@ -33,11 +33,13 @@ static int refuse(struct consume_entry *entry, const char *format, ...)
 static const char *read_text(struct consume_entry *entry, const char *name)
 {
 	const redisReply *fields = entry->fields;
+	size_t length = strlen(name);
 
 	for (size_t i = 0; i + 1 < fields->elements; i += 2) {
 		const redisReply *key = fields->element[i], *value = fields->element[i + 1];
 
-		if (key->type != REDIS_REPLY_STRING || value->type != REDIS_REPLY_STRING || strcmp(key->str, name) != 0)
+		if (key->type != REDIS_REPLY_STRING || value->type != REDIS_REPLY_STRING || key->len != length ||
+			memcmp(key->str, name, length) != 0)
 			continue;
 		for (size_t at = 0; at < value->len; at++)
 			if (value->str[at] < ' ' || value->str[at] > '~')
