@@ -2,7 +2,8 @@
 """The control API against hostile callers: who has no secret, who sends what no caller should, and who sends nothing and stays.
 
 Each attack is beside honest buyers and an operator at work. What must hold: every answer says which field or what is wrong and is never a 5xx,
-nothing is changed by what was refused, nobody waits, nothing leaks, and the secret is in no log and no answer.
+nothing is changed by what was refused, nobody waits, nothing leaks, and the secret is in no log and no answer. Which routes, fields and arguments there
+are is what docs/openapi-control.json says (api.py), which a test of its own holds against the daemon's table.
 """
 import contextlib
 import json
@@ -14,12 +15,15 @@ import time
 import pytest
 
 import talk
+from api import body_of, is_stream, needs_fleet, operations, url_of, wrong_arguments, wrong_bodies
+from fleet import Fleet
 from netns import wait_until
 from strange import Buyers, ControlConnection, Operator, end_of, ended, fds, metric, secret, status_of
 from world import CONTROL_PORT, SLUICED, World, rfc3339
 
 PLACES = 256  # of each control listener; connections beyond it cost who waits longest its place
 KINDS = ["tcp", "unix"]
+BODY_MAX, BULK_MAX = 65536, 1 << 20
 END_S = 5
 
 
@@ -36,6 +40,12 @@ class TalkativeWorld(World):
 def world():
     with TalkativeWorld() as shop:
         yield shop
+
+
+@pytest.fixture(scope="module")
+def fleet_of_one():
+    with Fleet(count=1) as fleet:
+        yield fleet
 
 
 @pytest.fixture(autouse=True)
@@ -101,32 +111,55 @@ def assert_refused(reply, *statuses):
 
 
 # --- who has no secret ----------------------------------------------------------------------------------------------------------------
-def routes(world):
-    sale = world.sale(stock=3)
-    order = world.order(sale.token()).json()["id"]
-    return sale, [("GET", "/v1/status"), ("GET", "/v1/sales"), ("GET", sale.path), ("PUT", sale.path), ("POST", f"{sale.path}/pause"),
-                  ("POST", f"{sale.path}/end"), ("GET", f"{sale.path}/stock"), ("POST", f"{sale.path}/stock"), ("POST", f"{sale.path}/tokens"),
-                  ("GET", "/v1/limits"), ("PATCH", "/v1/limits"), ("GET", "/v1/lists/deny"), ("PUT", "/v1/lists/deny/10.0.0.0/8"),
-                  ("DELETE", "/v1/lists/allow/10.0.0.0%2F8"), ("POST", "/v1/tokens/inspect"), ("POST", "/v1/tokens/revoke"),
-                  ("POST", f"{sale.path}/tokens/revoke"), ("POST", "/v1/keys/rotate"), ("GET", "/v1/orders"), ("GET", f"/v1/orders/{order}"),
-                  ("GET", "/v1/stats"), ("GET", "/metrics"), ("GET", "/v1/explain?ip=192.0.2.1"), ("GET", "/v1/events"), ("GET", "/v1/top"),
-                  ("GET", "/v1/openapi.json"), ("GET", "/no/such/route"), ("BREW", "/v1/status"), ("HEAD", "/v1/status")]
+class Target:
+    """A sale with an order, and what the routes of the document are about made to mean them."""
+    # What changes although nobody changes anything.
+    MOVING = {"status", "sales", "stats", "metrics", "livez", "readyz", "top", "explain", "nodes", "webhooks", "clusterSales", "clusterAudit"}
+
+    def __init__(self, world, **values):
+        self.world, self.sale = world, world.sale(stock=3)
+        token = self.sale.token()
+        wait_until(lambda: world.order(token).status == 201, "units to sell, if they must come from a fleet")
+        self.values = {"slug": self.sale.slug, "sale": self.sale.slug, "id": self.sale.orders()[0]["id"], "token": token, "from": None, "to": None, **values}
+        self.routes = [(method.upper(), self.url(path, operation), operation) for method, path, operation in operations("control")]
+
+    def url(self, path, operation):
+        return url_of(path, operation, {**self.values, "id": 1} if "/nodes/" in path else self.values)
+
+    def with_body(self):
+        """(method, path, schema of the body, a body that is taken, operation)"""
+        return [(method, url, *body_of(operation), operation) for method, url, operation in self.routes if body_of(operation)[0]]
+
+    def seen(self):
+        """All that is told of what can be set."""
+        answers = {url: self.world.control(method, url) for method, url, operation in self.routes
+                   if method == "GET" and operation["operationId"] not in self.MOVING and not is_stream(operation)}
+        return {url: (answer.status, answer.body) for url, answer in answers.items()}
+
+    @contextlib.contextmanager
+    def nothing_changes(self):
+        before, keys = self.seen(), self.world.signing_keys()
+        yield
+        assert self.seen() == before and self.world.signing_keys() == keys
+        self.sale.assert_books(put_in=3, held=1)
 
 
 def test_without_the_secret_every_route_says_the_same(world):
     """Also those that do not exist: who is not allowed in does not learn what is there."""
-    sale, all_routes = routes(world)
-    before, keys = (sale.show(), world.ask("GET", "/v1/limits")), world.signing_keys()
+    target = Target(world)
+    unknown = [("GET", "/no/such/route"), ("BREW", "/v1/status"), ("HEAD", "/v1/status"), ("DELETE", target.sale.path)]
     heard = set()
-    for method, path in all_routes:
-        for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
-            reply = world.control_tcp(method, path, headers=headers)
-            assert reply.status == 401 and reply.headers["WWW-Authenticate"].startswith("Bearer"), (method, path, reply)
-            if method != "HEAD":
-                heard.add((bool(headers), reply.body))
+    with target.nothing_changes():
+        for method, path in [(method, url) for method, url, _ in target.routes] + unknown:
+            for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
+                reply = world.control_tcp(method, path, headers=headers)
+                if path in ("/livez", "/readyz"):
+                    assert reply.status == 200, (path, reply)
+                    continue
+                assert reply.status == 401 and reply.headers["WWW-Authenticate"].startswith("Bearer"), (method, path, reply)
+                if method != "HEAD":
+                    heard.add((bool(headers), reply.body))
     assert len(heard) == 2, heard
-    assert (sale.show(), world.ask("GET", "/v1/limits")) == before and world.signing_keys() == keys
-    sale.assert_books(put_in=3, held=1)
 
 
 def test_what_is_no_secret(world):
@@ -165,21 +198,16 @@ def test_many_guesses_do_not_disturb(world):
 
 
 # --- bodies ------------------------------------------------------------------------------------------------------------------------------------
-def body_routes(sale):
-    return [("PUT", sale.path), ("POST", f"{sale.path}/stock"), ("POST", f"{sale.path}/tokens"), ("PATCH", "/v1/limits"),
-            ("PUT", "/v1/lists/deny/192.0.2.55"), ("POST", "/v1/tokens/inspect"), ("POST", "/v1/tokens/revoke"),
-            ("POST", f"{sale.path}/tokens/revoke"), ("POST", "/v1/keys/rotate")]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_body_of_a_gigabyte_is_refused_before_it_is_sent(world, kind):
-    sale = world.sale(stock=3)
-    with Buyers(world):
-        for method, path in body_routes(sale):
-            for length in ("1000000000", "18446744073709551615", "65537"):
-                answer, raw = ask_raw(world, kind, request(method, path, ("Content-Length", length), auth=secret(world)) + b'{"')
-                assert answer.status == 413, raw
-    sale.assert_books(put_in=3)
+    """By every route, also by those that read none."""
+    target = Target(world)
+    with target.nothing_changes(), Buyers(world):
+        for method, path, operation in target.routes:
+            longest = BULK_MAX if operation["operationId"] == "putEntries" else BODY_MAX
+            for length in (1000000000, 2 ** 64 - 1, longest + 1):
+                answer, raw = ask_raw(world, kind, request(method, path, ("Content-Length", str(length)), auth=secret(world)) + b'{"')
+                assert answer.status == 413, (method, path, raw)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,92 +241,96 @@ NO_JSON = [b"{", b"}", b"[]", b"null", b"true", b"1", b'"x"', b"{}{}", b'{"delta
            b"<xml/>", b"delta=1", b"--x\r\n", json.dumps({f"f{n}": n for n in range(3000)}).encode(), b'{"' + b"k" * 60000 + b'":1}']
 
 
+def assert_refused_or_alone(reply, operation, what):
+    """What is of a fleet is refused before it is looked at where there is none."""
+    assert reply.status in (400, 422) or needs_fleet(operation) and reply.code() == "no_fleet", (what, reply)
+    return assert_refused(reply)
+
+
 @pytest.mark.parametrize("bodies", [DEEP, NO_JSON], ids=["deep", "no_json"])
 def test_a_body_that_is_not_the_json_of_an_object_is_refused(world, bodies):
-    sale = world.sale(stock=3)
-    before, limits = sale.show(), world.ask("GET", "/v1/limits")
-    with Buyers(world), Operator(world):
+    target = Target(world)
+    with target.nothing_changes(), Buyers(world), Operator(world):
         for raw in bodies:
-            for method, path in body_routes(sale):
+            for method, path, _, _, operation in target.with_body():
                 reply = world.control(method, path, raw=raw, headers={"Content-Type": "application/json"})
-                assert_refused(reply, 400, 422)
-    assert (sale.show(), world.ask("GET", "/v1/limits")) == (before, limits)
-    sale.assert_books(put_in=3, held=0)
+                assert_refused_or_alone(reply, operation, (method, path, raw[:60]))
 
 
-# What each field takes; everything else is refused with the field's name.
-INTEGER, MOVE, TEXT, TIME, BOOLEAN, RATE, OBJECT = "integer", "move", "text", "time", "boolean", "rate", "object"
-BEYOND = [2 ** 53 + 1, 2 ** 63 - 1, -2 ** 63, -1, -2 ** 53]
-WRONG = {
-    INTEGER: [None, True, "", "1", 1.0, 1.5, 1e300, -0.5, [], {}, [1], *BEYOND],
-    # A move of stock may be less than nothing, but takes no units that are not there.
-    MOVE: [None, True, "", "1", 1.0, 1.5, 1e300, [], {}, [1], 0, -2 ** 31, *(value for value in BEYOND if abs(value) > 1)],
-    TEXT: [None, True, 1, -1, 1.5, [], {}, ["x"], "x" * 5000, "\t" * 5000],
-    TIME: [None, True, 1, 1.5, [], {}, "", "now", "2026-13-01T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "9999-12-31T23:59:59Z", "1" * 5000,
-           "2026-01-01T00:00:00Z\n", "-2026-01-01T00:00:00Z", "2026-02-30T00:00:00Z"],
-    BOOLEAN: [None, 1, 0, "true", "", [], {}],
-    RATE: [None, True, "1", [], {}, -1, -0.001, 1e300, 2 ** 63 - 1],
-    OBJECT: [None, 1, "x", []],
-}
+def test_text_that_is_no_list_is_refused(world):
+    target = Target(world)
+    with target.nothing_changes():
+        for raw in (*DEEP, *NO_JSON):
+            for media in ("text/plain", "text/csv"):
+                assert_refused(world.control("POST", "/v1/lists/deny", raw=raw, headers={"Content-Type": media}), 422)
+        for media in ("application/xml", "text/html", "multipart/form-data; boundary=x", "x" * 200, "text", "/"):
+            assert_refused(world.control("POST", "/v1/lists/deny", raw=b"192.0.2.55\n", headers={"Content-Type": media}), 415)
 
 
-def fields(sale):
-    """(method, path, a body that is taken, {field: what it takes})"""
-    window = {"opens_at": rfc3339(time.time() - 5), "ends_at": rfc3339(time.time() + 3600)}
-    return [
-        ("PUT", "/v1/sales/never-made", {**window, "stock": 1}, {
-            "stock": INTEGER, "opens_at": TIME, "ends_at": TIME, "per_buyer": INTEGER, "hold_seconds": INTEGER, "pace_per_second": INTEGER,
-            "order_mode": TEXT, "token_multiplier": INTEGER}),
-        ("PUT", sale.path, {}, {"opens_at": TIME, "ends_at": TIME, "per_buyer": INTEGER, "hold_seconds": INTEGER, "pace_per_second": INTEGER,
-                                "order_mode": TEXT, "token_multiplier": INTEGER}),
-        ("POST", f"{sale.path}/stock", {"delta": 0}, {"reason": TEXT}),
-        ("POST", f"{sale.path}/stock", {"reason": "test"}, {"delta": MOVE}),
-        ("POST", f"{sale.path}/tokens", {"buyer": "b"}, {"buyer": TEXT, "quantity": INTEGER, "network": TEXT}),
-        ("PUT", "/v1/lists/deny/192.0.2.55", {}, {"ttl_seconds": INTEGER, "reason": TEXT}),
-        ("POST", "/v1/tokens/inspect", {"token": sale.token()}, {"token": TEXT}),
-        ("POST", "/v1/tokens/revoke", {}, {"token": TEXT}),
-        ("POST", f"{sale.path}/tokens/revoke", {}, {"issued_before": TIME}),
-        ("POST", "/v1/keys/rotate", {}, {"force": BOOLEAN}),
-    ]
+def tell_all_that_is_wrong(world, routes):
+    """Every field of the bodies of these routes gets every value that it does not take. How many were tried."""
+    tried = 0
+    for method, path, schema, good, operation in routes:
+        for field, body in wrong_bodies("control", schema, good):
+            reply = world.control(method, path, body)
+            what = (method, path, field, str(body)[:300])
+            problem = assert_refused_or_alone(reply, operation, what)
+            assert problem["code"] == "no_fleet" or problem.get("field") == field or field in problem["detail"], (what, reply)
+            tried += 1
+    return tried
 
 
 def test_wrong_types_and_values_in_every_field_of_every_route(world):
-    sale = world.sale(stock=3)
-    before, keys = sale.show(), world.signing_keys()
+    target = Target(world)
+    routes = target.with_body()
+    method, path, schema, new_sale, operation = next(route for route in routes if route[4]["operationId"] == "putSale")
+    routes.append((method, "/v1/sales/never-made", schema, dict(new_sale), operation))
+    del new_sale["stock"]  # of a sale that is there it is not set but moved
+    with target.nothing_changes(), Buyers(world, tokens=400), Operator(world):
+        assert tell_all_that_is_wrong(world, routes) > 2000
+    assert world.control("GET", "/v1/sales/never-made").status == 404
+
+
+def test_wrong_types_and_values_in_what_is_of_a_fleet(fleet_of_one):
+    world = fleet_of_one[1]
+    target = Target(world)
+    routes = [route for route in target.with_body() if needs_fleet(route[4])]
+    keys = world.signing_keys()
+    assert tell_all_that_is_wrong(world, routes) > 100
+    for raw in (*DEEP, *NO_JSON):
+        for method, path, *_ in routes:
+            assert_refused(world.control(method, path, raw=raw, headers={"Content-Type": "application/json"}), 400, 422)
+    assert fleet_of_one.stock(target.sale)["total"] == 3 and fleet_of_one.is_well(target.sale) and world.signing_keys() == keys
+    target.sale.assert_books(held=1)
+
+
+def test_arguments_that_no_route_takes(world):
+    target = Target(world)
     tried = 0
-    with Buyers(world, tokens=400), Operator(world):
-        for method, path, good, kinds in fields(sale):
-            for field, kind in kinds.items():
-                for value in WRONG[kind]:
-                    reply = world.control(method, path, {**good, field: value})
-                    what = (method, path, field, str(value)[:60], reply)
-                    assert reply.status in (400, 409, 422), what
-                    problem = assert_refused(reply)
-                    assert problem.get("field") == field or field in problem["detail"] or reply.status == 409, what
-                    tried += 1
-    assert tried > 200 and world.control("GET", "/v1/sales/never-made").status == 404
-    assert sale.show() == before and world.signing_keys() == keys
-    assert "192.0.2.55" not in str(world.ask("GET", "/v1/lists/deny"))
-    sale.assert_books(put_in=3, held=0)
+    with target.nothing_changes():
+        for method, path, operation in target.routes:
+            for argument, text in wrong_arguments("control", operation):
+                rest = url_of(path.partition("?")[0], {"parameters": [other for other in operation["parameters"] if other["name"] != argument]}, target.values)
+                reply = world.control(method, f"{rest}{'&' if '?' in rest else '?'}{argument}={text}", body_of(operation)[1])
+                assert reply.status in (400, 404, 422), (method, path, argument, text[:60], reply)
+                problem = assert_refused(reply)
+                assert problem.get("field") == argument or argument in problem["detail"] or reply.status == 404, (method, path, argument, text[:60], reply)
+                tried += 1
+    assert tried > 200
 
 
-def test_wrong_types_in_the_limits(world):
-    before = world.ask("GET", "/v1/limits")
-    for name in [name for name, limit in before.items() if isinstance(limit, dict)]:
-        for value in (*WRONG[OBJECT], True, {"nonsense": 1}):
-            assert_refused(world.control("PATCH", "/v1/limits", {name: value}), 400, 422)
-        for value in WRONG[BOOLEAN]:
-            assert_refused(world.control("PATCH", "/v1/limits", {name: {"shadow": value}}), 400, 422)
-    for value in WRONG[BOOLEAN]:
-        assert_refused(world.control("PATCH", "/v1/limits", {"source": {"rate": 7, "burst": 7}, "shadow": value}), 400, 422)
-    for name in [name for name, limit in before.items() if isinstance(limit, dict) and "rate" in limit]:
-        for value in WRONG[OBJECT]:
-            assert_refused(world.control("PATCH", "/v1/limits", {name: value}), 400, 422)
-        for value in WRONG[RATE]:
-            assert_refused(world.control("PATCH", "/v1/limits", {name: {"rate": value, "burst": 5}}), 400, 422)
-        for value in (*WRONG[INTEGER], 0):
-            assert_refused(world.control("PATCH", "/v1/limits", {name: {"rate": 5, "burst": value}}), 400, 422)
-    assert world.ask("GET", "/v1/limits") == before
+def test_an_idempotency_key_that_is_none_is_refused_by_every_route(world):
+    target = Target(world)
+    tried = 0
+    with target.nothing_changes():
+        for method, path, operation in target.routes:
+            if not any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ())):
+                continue
+            for key in ("", "x" * 65, "\xe4\xf6", "a\tb"):
+                problem = assert_refused(world.control(method, path, body_of(operation)[1], headers={"Idempotency-Key": key}), 400)
+                assert problem["field"] == "Idempotency-Key", (method, path, key[:20])
+                tried += 1
+    assert tried > 60
 
 
 NUMBERS = ["9007199254740993", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809", "18446744073709551616", "1" * 400,

@@ -40,7 +40,7 @@ static bool read_sale(struct http_request *request, json_t *question, enum MHD_R
 	int has = http_argument(request, "sale", slug, sizeof(slug));
 	struct sale sale = {0};
 
-	if (has < 0 || (*slug && sales_find(request->d->sales, slug, &sale))) {
+	if (has && (has < 0 || sales_find(request->d->sales, slug, &sale))) {
 		*result = http_problem(request, 404, "unknown_sale", "There is no such sale here.");
 		return false;
 	}
@@ -53,7 +53,7 @@ static bool read_state(struct http_request *request, json_t *question, enum MHD_
 	char state[16] = "";
 	int has = http_argument(request, "state", state, sizeof(state));
 
-	if (has < 0 || (*state && order_state_of_word(state) == ORDER_STATE_COUNT)) {
+	if (has && (has < 0 || order_state_of_word(state) == ORDER_STATE_COUNT)) {
 		*result = http_problem_field(request, 422, "out_of_range", "state",
 			"state must be held, confirmed, cancelled, expired or refunded.");
 		return false;

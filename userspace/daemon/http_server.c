@@ -29,6 +29,8 @@
 #define MS_PER_S 1000u
 /* What a thread may take to be started and to read a request that is there already, on a busy machine. */
 #define ACCEPT_GRACE_MS 100
+/* Bytes of answers in a socket of the control API; the kernel takes twice as much, for what it needs itself. */
+#define UNREAD_ANSWERS_MAX (104 * 1024)
 
 struct http_server {
 	struct MHD_Daemon *mhd;
@@ -317,6 +319,17 @@ static void give_up_on_the_dead(const struct http_server_options *options)
 		log_debug("http: no time-out for peers that acknowledge nothing: %s", strerror(errno));
 }
 
+/* Who asks and never reads gets as much as fits, and no more is made for it. TCP would let its buffer grow to megabytes, each full of answers that
+ * took the processors from everybody else; a Unix socket has about as much as this. Connections have it from their listener.
+ */
+static void bound_unread_answers(const struct http_server_options *options)
+{
+	int bytes = UNREAD_ANSWERS_MAX;
+
+	if (setsockopt(options->listen_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)))
+		log_debug("http: no bound for answers that nobody reads: %s", strerror(errno));
+}
+
 struct http_server *http_server_start(struct http_listener *listener, const struct http_server_options *options)
 {
 	struct http_connections_options places = {
@@ -341,10 +354,12 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 	if (!server || !server->connections || http_connections_watch(server->connections))
 		goto out_failed;
 	give_up_on_the_dead(options);
-	if (options->thread_per_connection)
+	if (options->thread_per_connection) {
+		bound_unread_answers(options);
 		flags |= MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
-	else
+	} else {
 		flags |= MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
+	}
 	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log,
 		NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
 		MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,

@@ -41,7 +41,7 @@ struct histogram {
 
 /* Status codes that the daemon gives; the last slot is for any other. */
 static const unsigned short codes[] = {
-	200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 429, 500, 503, 507, 0};
+	200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 421, 422, 429, 500, 503, 507, 0};
 #define CODES (sizeof(codes) / sizeof(codes[0]))
 
 struct route {
