@@ -33,6 +33,7 @@ struct shop {
 	struct lease_book book;
 	int64_t unsold;
 	uint64_t admitted;
+	bool leaving;
 };
 
 static bool ask(const struct lease_call *call, struct lease_reply *reply)
@@ -67,8 +68,11 @@ static void go_on(struct shop *shop, unsigned steps)
 	struct lease_reply reply;
 
 	while (steps--) {
-		struct lease_view view = {
-			.now_ns = now, .unsold = shop->unsold, .admitted = shop->admitted, .order_max = 1};
+		struct lease_view view = {.now_ns = now,
+			.unsold = shop->unsold,
+			.admitted = shop->admitted,
+			.order_max = 1,
+			.leaving = shop->leaving};
 
 		lease_next(&shop->lease, &view, &action);
 		if (action.kind == LEASE_WAIT)
@@ -214,6 +218,30 @@ static void a_node_that_has_moved_goes_on_when_its_old_place_is_silent(void **st
 	wait_for(&one, SILENT);
 	assert_true(sells(&one));
 	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_NONE);
+}
+
+/* A daemon that is stopped gives back what it has, so that is the last operation of its book; then the machine is started anew. */
+static void a_node_that_gave_its_units_back_sells_again_after_a_reboot(void **state)
+{
+	struct shop one, two;
+
+	(void)state;
+	begin(&one, &two);
+	wait_for(&one, 2 * SECOND);
+	one.leaving = true;
+	wait_for(&one, 600 * MS);
+	assert_int_equal(one.book.op, LEASE_OP_RETURN);
+	assert_int_equal(one.unsold, 0);
+	one.leaving = false;
+	strcpy(one.options.origin, "elsewhere");
+	start(&one);
+	wait_for(&one, MS);
+	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_DOUBLED);
+	wait_for(&one, SILENT);
+	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_NONE);
+	assert_true(sells(&one));
+	wait_for(&one, 600 * MS);
+	assert_true(one.unsold > 0);
 }
 
 static void the_daemon_at_the_old_place_stops_when_another_has_gone_on(void **state)
@@ -405,6 +433,7 @@ int main(void)
 		cmocka_unit_test(a_new_ledger_under_a_number_in_use_sells_nothing),
 		cmocka_unit_test(a_daemon_that_starts_again_at_its_place_goes_on_at_once),
 		cmocka_unit_test(a_node_that_has_moved_goes_on_when_its_old_place_is_silent),
+		cmocka_unit_test(a_node_that_gave_its_units_back_sells_again_after_a_reboot),
 		cmocka_unit_test(the_daemon_at_the_old_place_stops_when_another_has_gone_on),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_one_grant_sells_nothing),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_more_sells_nothing),

@@ -418,7 +418,8 @@ local function lease_enter_operation(s, op, before)
 		return refusal
 	end
 	local me, row = s.me, s.shown
-	if row.settled ~= s.number or row.origin ~= me.origin then
+	-- Another place than the one that has settled settles first. But a return is what it has to tell before: it is in its ledger already.
+	if row.settled ~= s.number or (op == 'grant' and row.origin ~= me.origin) then
 		return lease_answer(s, 'unmet')
 	end
 	if not s.open then
