@@ -415,7 +415,7 @@ static void a_row_of_an_earlier_version_is_read(void **state)
 static int scripts_open(void **state)
 {
 	(void)state;
-	coordinator_open(NULL);
+	coordinator_open(NULL, NULL);
 	return 0;
 }
 
