@@ -124,6 +124,8 @@ def test_stock_is_moved_once_for_each_key(fleet, sale):
         reply = fleet[1].control("POST", move, {"delta": 15}, headers={"Idempotency-Key": f"more-{sale.slug}"})
         assert reply.status == 200 and reply.json()["fleet"]["total"] == STOCK + 15, reply
     assert fleet[1].ask("POST", move, {"delta": -5})["fleet"]["total"] == STOCK + 10
+    too_many = fleet[1].control("POST", move, {"delta": 10 ** 12})
+    assert (too_many.status, too_many.code()) == (422, "out_of_range")
     assert fleet.stock(sale)["total"] == STOCK + 10
     settled(sale)
     sell(sale, 3)

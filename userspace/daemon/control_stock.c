@@ -122,6 +122,11 @@ static enum MHD_Result move_total(
 
 	if (err == -ENOSPC)
 		return send_not_enough(request, available);
+	if (err == -ERANGE)
+		return http_problem_field(request, 422, "out_of_range", "delta",
+			"The sale has %" PRIu64
+			" units, and would have more than %lld, the most that a sale can have. Nothing was changed.",
+			total, (long long)LEASE_UNITS_MAX);
 	if (err == -ENOENT)
 		return http_problem_retry(request, 503, "fleet_away", 2,
 			"Redis does not know the sale, and no node has told it yet. Nothing was changed.");

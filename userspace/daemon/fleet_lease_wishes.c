@@ -225,7 +225,7 @@ int fleet_leases_move(
 		*available = item->answer.free > 0 ? (uint64_t)item->answer.free : 0;
 		version = item->answer.version > 0 ? (uint64_t)item->answer.version : 0;
 		fleet_wish_free(item->wish);
-		if (answer == LEASE_OK || answer == LEASE_ABSENT || time_mono_ns() >= until)
+		if (answer == LEASE_OK || answer == LEASE_ABSENT || answer == LEASE_REFUSED || time_mono_ns() >= until)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
 	}
@@ -234,6 +234,8 @@ int fleet_leases_move(
 		return await_version(d, slug, version, until) ? 0 : -ETIMEDOUT;
 	case LEASE_SHORT:
 		return -ENOSPC;
+	case LEASE_REFUSED:
+		return -ERANGE;
 	case LEASE_ABSENT:
 		return -ENOENT;
 	default:

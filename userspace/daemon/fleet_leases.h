@@ -72,7 +72,8 @@ int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, uint
 /* Waits until the total that was made is in this node's ledger, so that it is not lost with Redis: after the ledger has the sale. -ETIMEDOUT: it will be. */
 int fleet_leases_await(struct daemon *d, const char *slug);
 /* Changes the total by `delta`, once per `key` (1..63 of A-Z a-z 0-9 . _ : -), and waits until this node's ledger has it. *total: what it is then.
- * -ENOSPC: fewer units are free than would be taken away (*available are, and the nodes have been asked to give back what they do not need).
+ * -ENOSPC: fewer units are free than would be taken away (*available are, and the nodes have been asked to give back what they do not need). -ERANGE:
+ * there would be more than LEASE_UNITS_MAX.
  */
 int fleet_leases_move(
 	struct daemon *d, const char *slug, int64_t delta, const char *key, uint64_t *total, uint64_t *available);

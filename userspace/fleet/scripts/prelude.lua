@@ -18,6 +18,7 @@ local LEASE_SAY_AGAIN_MS = 500      -- while members are missing: who rests may 
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
 local LEASE_SILENT_MS = 20000       -- a node reports more often, also of what rests: one that was not heard of for so long may go on at another place
+local LEASE_UNITS_MAX = 1000000000000  -- of one sale; a node reads no more (lease_book.h)
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
 local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
 local LEASE_ROW = '^' .. string.rep('(%S+) ', 14) .. '(%S+)'

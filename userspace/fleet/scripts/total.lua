@@ -31,6 +31,9 @@ else
 		return lease_answer(s, 'settling')
 	end
 end
+if s.total + delta > LEASE_UNITS_MAX then
+	return lease_answer(s, 'refused')
+end
 if s.free + delta < 0 and delta < 0 then
 	s.cut, s.cut_at, s.dirty = -delta, s.now, true
 	lease_say(s, true)
