@@ -129,7 +129,8 @@ static enum MHD_Result move_total(
 			total, (long long)LEASE_UNITS_MAX);
 	if (err == -ENOENT)
 		return http_problem_retry(request, 503, "fleet_away", 2,
-			"Redis does not know the sale, and no node has told it yet. Nothing was changed.");
+			"Redis does not know the sale, and no node has told it yet. Nothing was changed. If no node ever does, it was lost while it "
+			"was made: make it again, with the same words.");
 	if (err)
 		return control_send_fleet_error(request, err, "");
 	log_info("sale %s: total of the fleet moved by %" PRId64 " to %" PRIu64, sale->slug, body->delta, total);

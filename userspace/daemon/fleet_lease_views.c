@@ -98,6 +98,13 @@ bool fleet_leases_has(struct daemon *d, uint32_t sale)
 	return has;
 }
 
+bool fleet_leases_lacks_total(struct daemon *d, uint32_t sale)
+{
+	struct fleet_stock stock;
+
+	return !fleet_leases_stock(d, sale, &stock) && !stock.version;
+}
+
 static json_t *trouble_json(enum lease_trouble trouble)
 {
 	return trouble ? json_string(lease_trouble_name(trouble)) : json_null();

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
@@ -17,7 +18,6 @@
 #define WISH_MIN_MS 1500
 #define WISH_MAX_MS 10000
 #define AGAIN_NS 100000000L
-#define CREATE_OPERATION "create"
 #define REGEN_TRIES 50
 
 static const struct lease *lease_of(struct daemon *d, const char *slug)
@@ -135,7 +135,9 @@ static bool ask_create(struct daemon *d, struct fleet_round *round, struct fleet
 	if (item->phase == CREATE_LOOK)
 		lease_show_call(lease, d->config.fleet.node, &call);
 	else
-		lease_create_call(lease, CREATE_OPERATION, wanted(item, "total"), &item->answer, &call);
+		lease_create_call(lease, json_string_value(json_object_get(item->wish->wanted, "operation")),
+			wanted(item, "total"),
+			json_is_true(json_object_get(item->wish->wanted, "may_be_sold")) ? NULL : &item->answer, &call);
 	return ask_call(d, round, item, &call);
 }
 
@@ -143,8 +145,7 @@ static bool take_create(struct daemon *d, struct fleet_wish_item *item, const re
 {
 	(void)d;
 	/* What there is tells its total also in another generation. */
-	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK &&
-		item->answer.answer == LEASE_ABSENT) {
+	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK && !item->answer.version) {
 		item->phase = CREATE_MAKE;
 		return false;
 	}
@@ -153,13 +154,44 @@ static bool take_create(struct daemon *d, struct fleet_wish_item *item, const re
 
 static const struct fleet_wish_kind create_kind = {.ask = ask_create, .take = take_create};
 
-int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, uint64_t *total)
+/* Notes that what becomes of a creation may not be heard of. Returns whether that was so already. */
+static bool note_unsure(struct fleet_leases *leases, const char *slug)
 {
-	struct fleet_wish_item *item;
-	int err = wish_for(d, &create_kind, slug, json_pack("{s:I}", "total", (json_int_t)stock), &item);
+	bool was_unsure;
 
+	pthread_mutex_lock(&leases->lock);
+	was_unsure = json_object_get(leases->unsure, slug) != NULL;
+	json_object_set_new(leases->unsure, slug, json_true());
+	pthread_mutex_unlock(&leases->lock);
+	return was_unsure;
+}
+
+static void note_sure(struct fleet_leases *leases, const char *slug)
+{
+	pthread_mutex_lock(&leases->lock);
+	json_object_del(leases->unsure, slug);
+	pthread_mutex_unlock(&leases->lock);
+}
+
+int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, bool may_be_sold, uint64_t *total)
+{
+	bool was_unsure = note_unsure(d->leases, slug);
+	struct fleet_wish_item *item;
+	char operation[32];
+	uint64_t random;
+	int err;
+
+	/* A creation after a loss is another operation, also of as many units. */
+	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return -EREMOTEIO;
+	snprintf(operation, sizeof(operation), "create:%016" PRIx64, random);
+	err = wish_for(d, &create_kind, slug,
+		json_pack("{s:s, s:I, s:b}", "operation", operation, "total", (json_int_t)stock, "may_be_sold",
+			may_be_sold || was_unsure),
+		&item);
 	if (err)
 		return err;
+	note_sure(d->leases, slug);
 	/* What is there already may have been made by a request whose answer was lost. */
 	*total = item->answer.total > 0 ? (uint64_t)item->answer.total : 0;
 	if (item->answer.answer == LEASE_REFUSED)

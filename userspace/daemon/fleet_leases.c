@@ -481,9 +481,10 @@ int fleet_leases_open(struct daemon *d)
 	lease_init(&leases->stranger, &leases->options, NULL);
 	pthread_mutex_init(&leases->lock, NULL);
 	leases->books = json_array();
+	leases->unsure = json_object();
 	leases->wishes = fleet_wishes_new();
 	d->leases = leases;
-	return leases->books && leases->wishes ? 0 : -ENOMEM;
+	return leases->books && leases->unsure && leases->wishes ? 0 : -ENOMEM;
 }
 
 void fleet_leases_free(struct daemon *d)
@@ -497,6 +498,7 @@ void fleet_leases_free(struct daemon *d)
 	free(leases->sales);
 	fleet_wishes_free(leases->wishes);
 	json_decref(leases->books);
+	json_decref(leases->unsure);
 	free(leases);
 	d->leases = NULL;
 }
