@@ -346,6 +346,33 @@ def test_a_node_that_is_away_holds_up_a_rebuild_until_it_is_fenced(half):
     verified(half)
 
 
+def test_a_node_that_was_taken_out_of_the_config_can_still_be_fenced(half):
+    sale = half.sale(stock=STOCK)
+    at_two, nodes = sale_at(sale, half[2]), half[1].settings["nodes"]
+    for at in (sale, at_two):
+        settled(at)
+    sell(at_two, 3)
+    half[2].kill()
+    half[1].daemon.stop()
+    half[1].settings["nodes"] = nodes[:1]
+    half[1].write_config()
+    half[1].start_daemon()
+    half.hub.flush()
+    wait_until(lambda: lease_of(sale)["missing"] == [2], "the ledger remembers the other node")
+    half.history.note("fence", sale=sale.slug)
+    done = half[1].cli("node", "fence", "2", "--ledger", half[2].ledger, "--force", "-o", "json")
+    row = json.loads(done.stdout)["sales"][0]
+    assert (row["sale"], row["result"], row["sold"]) == (sale.slug, "fenced", 3), row
+    wait_until(lambda: lease_of(sale)["state"] == "open", "it is open again")
+    half[1].settings["nodes"] = nodes
+    half[1].write_config()
+    half[1].daemon.stop()
+    half[1].start_daemon()
+    half[2].start()
+    settled(at_two)
+    verified(half)
+
+
 def test_a_fence_says_what_it_was_not_told(half):
     sale, node = half.sale(stock=STOCK), half[1]
     half[2].daemon.stop()

@@ -410,12 +410,32 @@ int fleet_leases_rebuild(struct daemon *d, json_t *rows, char *failure, size_t f
 	return 0;
 }
 
-/* One call for each node, and what is of the sale comes with each. */
+/* One call for each node, and what is of the sale comes with each. The first phases are the nodes of the config; then those that only Redis knows, by
+ * number.
+ */
+static unsigned node_of_phase(const struct daemon *d, unsigned phase)
+{
+	return phase < d->config.node_count ? d->config.nodes[phase].id : phase - d->config.node_count;
+}
+
+/* Returns false if there is none. */
+static bool next_node(const struct daemon *d, struct fleet_wish_item *item)
+{
+	while (++item->phase <= d->config.node_count + LEASE_NODE_MAX) {
+		unsigned node = node_of_phase(d, item->phase);
+
+		if (item->phase < d->config.node_count ||
+			(!config_node(&d->config, node) && lease_members_has(&item->answer.members, node)))
+			return true;
+	}
+	return false;
+}
+
 static bool ask_read(struct daemon *d, struct fleet_round *round, struct fleet_wish_item *item)
 {
 	struct lease_call call;
 
-	lease_show_call(lease_of(d, item->slug), d->config.nodes[item->phase].id, &call);
+	lease_show_call(lease_of(d, item->slug), node_of_phase(d, item->phase), &call);
 	return ask_call(d, round, item, &call);
 }
 
@@ -431,7 +451,7 @@ static json_t *members_json(const struct lease_members *members)
 
 static void add_row(struct daemon *d, struct fleet_wish_item *item)
 {
-	unsigned node = d->config.nodes[item->phase].id;
+	unsigned node = node_of_phase(d, item->phase);
 	const struct lease_row *row = &item->answer.row;
 	/* Units of the last operation are told only of a grant: with them a ledger proves to be the node's own, or not. */
 	json_int_t granted = row->op == LEASE_OP_GRANT ? (json_int_t)row->units : 0;
@@ -467,7 +487,7 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing),
 			"nodes");
 	add_row(d, item);
-	return ++item->phase == d->config.node_count;
+	return !next_node(d, item);
 }
 
 static const struct fleet_wish_kind read_kind = {.ask = ask_read, .take = take_read};
