@@ -172,6 +172,15 @@ def test_a_flushed_redis_learns_the_stock_from_the_ledger(fleet, sale):
     sold_out(fleet, sale, STOCK)
 
 
+def test_a_change_of_the_total_that_was_lost_to_another_is_told(fleet, sale):
+    """As if Redis had lost what this node made, and another node had made as much; of equals the first by name holds."""
+    settled(sale)
+    rewrite_head(fleet, sale, operation=lambda _: "another")
+    log = fleet[1].dir / "daemon.log"
+    wait_until(lambda: "and another, to 60 units" in log.read_text(encoding="utf-8"), "the log tells of the loss")
+    verified(fleet)
+
+
 def test_a_redis_that_has_forgotten_the_last_operations_is_not_believed(fleet, sale):
     """As a replica that lagged and was made master: what is in it is older than what was answered."""
     settled(sale)

@@ -35,6 +35,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 			lease->known && last->version >= lease->book.version ? last->total : lease->book.total),
 	};
 
+	memcpy(shown.operation, lease->book.operation, sizeof(shown.operation));
 	if (lease->known) {
 		shown.is_open = last->open;
 		shown.free = positive(last->free);

@@ -221,15 +221,16 @@ static bool take_total(struct daemon *d, struct fleet_wish_item *item, const red
 
 static const struct fleet_wish_kind total_kind = {.ask = ask_total, .take = take_total};
 
-/* The total is Redis's until a ledger has it too. */
-static bool await_version(struct daemon *d, const char *slug, uint64_t version, uint64_t until_ns)
+/* The total is Redis's until a ledger has it too: that version, made by that operation and no other. */
+static bool await_version(
+	struct daemon *d, const char *slug, uint64_t version, const char *operation, uint64_t until_ns)
 {
 	struct fleet_stock stock;
 	struct sale sale;
 
 	while (time_mono_ns() < until_ns && !atomic_load(&d->stopping)) {
 		if (!sales_find(d->sales, slug, &sale) && !fleet_leases_stock(d, sale.id, &stock) &&
-			stock.version >= version)
+			(stock.version > version || (stock.version == version && !strcmp(stock.operation, operation))))
 			return true;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS / 20}, NULL);
 	}
@@ -241,6 +242,7 @@ int fleet_leases_move(
 {
 	/* Nodes give back what they do not need within two seconds. */
 	uint64_t until = time_mono_ns() + 3000000000ULL;
+	char operation[LEASE_OPERATION_MAX];
 	enum lease_answer answer;
 	uint64_t version;
 	int err;
@@ -256,6 +258,7 @@ int fleet_leases_move(
 		*total = item->answer.total > 0 ? (uint64_t)item->answer.total : 0;
 		*available = item->answer.free > 0 ? (uint64_t)item->answer.free : 0;
 		version = item->answer.version > 0 ? (uint64_t)item->answer.version : 0;
+		memcpy(operation, item->answer.operation, sizeof(operation));
 		fleet_wish_free(item->wish);
 		if (answer == LEASE_OK || answer == LEASE_ABSENT || answer == LEASE_REFUSED || time_mono_ns() >= until)
 			break;
@@ -263,7 +266,7 @@ int fleet_leases_move(
 	}
 	switch (answer) {
 	case LEASE_OK:
-		return await_version(d, slug, version, until) ? 0 : -ETIMEDOUT;
+		return await_version(d, slug, version, operation, until) ? 0 : -ETIMEDOUT;
 	case LEASE_SHORT:
 		return -ENOSPC;
 	case LEASE_REFUSED:

@@ -38,6 +38,8 @@ struct fleet_stock {
 	enum lease_trouble trouble;
 	uint64_t total;   /* units of the sale on all nodes: put in less taken away */
 	uint64_t version; /* of the total, as this node's ledger has it */
+	/* what made that version */
+	char operation[LEASE_OPERATION_MAX];
 	uint64_t free;    /* leased to no node */
 	uint64_t outside; /* leased to other nodes and not sold, as they last said */
 	uint64_t deficit; /* units that are leased beyond the total: an alarm */

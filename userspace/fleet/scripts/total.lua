@@ -22,6 +22,10 @@ else
 	if refusal then
 		return refusal
 	end
+	-- It knows a change that this Redis does not: they are to agree first, or one of the two is lost.
+	if me.version > s.version or (me.version == s.version and me.operation ~= s.operation) then
+		return lease_answer(s, 'settling')
+	end
 	if run ~= '' and s.version > 0 then
 		return lease_answer(s, 'refused')
 	end
