@@ -124,6 +124,8 @@ def test_stock_is_moved_once_for_each_key(fleet, sale):
         reply = fleet[1].control("POST", move, {"delta": 15}, headers={"Idempotency-Key": f"more-{sale.slug}"})
         assert reply.status == 200 and reply.json()["fleet"]["total"] == STOCK + 15, reply
     assert fleet[1].ask("POST", move, {"delta": -5})["fleet"]["total"] == STOCK + 10
+    too_many = fleet[1].control("POST", move, {"delta": 10 ** 12})
+    assert (too_many.status, too_many.code()) == (422, "out_of_range")
     assert fleet.stock(sale)["total"] == STOCK + 10
     settled(sale)
     sell(sale, 3)
@@ -168,6 +170,15 @@ def test_a_flushed_redis_learns_the_stock_from_the_ledger(fleet, sale):
     fleet.hub.flush()
     sell_for(sale, tokens)
     sold_out(fleet, sale, STOCK)
+
+
+def test_a_change_of_the_total_that_was_lost_to_another_is_told(fleet, sale):
+    """As if Redis had lost what this node made, and another node had made as much; of equals the first by name holds."""
+    settled(sale)
+    rewrite_head(fleet, sale, operation=lambda _: "another")
+    log = fleet[1].dir / "daemon.log"
+    wait_until(lambda: "and another, to 60 units" in log.read_text(encoding="utf-8"), "the log tells of the loss")
+    verified(fleet)
 
 
 def test_a_redis_that_has_forgotten_the_last_operations_is_not_believed(fleet, sale):
@@ -341,6 +352,33 @@ def test_a_node_that_is_away_holds_up_a_rebuild_until_it_is_fenced(half):
     half[2].start()
     settled(at_two)
     at_two.assert_books(put_in=3, held=3, free=0)
+    verified(half)
+
+
+def test_a_node_that_was_taken_out_of_the_config_can_still_be_fenced(half):
+    sale = half.sale(stock=STOCK)
+    at_two, nodes = sale_at(sale, half[2]), half[1].settings["nodes"]
+    for at in (sale, at_two):
+        settled(at)
+    sell(at_two, 3)
+    half[2].kill()
+    half[1].daemon.stop()
+    half[1].settings["nodes"] = nodes[:1]
+    half[1].write_config()
+    half[1].start_daemon()
+    half.hub.flush()
+    wait_until(lambda: lease_of(sale)["missing"] == [2], "the ledger remembers the other node")
+    half.history.note("fence", sale=sale.slug)
+    done = half[1].cli("node", "fence", "2", "--ledger", half[2].ledger, "--force", "-o", "json")
+    row = json.loads(done.stdout)["sales"][0]
+    assert (row["sale"], row["result"], row["sold"]) == (sale.slug, "fenced", 3), row
+    wait_until(lambda: lease_of(sale)["state"] == "open", "it is open again")
+    half[1].settings["nodes"] = nodes
+    half[1].write_config()
+    half[1].daemon.stop()
+    half[1].start_daemon()
+    half[2].start()
+    settled(at_two)
     verified(half)
 
 

@@ -19,6 +19,8 @@
 #define CALM_AT_REST \
 	(6 * SECOND)          /* and after that Redis has forgotten what was wished for, and who has many sales rests */
 #define QUIET_BY (4 * SECOND) /* copies of calls linger no longer */
+#define DOUBLED_BY \
+	(8 * SECOND) /* a copy that lingered is heard, and after that nothing for a second, which is asked for every two */
 #define CANCELLED 3
 
 int64_t sold_by_all(void)
@@ -52,8 +54,13 @@ void claim_lease(const struct node *node)
 	if ((*lease->told != '\0') + (lease->told_epoch != 0) + (lease->granted != 0) > 1)
 		claim_fails("node %u is to promise itself to \"%s\", to bow to fence %lld and to take %lld units",
 			node->options.node, lease->told, (long long)lease->told_epoch, (long long)lease->granted);
-	if (lease_trouble(lease))
+	if (lease_trouble(lease) == LEASE_TROUBLE_SET_BACK)
 		claim_fails("node %u takes its ledger for an older one", node->options.node);
+	if (lease_trouble(lease) == LEASE_TROUBLE_DOUBLED) {
+		if (!node->boots)
+			claim_fails("node %u takes itself for another", node->options.node);
+		world->doubled_at = world->now;
+	}
 }
 
 /* The total by the latest version of it that anybody has: Redis may have forgotten one that only the ledger of a node that was fenced meanwhile has,
@@ -233,12 +240,13 @@ static bool known_to_a_ledger(void)
 	return false;
 }
 
-/* When the last thing was done: all was healed; the operator has made the sale, changed its total, fenced who is gone; more units came in. */
+/* When the last thing was done: all was healed; a machine that was started anew was taken for the node that it is; the operator has made the sale, changed its total, fenced who is gone; more units came in. */
 static uint64_t sale_since(void)
 {
 	const struct world *w = world;
 	uint64_t since = w->operated_at > w->heal_at ? w->operated_at : w->heal_at;
 
+	since = w->doubled_at > since ? w->doubled_at : since;
 	return w->unsold_since > since ? w->unsold_since : since;
 }
 
@@ -252,6 +260,8 @@ void claim_end(void)
 
 	if (!w->healed)
 		return;
+	if (w->doubled_at > w->heal_at + DOUBLED_BY)
+		claim_fails("a node that was started anew still waits for itself to be silent");
 	/* Redis lost the sale in the moment in which it was made, before any ledger had it: there is nothing to sell until it is made again. */
 	if (!last->version && !known_to_a_ledger() && w->now - w->heal_at > QUIET_BY) {
 		w->done_at = w->now;

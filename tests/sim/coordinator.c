@@ -149,6 +149,23 @@ static const struct web_asset *asset(const char *name)
 	exit(1);
 }
 
+/* `from`, which must be there once in what begins at `in`, becomes `to`. */
+static void source_edit(char *source, char *in, const char *script, const char *what, const char *from, const char *to)
+{
+	char *at = strstr(in, from), *tail;
+
+	if (!at || strstr(at + 1, from)) {
+		fprintf(stderr, "sim: %s has no place, or more than one, in %s.lua\n", what, script);
+		exit(1);
+	}
+	tail = strdup(at + strlen(from));
+	if (!tail || (size_t)(at - source) + strlen(to) + strlen(tail) >= SOURCE_MAX)
+		abort();
+	strcpy(at, to);
+	strcat(at, tail);
+	free(tail);
+}
+
 static void source_add(char *source, const char *name, const struct script_plant *plant)
 {
 	const struct web_asset *found = asset(name);
@@ -158,32 +175,17 @@ static void source_add(char *source, const char *name, const struct script_plant
 		abort();
 	memcpy(source + used, found->bytes, found->size);
 	source[used + found->size] = '\0';
-	for (unsigned i = 0; plant && i < sizeof(plant->edits) / sizeof(plant->edits[0]) && plant->edits[i].script;
-		i++) {
-		const char *from = plant->edits[i].from, *to = plant->edits[i].to;
-		char *at, *tail;
-
-		if (strcmp(plant->edits[i].script, name) != 0)
-			continue;
-		at = strstr(source + used, from);
-		if (!at || strstr(at + 1, from)) {
-			fprintf(stderr, "sim: the bug %s has no place, or more than one, in %s.lua\n", plant->name,
-				name);
-			exit(1);
-		}
-		tail = strdup(at + strlen(from));
-		if (!tail || (size_t)(at - source) + strlen(to) + strlen(tail) >= SOURCE_MAX)
-			abort();
-		strcpy(at, to);
-		strcat(at, tail);
-		free(tail);
-	}
+	for (unsigned i = 0; plant && i < sizeof(plant->edits) / sizeof(plant->edits[0]) && plant->edits[i].script; i++)
+		if (strcmp(plant->edits[i].script, name) == 0)
+			source_edit(source, source + used, name, plant->name, plant->edits[i].from, plant->edits[i].to);
 }
 
-void coordinator_open(const struct script_plant *plant)
+void coordinator_open(const struct script_plant *plant, const char *silent_ms)
 {
 	static char source[SOURCE_MAX];
+	char silent[64];
 
+	snprintf(silent, sizeof(silent), "LEASE_SILENT_MS = %s", silent_ms ? silent_ms : "");
 	lua = luaL_newstate();
 	if (!lua)
 		abort();
@@ -196,6 +198,9 @@ void coordinator_open(const struct script_plant *plant)
 	for (unsigned i = 0; i < SCRIPTS; i++) {
 		*source = '\0';
 		source_add(source, "prelude", plant);
+		if (silent_ms)
+			source_edit(
+				source, source, "prelude", "the time of silence", "LEASE_SILENT_MS = 20000", silent);
 		source_add(source, script_names[i], plant);
 		if (luaL_loadbuffer(lua, source, strlen(source), script_names[i]) != 0) {
 			fprintf(stderr, "sim: %s\n", lua_tostring(lua, -1));

@@ -51,8 +51,10 @@ struct script_plant {
 extern const struct script_plant script_plants[];
 extern const unsigned script_plant_count;
 
-/* Compiles the scripts, with a bug or (NULL) without. Ends the program with a sentence if that cannot be done. */
-void coordinator_open(const struct script_plant *plant);
+/* Compiles the scripts, with a bug or (NULL) without, and with another LEASE_SILENT_MS than theirs if `silent_ms` is not NULL. Ends the program with a
+ * sentence if that cannot be done.
+ */
+void coordinator_open(const struct script_plant *plant, const char *silent_ms);
 void coordinator_close(void);
 void coordinator_run(struct process *process, uint64_t now_ns, const struct lease_call *call, struct answer *answer);
 /* NULL: no such field. */

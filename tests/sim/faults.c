@@ -74,6 +74,7 @@ void faults_choose(void)
 	w->slow = chance(0.5) ? 0 : 0.08;
 	w->refuse = chance(0.8) ? 0 : 0.05;
 	w->heal_at = random_between(3, 9) * SECOND;
+	w->reboots = w->seed % 5 == 2;
 	w->rest_ns = w->seed % 3 ? 0 : (1 + w->seed / 3 % 16) * SECOND;
 	w->master = process_new(NULL);
 	join = w->nodes > 2 && chance(0.25);
@@ -241,6 +242,12 @@ static void forget(unsigned n)
 	w->kept.at = 0;
 }
 
+static void reboot_perhaps(unsigned n)
+{
+	if (world->reboots && chance(0.5))
+		node_reboot(n);
+}
+
 static void node_fault(enum fault fault, unsigned n)
 {
 	struct world *w = world;
@@ -257,6 +264,7 @@ static void node_fault(enum fault fault, unsigned n)
 		if (!node->up)
 			break;
 		node_crash(n);
+		reboot_perhaps(n);
 		event_add(w->now + random_between(50, 3000) * MS, EVENT_START, n, 0);
 		break;
 	case FAULT_LEAVE:
@@ -452,6 +460,7 @@ void fault_happens(unsigned number, unsigned n)
 			break;
 		node_crash(n);
 		w->node[n].gate_until = w->now;
+		reboot_perhaps(n);
 		event_add(w->now + random_between(50, 3000) * MS, EVENT_START, n, 0);
 		break;
 	case FAULT_HEAL:

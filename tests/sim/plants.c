@@ -41,6 +41,10 @@ const struct script_plant script_plants[] = {
 	{"stale_word_counts", "a report that comes late is taken for the node's word", "a generation without need",
 		{{"settle", "elseif row.settled ~= s.number then",
 			"elseif row.settled ~= s.number or me.seq < row.seq then"}}},
+	{"moved_node_must_settle_first",
+		"a return is not taken from a node that has moved, which tells nothing before it", "are sold",
+		{{"prelude", "if row.settled ~= s.number or (op == 'grant' and row.origin ~= me.origin) then",
+			"if row.settled ~= s.number or row.origin ~= me.origin then"}}},
 };
 
 const unsigned script_plant_count = sizeof(script_plants) / sizeof(script_plants[0]);

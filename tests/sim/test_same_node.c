@@ -2,156 +2,13 @@
 /* lease.c and the scripts, step by step: who speaks for a node, and who for one that is gone? One number on two machines, a ledger that was set back,
  * a new one under an old number, nodes that nobody knows of. Faults of chance are in test_lease.c.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "shop.h"
 
-#include <stdio.h>
 #include <string.h>
 
-#include "coordinator.h"
 #include "fleet/lease_plant.h"
 
-#define MS 1000000ull
-#define SECOND (1000 * MS)
-#define TOTAL 100
-#define NODES 3
-#define STEPS_MAX 64
-#define SILENT (20 * SECOND) /* LEASE_SILENT_MS of prelude.lua */
-
 enum lease_plant lease_plant;
-
-static struct process redis;
-static uint64_t now;
-
-/* A daemon with its ledger; a copy of it is a copy of both. */
-struct shop {
-	struct lease_options options;
-	struct lease lease;
-	struct lease_book book;
-	int64_t unsold;
-	uint64_t admitted;
-};
-
-static bool ask(const struct lease_call *call, struct lease_reply *reply)
-{
-	struct answer answer;
-
-	coordinator_run(&redis, now, call, &answer);
-	if (answer.error)
-		fail_msg("%s: %s", call->script, answer.message);
-	assert_int_equal(lease_reply_decode(reply, answer.texts, answer.lengths, answer.count), 0);
-	return reply->answer == LEASE_OK;
-}
-
-static void start(struct shop *shop)
-{
-	lease_init(&shop->lease, &shop->options, &shop->book);
-}
-
-static void open_shop(struct shop *shop, unsigned node, const char *origin)
-{
-	*shop = (struct shop){.options = {.node = node, .lease_ms = 2000, .channel = "look"}};
-	snprintf(shop->options.origin, sizeof(shop->options.origin), "%s", origin);
-	for (unsigned member = 1; member <= NODES; member++)
-		lease_members_add(&shop->options.members, member);
-	start(shop);
-}
-
-/* Until it has nothing to do, or has done so many steps. */
-static void go_on(struct shop *shop, unsigned steps)
-{
-	struct lease_action action;
-	struct lease_reply reply;
-
-	while (steps--) {
-		struct lease_view view = {
-			.now_ns = now, .unsold = shop->unsold, .admitted = shop->admitted, .order_max = 1};
-
-		lease_next(&shop->lease, &view, &action);
-		if (action.kind == LEASE_WAIT)
-			return;
-		if (action.kind == LEASE_CALL) {
-			ask(&action.call, &reply);
-			lease_called(&shop->lease, LEASE_ANSWERED, &reply, now);
-		} else {
-			shop->unsold += action.units;
-			shop->book = action.book;
-			lease_moved(&shop->lease, 0, now);
-		}
-	}
-}
-
-static void wait_for(struct shop *shop, uint64_t ns)
-{
-	now += ns;
-	go_on(shop, STEPS_MAX);
-}
-
-static bool sells(const struct shop *shop)
-{
-	struct lease_flags flags;
-
-	lease_flags(&shop->lease, &flags);
-	return !flags.withheld;
-}
-
-static void sell(struct shop *shop, int64_t units)
-{
-	assert_true(sells(shop));
-	assert_in_range(units, 1, shop->unsold);
-	shop->unsold -= units;
-	shop->admitted += (uint64_t)units;
-}
-
-/* Goes on selling until it has units of another grant. */
-static void sell_into_the_next_lease(struct shop *shop)
-{
-	int64_t balance = shop->book.balance;
-
-	for (unsigned i = 0; shop->book.balance == balance; i++) {
-		assert_true(i < STEPS_MAX);
-		if (shop->unsold)
-			sell(shop, 1);
-		wait_for(shop, 60 * MS);
-	}
-}
-
-static int64_t sold(const struct shop *shop)
-{
-	return shop->book.balance - shop->unsold;
-}
-
-static int64_t free_units(const struct shop *shop)
-{
-	return shop->lease.last.free;
-}
-
-/* The sale is there, and both nodes have a lease; the third may come. */
-static void begin(struct shop *one, struct shop *two)
-{
-	struct lease_reply reply;
-	struct lease_call call;
-
-	now = 1000 * SECOND;
-	memset(&redis, 0, sizeof(redis));
-	memset(redis.run, 'a', sizeof(redis.run) - 1);
-	memset(redis.replid, 'b', sizeof(redis.replid) - 1);
-	redis.clock_us = 1700000000000000;
-	open_shop(one, 1, "here");
-	open_shop(two, 2, "there");
-	go_on(one, 1);
-	lease_create_call(&one->lease, "create", TOTAL, &one->lease.last, &call);
-	assert_true(ask(&call, &reply));
-	for (unsigned i = 0; i < 4; i++) {
-		wait_for(one, 600 * MS);
-		wait_for(two, 0);
-	}
-	assert_true(sells(one) && sells(two));
-	assert_true(one->unsold > 0 && two->unsold > 0);
-}
 
 static void the_second_daemon_with_a_number_sells_nothing_while_the_first_is_heard_of(void **state)
 {
@@ -216,6 +73,30 @@ static void a_node_that_has_moved_goes_on_when_its_old_place_is_silent(void **st
 	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_NONE);
 }
 
+/* A daemon that is stopped gives back what it has, so that is the last operation of its book; then the machine is started anew. */
+static void a_node_that_gave_its_units_back_sells_again_after_a_reboot(void **state)
+{
+	struct shop one, two;
+
+	(void)state;
+	begin(&one, &two);
+	wait_for(&one, 2 * SECOND);
+	one.leaving = true;
+	wait_for(&one, 600 * MS);
+	assert_int_equal(one.book.op, LEASE_OP_RETURN);
+	assert_int_equal(one.unsold, 0);
+	one.leaving = false;
+	strcpy(one.options.origin, "elsewhere");
+	start(&one);
+	wait_for(&one, MS);
+	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_DOUBLED);
+	wait_for(&one, SILENT);
+	assert_int_equal(lease_trouble(&one.lease), LEASE_TROUBLE_NONE);
+	assert_true(sells(&one));
+	wait_for(&one, 600 * MS);
+	assert_true(one.unsold > 0);
+}
+
 static void the_daemon_at_the_old_place_stops_when_another_has_gone_on(void **state)
 {
 	struct shop one, two, moved;
@@ -261,18 +142,6 @@ static void a_ledger_that_was_set_back_by_more_sells_nothing(void **state)
 {
 	(void)state;
 	set_back(3);
-}
-
-/* units -1: nobody knows what it has sold. */
-static void fence(struct shop *by, unsigned node, int64_t units)
-{
-	struct lease_reply reply;
-	struct lease_call call;
-
-	lease_show_call(&by->lease, node, &call);
-	assert_true(ask(&call, &reply));
-	lease_fence_call(&by->lease, node, &reply.row, units, units >= 0, &call);
-	assert_true(ask(&call, &reply));
 }
 
 static void what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number(void **state)
@@ -384,20 +253,6 @@ static void a_row_of_an_earlier_version_is_read(void **state)
 	assert_int_equal(one.book.balance + two.book.balance + free_units(&one), TOTAL);
 }
 
-static int scripts_open(void **state)
-{
-	(void)state;
-	coordinator_open(NULL);
-	return 0;
-}
-
-static int scripts_close(void **state)
-{
-	(void)state;
-	coordinator_close();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +260,7 @@ int main(void)
 		cmocka_unit_test(a_new_ledger_under_a_number_in_use_sells_nothing),
 		cmocka_unit_test(a_daemon_that_starts_again_at_its_place_goes_on_at_once),
 		cmocka_unit_test(a_node_that_has_moved_goes_on_when_its_old_place_is_silent),
+		cmocka_unit_test(a_node_that_gave_its_units_back_sells_again_after_a_reboot),
 		cmocka_unit_test(the_daemon_at_the_old_place_stops_when_another_has_gone_on),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_one_grant_sells_nothing),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_more_sells_nothing),

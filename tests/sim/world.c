@@ -447,6 +447,11 @@ static void ledger_answered(unsigned n)
 	node_tick(n);
 }
 
+static void name_origin(struct node *node)
+{
+	snprintf(node->options.origin, sizeof(node->options.origin), "place-%u-%u", node->options.node, node->boots);
+}
+
 void node_create(unsigned n, const struct lease_members *members)
 {
 	struct node *node = &world->node[n];
@@ -456,7 +461,7 @@ void node_create(unsigned n, const struct lease_members *members)
 	node->options.members = *members;
 	node->options.lease_ms = 2000;
 	strcpy(node->options.channel, "sluice:{fleet}:look");
-	snprintf(node->options.origin, sizeof(node->options.origin), "place-%u", n);
+	name_origin(node);
 	node->clock_ns = random_between(SECOND, 100000 * SECOND);
 	node->clock_rate = 0.99 + 0.02 * (double)random_below(1000) / 1000;
 	event_add(world->now + random_gap(20), EVENT_BUYER, n, 0);
@@ -514,6 +519,16 @@ void node_crash(unsigned n)
 		node->gate_until = world->now;
 	if (world->operator_.by == n)
 		operator_forget();
+}
+
+void node_reboot(unsigned n)
+{
+	struct node *node = &world->node[n];
+
+	say("the machine of node %u starts anew", n);
+	node->boots++;
+	node->gate_until = world->now;
+	name_origin(node);
 }
 
 void node_break(unsigned n)

@@ -64,7 +64,7 @@ struct node {
 	/* daemon and gate */
 	bool exists, up, dead, paused, leaving;
 	bool committing;
-	unsigned life;
+	unsigned life, boots; /* boots: so often was its machine started anew */
 	struct lease lease;
 	struct lease_options options;
 	int64_t unsold;
@@ -130,7 +130,9 @@ struct world {
 	double lose, copy, slow, refuse; /* chances */
 	unsigned order_max;
 	uint32_t faults;
+	bool reboots; /* a daemon that is gone may come back on a machine that was started anew */
 	bool healed, over;
+	uint64_t doubled_at; /* a node waited for its own silence, the last time */
 	struct {
 		unsigned target; /* 0 = none */
 		bool before;     /* the fence is forgotten; else what came after it */
@@ -178,6 +180,7 @@ void event_add(uint64_t at, enum event_kind kind, unsigned node, unsigned number
 void node_create(unsigned n, const struct lease_members *members);
 void node_start(unsigned n);
 void node_crash(unsigned n);
+void node_reboot(unsigned n); /* while it is down */
 void node_resume(unsigned n);
 void node_tick_at(unsigned n, uint64_t at);
 void node_break(unsigned n); /* its connection: the call under way has no answer */

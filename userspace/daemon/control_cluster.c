@@ -93,6 +93,13 @@ static bool seems_alive(struct daemon *d, unsigned node)
 	return alive;
 }
 
+static enum MHD_Result send_no_node(struct http_request *request, const char *node)
+{
+	return http_problem(
+		request, 404, "no_node", "Neither the config of this node nor Redis knows a node %.16s.", node);
+}
+
+/* Of the config or not: one that was taken out of it may still hold units, which the ledgers of the others remember. */
 static bool read_node(struct http_request *request, unsigned *node, enum MHD_Result *result)
 {
 	const char *text = request->captures[0];
@@ -100,10 +107,9 @@ static bool read_node(struct http_request *request, unsigned *node, enum MHD_Res
 	unsigned long number = strtoul(text, &end, 10);
 
 	*node = (unsigned)number;
-	if (*text >= '1' && *text <= '9' && !*end && number <= CONFIG_NODES_MAX &&
-		config_node(&request->d->config, *node))
+	if (*text >= '1' && *text <= '9' && !*end && number <= CONFIG_NODES_MAX)
 		return true;
-	*result = http_problem(request, 404, "no_node", "The config of this node knows no node %.16s.", text);
+	*result = send_no_node(request, text);
 	return false;
 }
 
@@ -139,6 +145,17 @@ static bool read_fence(struct http_request *request, struct fence_body *body, en
 	if (body->nothing)
 		body->sold = -1;
 	return true;
+}
+
+static bool is_known(struct daemon *d, unsigned node, const json_t *rows)
+{
+	const json_t *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+		if (strcmp(json_string_value(json_object_get(row, "result")) ?: "", "unknown") != 0)
+			return true;
+	return config_node(&d->config, node) != NULL;
 }
 
 static bool has_result(const json_t *rows, const char *result)
@@ -184,6 +201,10 @@ enum MHD_Result control_fence_node(struct http_request *request)
 	if (err) {
 		json_decref(rows);
 		return control_send_fleet_error(request, err, failure);
+	}
+	if (!is_known(request->d, node, rows)) {
+		json_decref(rows);
+		return send_no_node(request, request->captures[0]);
 	}
 	if (has_result(rows, "heard_of")) {
 		json_decref(rows);

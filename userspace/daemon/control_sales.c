@@ -152,18 +152,25 @@ static bool tell_nodes(struct daemon *d, const struct sale *sale)
 		fleet_settings_await(d, fleet_settings_note_sale(d, sale));
 }
 
-/* A new sale of the fleet. Its total is in this node's ledger before anybody else hears of it. */
-static bool make_known(struct daemon *d, const struct sale *sale)
+/* A new sale of the fleet. Its total is in this node's ledger before anybody else hears of it; *is_safe: so it is. */
+static bool make_known(struct daemon *d, const struct sale *sale, bool *is_safe)
 {
-	fleet_leases_await(d, sale->slug);
+	*is_safe = !fleet_leases_await(d, sale->slug);
 	return fleet_settings_await(d, fleet_settings_note_sale(d, sale));
+}
+
+static enum MHD_Result send_no_ledger(struct http_request *request, const char *slug)
+{
+	return http_problem_retry(request, 503, "fleet_away", RETRY_BEHIND_S,
+		"The sale %s is made, and its stock is in no ledger yet: if Redis loses it now, it has none. Ask again.",
+		slug);
 }
 
 /* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
 static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
 {
 	struct pipeline_answer answer;
-	bool is_replicated;
+	bool is_replicated, is_safe = true;
 	json_t *json;
 
 	if (sale_change_store(request->d, sale, stock, &answer))
@@ -172,9 +179,11 @@ static enum MHD_Result store_sale(struct http_request *request, struct sale *sal
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
 	if (stock >= 0 && request->d->fleet)
-		is_replicated = make_known(request->d, sale);
+		is_replicated = make_known(request->d, sale, &is_safe);
 	else
 		is_replicated = tell_nodes(request->d, sale);
+	if (!is_safe)
+		return send_no_ledger(request, sale->slug);
 	http_set_etag(request, sale_tag(sale));
 	json = sale_json(request->d, sale);
 	warn_of_pace(request->d, sale, json);
@@ -221,11 +230,28 @@ static enum MHD_Result send_too_many(struct http_request *request)
 		"The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
 }
 
+/* Puts its units into Redis. Returns false with *result if that could not be. */
+static bool make_total(struct http_request *request, const struct sale *sale, uint64_t stock, bool may_be_sold,
+	enum MHD_Result *result)
+{
+	uint64_t total = 0;
+	int err = fleet_leases_create(request->d, sale->slug, stock, may_be_sold, &total);
+
+	if (err == -EEXIST)
+		*result = http_problem_field(request, 409, "stock_is_moved", "stock",
+			"Redis has a sale %s of %llu units, which was being made on another node, or before. Make it with as many, and move the stock then.",
+			sale->slug, (unsigned long long)total);
+	else if (err)
+		*result = control_send_fleet_error(request, err, NULL);
+	return !err;
+}
+
 /* Asks Redis for its number, and puts its units there. What was done before a failure is found by the same request again, and is not done twice. */
 static enum MHD_Result create_fleet_sale(struct http_request *request, struct sale *sale, uint64_t stock)
 {
-	uint64_t total = 0;
-	int err = fleet_settings_new_sale(request->d, sale->slug, &sale->id);
+	enum MHD_Result result;
+	bool is_again = false;
+	int err = fleet_settings_new_sale(request->d, sale->slug, &sale->id, &is_again);
 
 	if (err == -EEXIST)
 		return http_problem_retry(request, 503, "fleet_behind", RETRY_BEHIND_S,
@@ -233,13 +259,9 @@ static enum MHD_Result create_fleet_sale(struct http_request *request, struct sa
 			sale->slug);
 	if (err == -ENOSPC)
 		return send_too_many(request);
-	if (!err)
-		err = fleet_leases_create(request->d, sale->slug, stock, &total);
-	if (err == -EEXIST)
-		return http_problem_field(request, 409, "stock_is_moved", "stock",
-			"Redis has a sale %s of %llu units, which was being made on another node, or before. Make it with as many, and move the stock then.",
-			sale->slug, (unsigned long long)total);
-	return err ? control_send_fleet_error(request, err, NULL) : store_sale(request, sale, 0);
+	if (err)
+		return control_send_fleet_error(request, err, NULL);
+	return make_total(request, sale, stock, is_again, &result) ? store_sale(request, sale, 0) : result;
 }
 
 static enum MHD_Result create_sale(struct http_request *request, const struct sale_body *body, uint32_t present)
@@ -290,16 +312,24 @@ static uint64_t stock_of(struct daemon *d, const struct sale *sale)
 static enum MHD_Result change_sale(
 	struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
 {
+	bool is_remade =
+		HAS(present, FIELD_STOCK) && request->d->fleet && fleet_leases_lacks_total(request->d, sale->id);
 	enum MHD_Result result;
 
 	if (is_over(request, sale, &result))
 		return result;
 	/* The same creation again is no error: its answer may have been lost. */
-	if (HAS(present, FIELD_STOCK) && (uint64_t)body->stock != stock_of(request->d, sale))
+	if (HAS(present, FIELD_STOCK) && !is_remade && (uint64_t)body->stock != stock_of(request->d, sale))
 		return http_problem_field(request, 409, "stock_is_moved", "stock",
 			"The stock of a sale that exists is changed by POST /v1/sales/%s/stock.", sale->slug);
 	if (!merge(request, sale, body, present, &result))
 		return result;
+	if (is_remade) {
+		if (!make_total(request, sale, (uint64_t)body->stock, true, &result))
+			return result;
+		if (fleet_leases_await(request->d, sale->slug))
+			return send_no_ledger(request, sale->slug);
+	}
 	return store_sale(request, sale, -1);
 }
 

@@ -122,9 +122,15 @@ static enum MHD_Result move_total(
 
 	if (err == -ENOSPC)
 		return send_not_enough(request, available);
+	if (err == -ERANGE)
+		return http_problem_field(request, 422, "out_of_range", "delta",
+			"The sale has %" PRIu64
+			" units, and would have more than %lld, the most that a sale can have. Nothing was changed.",
+			total, (long long)LEASE_UNITS_MAX);
 	if (err == -ENOENT)
 		return http_problem_retry(request, 503, "fleet_away", 2,
-			"Redis does not know the sale, and no node has told it yet. Nothing was changed.");
+			"Redis does not know the sale, and no node has told it yet. Nothing was changed. If no node ever does, it was lost while it "
+			"was made: make it again, with the same words.");
 	if (err)
 		return control_send_fleet_error(request, err, "");
 	log_info("sale %s: total of the fleet moved by %" PRId64 " to %" PRIu64, sale->slug, body->delta, total);

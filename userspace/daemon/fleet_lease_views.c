@@ -35,6 +35,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 			lease->known && last->version >= lease->book.version ? last->total : lease->book.total),
 	};
 
+	memcpy(shown.operation, lease->book.operation, sizeof(shown.operation));
 	if (lease->known) {
 		shown.is_open = last->open;
 		shown.free = positive(last->free);
@@ -96,6 +97,13 @@ bool fleet_leases_has(struct daemon *d, uint32_t sale)
 	has = !leased || leased->state != LEASED_NOT;
 	pthread_mutex_unlock(&d->leases->lock);
 	return has;
+}
+
+bool fleet_leases_lacks_total(struct daemon *d, uint32_t sale)
+{
+	struct fleet_stock stock;
+
+	return !fleet_leases_stock(d, sale, &stock) && !stock.version;
 }
 
 static json_t *trouble_json(enum lease_trouble trouble)

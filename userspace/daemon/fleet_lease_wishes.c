@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "common/log.h"
 #include "common/timefmt.h"
@@ -17,7 +18,6 @@
 #define WISH_MIN_MS 1500
 #define WISH_MAX_MS 10000
 #define AGAIN_NS 100000000L
-#define CREATE_OPERATION "create"
 #define REGEN_TRIES 50
 
 static const struct lease *lease_of(struct daemon *d, const char *slug)
@@ -135,7 +135,9 @@ static bool ask_create(struct daemon *d, struct fleet_round *round, struct fleet
 	if (item->phase == CREATE_LOOK)
 		lease_show_call(lease, d->config.fleet.node, &call);
 	else
-		lease_create_call(lease, CREATE_OPERATION, wanted(item, "total"), &item->answer, &call);
+		lease_create_call(lease, json_string_value(json_object_get(item->wish->wanted, "operation")),
+			wanted(item, "total"),
+			json_is_true(json_object_get(item->wish->wanted, "may_be_sold")) ? NULL : &item->answer, &call);
 	return ask_call(d, round, item, &call);
 }
 
@@ -143,8 +145,7 @@ static bool take_create(struct daemon *d, struct fleet_wish_item *item, const re
 {
 	(void)d;
 	/* What there is tells its total also in another generation. */
-	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK &&
-		item->answer.answer == LEASE_ABSENT) {
+	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK && !item->answer.version) {
 		item->phase = CREATE_MAKE;
 		return false;
 	}
@@ -153,13 +154,44 @@ static bool take_create(struct daemon *d, struct fleet_wish_item *item, const re
 
 static const struct fleet_wish_kind create_kind = {.ask = ask_create, .take = take_create};
 
-int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, uint64_t *total)
+/* Notes that what becomes of a creation may not be heard of. Returns whether that was so already. */
+static bool note_unsure(struct fleet_leases *leases, const char *slug)
 {
-	struct fleet_wish_item *item;
-	int err = wish_for(d, &create_kind, slug, json_pack("{s:I}", "total", (json_int_t)stock), &item);
+	bool was_unsure;
 
+	pthread_mutex_lock(&leases->lock);
+	was_unsure = json_object_get(leases->unsure, slug) != NULL;
+	json_object_set_new(leases->unsure, slug, json_true());
+	pthread_mutex_unlock(&leases->lock);
+	return was_unsure;
+}
+
+static void note_sure(struct fleet_leases *leases, const char *slug)
+{
+	pthread_mutex_lock(&leases->lock);
+	json_object_del(leases->unsure, slug);
+	pthread_mutex_unlock(&leases->lock);
+}
+
+int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, bool may_be_sold, uint64_t *total)
+{
+	bool was_unsure = note_unsure(d->leases, slug);
+	struct fleet_wish_item *item;
+	char operation[32];
+	uint64_t random;
+	int err;
+
+	/* A creation after a loss is another operation, also of as many units. */
+	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return -EREMOTEIO;
+	snprintf(operation, sizeof(operation), "create:%016" PRIx64, random);
+	err = wish_for(d, &create_kind, slug,
+		json_pack("{s:s, s:I, s:b}", "operation", operation, "total", (json_int_t)stock, "may_be_sold",
+			may_be_sold || was_unsure),
+		&item);
 	if (err)
 		return err;
+	note_sure(d->leases, slug);
 	/* What is there already may have been made by a request whose answer was lost. */
 	*total = item->answer.total > 0 ? (uint64_t)item->answer.total : 0;
 	if (item->answer.answer == LEASE_REFUSED)
@@ -189,15 +221,16 @@ static bool take_total(struct daemon *d, struct fleet_wish_item *item, const red
 
 static const struct fleet_wish_kind total_kind = {.ask = ask_total, .take = take_total};
 
-/* The total is Redis's until a ledger has it too. */
-static bool await_version(struct daemon *d, const char *slug, uint64_t version, uint64_t until_ns)
+/* The total is Redis's until a ledger has it too: that version, made by that operation and no other. */
+static bool await_version(
+	struct daemon *d, const char *slug, uint64_t version, const char *operation, uint64_t until_ns)
 {
 	struct fleet_stock stock;
 	struct sale sale;
 
 	while (time_mono_ns() < until_ns && !atomic_load(&d->stopping)) {
 		if (!sales_find(d->sales, slug, &sale) && !fleet_leases_stock(d, sale.id, &stock) &&
-			stock.version >= version)
+			(stock.version > version || (stock.version == version && !strcmp(stock.operation, operation))))
 			return true;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS / 20}, NULL);
 	}
@@ -209,6 +242,7 @@ int fleet_leases_move(
 {
 	/* Nodes give back what they do not need within two seconds. */
 	uint64_t until = time_mono_ns() + 3000000000ULL;
+	char operation[LEASE_OPERATION_MAX];
 	enum lease_answer answer;
 	uint64_t version;
 	int err;
@@ -224,16 +258,19 @@ int fleet_leases_move(
 		*total = item->answer.total > 0 ? (uint64_t)item->answer.total : 0;
 		*available = item->answer.free > 0 ? (uint64_t)item->answer.free : 0;
 		version = item->answer.version > 0 ? (uint64_t)item->answer.version : 0;
+		memcpy(operation, item->answer.operation, sizeof(operation));
 		fleet_wish_free(item->wish);
-		if (answer == LEASE_OK || answer == LEASE_ABSENT || time_mono_ns() >= until)
+		if (answer == LEASE_OK || answer == LEASE_ABSENT || answer == LEASE_REFUSED || time_mono_ns() >= until)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
 	}
 	switch (answer) {
 	case LEASE_OK:
-		return await_version(d, slug, version, until) ? 0 : -ETIMEDOUT;
+		return await_version(d, slug, version, operation, until) ? 0 : -ETIMEDOUT;
 	case LEASE_SHORT:
 		return -ENOSPC;
+	case LEASE_REFUSED:
+		return -ERANGE;
 	case LEASE_ABSENT:
 		return -ENOENT;
 	default:
@@ -376,12 +413,32 @@ int fleet_leases_rebuild(struct daemon *d, json_t *rows, char *failure, size_t f
 	return 0;
 }
 
-/* One call for each node, and what is of the sale comes with each. */
+/* One call for each node, and what is of the sale comes with each. The first phases are the nodes of the config; then those that only Redis knows, by
+ * number.
+ */
+static unsigned node_of_phase(const struct daemon *d, unsigned phase)
+{
+	return phase < d->config.node_count ? d->config.nodes[phase].id : phase - d->config.node_count;
+}
+
+/* Returns false if there is none. */
+static bool next_node(const struct daemon *d, struct fleet_wish_item *item)
+{
+	while (++item->phase <= d->config.node_count + LEASE_NODE_MAX) {
+		unsigned node = node_of_phase(d, item->phase);
+
+		if (item->phase < d->config.node_count ||
+			(!config_node(&d->config, node) && lease_members_has(&item->answer.members, node)))
+			return true;
+	}
+	return false;
+}
+
 static bool ask_read(struct daemon *d, struct fleet_round *round, struct fleet_wish_item *item)
 {
 	struct lease_call call;
 
-	lease_show_call(lease_of(d, item->slug), d->config.nodes[item->phase].id, &call);
+	lease_show_call(lease_of(d, item->slug), node_of_phase(d, item->phase), &call);
 	return ask_call(d, round, item, &call);
 }
 
@@ -397,7 +454,7 @@ static json_t *members_json(const struct lease_members *members)
 
 static void add_row(struct daemon *d, struct fleet_wish_item *item)
 {
-	unsigned node = d->config.nodes[item->phase].id;
+	unsigned node = node_of_phase(d, item->phase);
 	const struct lease_row *row = &item->answer.row;
 	/* Units of the last operation are told only of a grant: with them a ledger proves to be the node's own, or not. */
 	json_int_t granted = row->op == LEASE_OP_GRANT ? (json_int_t)row->units : 0;
@@ -433,7 +490,7 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing),
 			"nodes");
 	add_row(d, item);
-	return ++item->phase == d->config.node_count;
+	return !next_node(d, item);
 }
 
 static const struct fleet_wish_kind read_kind = {.ask = ask_read, .take = take_read};

@@ -298,12 +298,30 @@ static bool act(struct daemon *d, struct fleet_round *round, struct leased_sale 
 	}
 }
 
+/* A change of the total that this ledger had is not what the fleet has agreed to: Redis had lost it, and another was made without it. */
+static void tell_lost_change(const struct leased_sale *sale, const struct lease_book *before)
+{
+	const struct lease_book *book = &sale->lease.book;
+
+	if (before->version && before->version == book->version && strcmp(before->operation, book->operation) != 0)
+		log_error(
+			"sale %s: two changes of its total were made apart while Redis had lost the one: %s, to %" PRId64
+			" units, which this node knew, and %s, to "
+			"%" PRId64
+			" units. The latter counts now, and the former is lost: if it is still wanted, make it again under another key",
+			sale->sale.slug, before->operation, before->total, book->operation, book->total);
+}
+
 static void take_move(struct leased_sale *sale, uint64_t now)
 {
+	struct lease_book before;
+
 	if (!atomic_load(&sale->is_moved))
 		return;
+	before = sale->lease.book;
 	atomic_store(&sale->is_moved, false);
 	lease_moved(&sale->lease, sale->move_error, now);
+	tell_lost_change(sale, &before);
 	sale->due = !sale->move_error || sale->move_error == -EAGAIN;
 	sale->until_ns = sale->due ? 0 : now + MOVE_AGAIN_NS;
 }
@@ -481,9 +499,10 @@ int fleet_leases_open(struct daemon *d)
 	lease_init(&leases->stranger, &leases->options, NULL);
 	pthread_mutex_init(&leases->lock, NULL);
 	leases->books = json_array();
+	leases->unsure = json_object();
 	leases->wishes = fleet_wishes_new();
 	d->leases = leases;
-	return leases->books && leases->wishes ? 0 : -ENOMEM;
+	return leases->books && leases->unsure && leases->wishes ? 0 : -ENOMEM;
 }
 
 void fleet_leases_free(struct daemon *d)
@@ -497,6 +516,7 @@ void fleet_leases_free(struct daemon *d)
 	free(leases->sales);
 	fleet_wishes_free(leases->wishes);
 	json_decref(leases->books);
+	json_decref(leases->unsure);
 	free(leases);
 	d->leases = NULL;
 }

@@ -38,6 +38,8 @@ struct fleet_stock {
 	enum lease_trouble trouble;
 	uint64_t total;   /* units of the sale on all nodes: put in less taken away */
 	uint64_t version; /* of the total, as this node's ledger has it */
+	/* what made that version */
+	char operation[LEASE_OPERATION_MAX];
 	uint64_t free;    /* leased to no node */
 	uint64_t outside; /* leased to other nodes and not sold, as they last said */
 	uint64_t deficit; /* units that are leased beyond the total: an alarm */
@@ -65,14 +67,18 @@ bool fleet_leases_has(struct daemon *d, uint32_t sale);
  * it what they hold; -EINPROGRESS: it was done for some sales and not for others, ask again; -ENOMEM.
  */
 
-/* Makes the sale's total in Redis, with all of it free. Before other nodes know of the sale. The same again is no error. -EEXIST: the sale has another
- * total already, which is *total.
+/* Makes the sale's total in Redis, with all of it free. The same again is no error. -EEXIST: the sale has another total already, which is *total.
+ * `may_be_sold`: it may have been made before, and sold from, and lost with Redis, so all nodes tell what they hold before a unit is leased. So do
+ * they after a call of this node whose answer was lost.
  */
-int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, uint64_t *total);
+int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, bool may_be_sold, uint64_t *total);
+/* Is it a sale of the fleet of which this node's ledger has no total? Then there may be none anywhere: Redis can lose a sale before a ledger has it. */
+bool fleet_leases_lacks_total(struct daemon *d, uint32_t sale);
 /* Waits until the total that was made is in this node's ledger, so that it is not lost with Redis: after the ledger has the sale. -ETIMEDOUT: it will be. */
 int fleet_leases_await(struct daemon *d, const char *slug);
 /* Changes the total by `delta`, once per `key` (1..63 of A-Z a-z 0-9 . _ : -), and waits until this node's ledger has it. *total: what it is then.
- * -ENOSPC: fewer units are free than would be taken away (*available are, and the nodes have been asked to give back what they do not need).
+ * -ENOSPC: fewer units are free than would be taken away (*available are, and the nodes have been asked to give back what they do not need). -ERANGE:
+ * there would be more than LEASE_UNITS_MAX.
  */
 int fleet_leases_move(
 	struct daemon *d, const char *slug, int64_t delta, const char *key, uint64_t *total, uint64_t *available);

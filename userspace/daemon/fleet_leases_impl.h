@@ -52,7 +52,8 @@ struct fleet_leases {
 	char failure[128];          /* the last answer that was not understood, to say it once */
 
 	pthread_mutex_t lock;
-	json_t *books; /* that came from the ledger and have not been looked at */
+	json_t *books;  /* that came from the ledger and have not been looked at */
+	json_t *unsure; /* object: slugs of sales of whose creation here no answer was heard */
 	atomic_bool is_reading;
 	atomic_ullong grants, granted, returns, returned, fences;
 };

@@ -180,7 +180,8 @@ static int take_number(struct fleet_settings *s, struct new_sale *sale, const re
 		return -EPROTO;
 	if (!strcmp(word, "exists"))
 		return take_existing(s, sale, reply->element[3]);
-	return strcmp(word, "ok") != 0 ? -EPROTO : read_id(reply->element[3], &sale->id);
+	sale->is_again = !strcmp(word, "again");
+	return !sale->is_again && strcmp(word, "ok") != 0 ? -EPROTO : read_id(reply->element[3], &sale->id);
 }
 
 static void on_new_sale(struct daemon *d, void *arg, int error, const redisReply *reply)
@@ -234,7 +235,7 @@ static struct timespec from_now(uint64_t ns)
 	return (struct timespec){.tv_sec = (time_t)(at / S), .tv_nsec = (long)(at % S)};
 }
 
-int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id)
+int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id, bool *is_again)
 {
 	struct fleet_settings *s = d->settings;
 	struct new_sale *sale = calloc(1, sizeof(*sale));
@@ -255,6 +256,7 @@ int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id)
 	if (sale->state == NEW_SALE_ANSWERED) {
 		err = sale->error;
 		*id = sale->id;
+		*is_again = sale->is_again;
 	}
 	sale->is_abandoned = true;
 	if (sale->state != NEW_SALE_ASKED) {

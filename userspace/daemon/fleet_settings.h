@@ -48,9 +48,10 @@ json_t *fleet_settings_mark(json_t *answer, bool is_replicated);
 /* Is the sale one of the fleet, known by this id on all nodes? (Else it is from before this node belonged to the fleet, and its own.) */
 bool fleet_settings_has_sale(struct daemon *d, const char *slug, uint32_t id);
 /* Gives a new sale its number, which no node knows already. Waits for Redis. Returns 0; -EEXIST: the fleet has a sale of that name, which
- * is on its way to this node; -ENOTCONN: Redis cannot be asked; -ENOSPC: there is no room for one more sale.
+ * is on its way to this node; -ENOTCONN: Redis cannot be asked; -ENOSPC: there is no room for one more sale. *is_again: somebody has asked before, and
+ * may have made its stock.
  */
-int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id);
+int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id, bool *is_again);
 
 struct fleet_settings_status {
 	uint64_t settings, removed; /* that this node knows of, and of these those that were removed */

@@ -29,6 +29,7 @@ struct new_sale {
 	bool is_abandoned; /* nobody waits any more: who gets the answer frees it */
 	int error;
 	uint32_t id;
+	bool is_again; /* it had that number */
 };
 
 struct fleet_settings {

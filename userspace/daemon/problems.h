@@ -60,7 +60,7 @@ struct problem_text {
 	X("fleet_behind", "503", "The fleet has a sale of that name already, and this node has just heard of it. Nothing was changed.", "Send the same request again after the seconds of Retry-After.") \
 	X("fleet_settling", "503", "Redis has lost its memory and waits until every node has told it what it holds. Nothing was changed.", "Try again after the seconds of Retry-After; fence a node that does not come back.") \
 	X("node_is_alive", "409", "The node was heard of just now, and may be selling. Nothing was changed.", "Stop it, and ask again; or send \"force\":true.") \
-	X("no_node", "404", "The config of this node knows no such node.", "GET /v1/nodes lists them.") \
+	X("no_node", "404", "Neither the config of this node nor Redis knows such a node.", "GET /v1/nodes lists them.") \
 	X("no_fleet", "409", "This node is alone: there are no other nodes to tell of.", "Set fleet.redis in the config and start the daemon again.") \
 	X("stock_is_moved", "409", "The stock of a sale that exists is not set but moved.", "POST /v1/sales/{slug}/stock with a delta.") \
 	X("not_enough_free", "409", "More units were to be taken away than are free.", "The field `free` says how many are.") \

@@ -633,6 +633,8 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	case LEASE_UNMET:
 		l->settled = false;
+		if (script != LEASE_GRANT_CALL)
+			l->quiet_until_ns = now_ns + RETRY_NS; /* a return, and that comes before settling: the same again */
 		return;
 	case LEASE_OK:
 	case LEASE_NOTHING:

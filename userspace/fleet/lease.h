@@ -101,8 +101,11 @@ enum lease_answer {
 	LEASE_UNMET,    /* settle first */
 	LEASE_ABSENT,   /* no such sale, and the caller knows nothing of it either */
 	LEASE_SHORT, /* total: fewer units are free than are to be taken; the nodes were asked to give back: try again */
-	LEASE_REFUSED, /* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late */
-	LEASE_DOUBLED, /* another daemon with this node's number was heard of moments ago */
+	/* fence: no such member, or `sold` is less than it has reported (row.sold) or more than it holds (row.balance); create: too late; total: there would
+	 * be more than LEASE_UNITS_MAX
+	 */
+	LEASE_REFUSED,
+	LEASE_DOUBLED,  /* another daemon with this node's number was heard of moments ago */
 	LEASE_SET_BACK, /* Redis was told of operations that the caller's ledger does not have */
 	LEASE_STALE,    /* fence: done already, or the target was heard of since it was shown: look again */
 };
@@ -226,7 +229,9 @@ bool lease_is_left(const struct lease *l, const struct lease_view *view);
  * then lease_look.
  */
 
-/* `delta` units more or fewer, by operation id (1..63 of A-Z a-z 0-9 . _ : -). LEASE_SETTLING, LEASE_REGEN and LEASE_SHORT: later again. */
+/* `delta` units more or fewer, by operation id (1..63 of A-Z a-z 0-9 . _ : -). LEASE_SETTLING, LEASE_REGEN and LEASE_SHORT: later again.
+ * LEASE_REFUSED: there would be more than LEASE_UNITS_MAX.
+ */
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call);
 /* Makes the sale with `total` units, before other nodes know of it. Quotes server and time of an answer (LEASE_ABSENT, in l->last) that is at most 3 s
  * old: then the sale is open at once. After LEASE_UNKNOWN ask again with the same operation and `absent` NULL: the sale may have been made, and sold

@@ -18,6 +18,7 @@ local LEASE_SAY_AGAIN_MS = 500      -- while members are missing: who rests may 
 local LEASE_FENCE_MARGIN_MS = 5000  -- a node stops selling by itself so long before the others fence it
 local LEASE_CREATE_MS = 3000        -- a `create` that comes later than that is a copy that lingered
 local LEASE_SILENT_MS = 20000       -- a node reports more often, also of what rests: one that was not heard of for so long may go on at another place
+local LEASE_UNITS_MAX = 1000000000000  -- of one sale; a node reads no more (lease_book.h)
 local LEASE_REST = -1               -- balance of a node that was fenced with nothing known: all that the others do not hold
 local LEASE_HEAD = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
 local LEASE_ROW = '^' .. string.rep('(%S+) ', 14) .. '(%S+)'
@@ -418,7 +419,8 @@ local function lease_enter_operation(s, op, before)
 		return refusal
 	end
 	local me, row = s.me, s.shown
-	if row.settled ~= s.number or row.origin ~= me.origin then
+	-- Another place than the one that has settled settles first. But a return is what it has to tell before: it is in its ledger already.
+	if row.settled ~= s.number or (op == 'grant' and row.origin ~= me.origin) then
 		return lease_answer(s, 'unmet')
 	end
 	if not s.open then

@@ -79,9 +79,9 @@ if verb == 'sale' then
 			end
 		end
 	end
-	-- Asked again, after an answer that was lost, the sale keeps its number.
+	-- Asked again, after an answer that was lost, the sale keeps its number; and whoever asked before may have made its stock.
 	if fields['sale:' .. slug] then
-		return {'ok', gen, text(now), fields['sale:' .. slug]}
+		return {'again', gen, text(now), fields['sale:' .. slug]}
 	end
 	local last = math.max(tonumber(fields.ids or 0), FIRST_ID)
 	if fields.ids_gen ~= gen then

@@ -26,9 +26,17 @@ elseif me.seq > row.seq or (me.seq == row.seq and me.balance ~= row.balance) or 
 	return lease_regen(s)
 end
 
-if me.version > s.version or (me.version == s.version and me.operation ~= s.operation and not s.open) then
+if me.version > s.version and s.open then
+	return lease_regen(s)
+end
+-- Two changes of one version were made apart, the one forgotten by Redis before the other. Which of them is right nobody knows, nor what both together
+-- would make: the smaller total holds, whoever tells first. What it takes away and is leased, the nodes give back.
+if me.version > s.version or (me.version == s.version and me.operation ~= s.operation and
+	(me.total < s.total or (me.total == s.total and me.operation < s.operation))) then
 	if s.open then
-		return lease_regen(s)
+		s.free = s.free + me.total - s.total
+		s.cut, s.cut_at = math.max(-s.free, 0), s.now
+		lease_say(s, true)
 	end
 	s.total, s.version, s.operation = me.total, me.version, me.operation
 	lease_remember(s, me.operation)

@@ -22,6 +22,10 @@ else
 	if refusal then
 		return refusal
 	end
+	-- It knows a change that this Redis does not: they are to agree first, or one of the two is lost.
+	if me.version > s.version or (me.version == s.version and me.operation ~= s.operation) then
+		return lease_answer(s, 'settling')
+	end
 	if run ~= '' and s.version > 0 then
 		return lease_answer(s, 'refused')
 	end
@@ -30,6 +34,9 @@ else
 	if (not s.open and s.version > 0) or (run == '' and s.version == 0) then
 		return lease_answer(s, 'settling')
 	end
+end
+if s.total + delta > LEASE_UNITS_MAX then
+	return lease_answer(s, 'refused')
 end
 if s.free + delta < 0 and delta < 0 then
 	s.cut, s.cut_at, s.dirty = -delta, s.now, true

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+"""A sale whose making was cut short: somebody asked and never heard, or Redis lost it before a ledger had it. It can be made again, and nothing is leased of it
+before every node has told what it holds."""
+import datetime
+
+import pytest
+
+from fleet import Fleet
+from netns import wait_until
+
+STOCK = 40
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    with Fleet(count=2, start=False) as two:
+        yield two
+
+
+def body(stock=STOCK):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {"stock": stock, "opens_at": (now - datetime.timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "ends_at": (now + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+
+def only(fleet, number):
+    """That node runs, and the other one does not."""
+    for node in fleet.nodes:
+        if node in fleet.living() and node.number != number:
+            node.kill()
+        elif node not in fleet.living() and node.number == number:
+            node.start()
+
+
+def test_what_somebody_else_began_to_make_is_leased_when_all_nodes_have_told(fleet):
+    only(fleet, 1)
+    path = "/v1/sales/begun"
+    # Its number was given, and what became of it then nobody here knows.
+    fleet.hub.call("HSET", f"{fleet[1].settings['fleet.prefix']}:{{fleet}}:settings", "sale:begun", "16777300")
+    reply = fleet[1].control("PUT", path, body())
+    assert reply.status == 201, reply
+    made = reply.json()["fleet"]
+    assert (made["total"], made["state"], made["missing"]) == (STOCK, "settling", [2])
+    fleet[2].start()
+    for node in fleet.nodes:
+        wait_until(lambda node=node: node.control("GET", path).status == 200 and node.ask("GET", path)["fleet"]["state"] == "open", "it is leased", pause=0.05)
+    fleet.verify()
+
+
+def test_a_sale_that_redis_lost_before_a_ledger_knew_its_stock_is_made_again(fleet):
+    path, words = "/v1/sales/lost", body()
+    only(fleet, 1)
+    fleet[1].ask("PUT", path, words)
+    fleet[1].kill()
+    fleet.hub.call("DEL", fleet.key("lost", "stock"))
+    # Node 2 hears of the sale, and has never heard of its units. The only ledger that has is away, as if it had not had the time.
+    fleet[2].start()
+    wait_until(lambda: fleet[2].control("GET", path).status == 200, "node 2 knows the sale")
+    refused = fleet[2].control("POST", f"{path}/stock", {"delta": 1})
+    assert (refused.status, refused.code()) == (503, "fleet_away")
+    assert "make it again" in refused.json()["detail"]
+    again = fleet[2].control("PUT", path, words)
+    assert again.status == 200, again
+    made = again.json()["fleet"]
+    assert (made["total"], made["state"], made["missing"]) == (STOCK, "settling", [1])
+    fleet[1].start()
+    for node in fleet.nodes:
+        wait_until(lambda node=node: node.ask("GET", path)["fleet"]["state"] == "open", "it is leased", pause=0.05)
+    assert fleet[2].ask("POST", f"{path}/stock", {"delta": 1})["fleet"]["total"] == STOCK + 1
+    fleet.verify()
