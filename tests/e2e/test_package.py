@@ -16,6 +16,7 @@ TREE = pathlib.Path(__file__).resolve().parents[2]
 PACKAGING = TREE / "scripts" / "packaging"
 VERSION = "9.8.7"
 SCRIPTS = ("postinst", "prerm", "postrm")
+PROGRAMS = ("sluice", "sluiced", "sluice-writer")
 
 pytestmark = pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("dpkg-shlibdeps")),
                                 reason="dpkg-deb and dpkg-shlibdeps (package dpkg-dev) are not installed")
@@ -50,10 +51,10 @@ def test_every_file_is_in_its_place_with_its_mode(package):
         if not mode.startswith("d"):
             modes[path.removeprefix(".")] = mode
     expected = {
-        **{f"/usr/sbin/{name}": "-rwxr-xr-x" for name in ("sluice", "sluiced", "sluice-writer")},
+        **{f"/usr/sbin/{name}": "-rwxr-xr-x" for name in PROGRAMS},
         "/usr/lib/sluice/gate-up": "-rwxr-xr-x",
         **{f"/lib/systemd/system/{name}.service": "-rw-r--r--" for name in ("sluice-gate@", "sluiced", "sluice-writer")},
-        **{f"/usr/share/man/man8/{name}.8.gz": "-rw-r--r--" for name in ("sluice", "sluiced", "sluice-writer")},
+        **{f"/usr/share/man/man8/{name}.8.gz": "-rw-r--r--" for name in PROGRAMS},
         "/usr/share/man/man5/sluice.conf.5.gz": "-rw-r--r--",
         "/usr/share/bash-completion/completions/sluice": "-rw-r--r--",
         "/usr/share/doc/sluice/operations.md": "-rw-r--r--",
@@ -91,7 +92,7 @@ def test_the_units_run_what_the_package_installs(unpacked):
 
 
 def test_the_programs_are_stripped_and_start(unpacked):
-    for name in ("sluice", "sluiced", "sluice-writer"):
+    for name in PROGRAMS:
         program = unpacked / "usr" / "sbin" / name
         assert run([program, "--version"]).returncode == 0
         assert ".symtab" not in run(["readelf", "-SW", program]).stdout
@@ -99,6 +100,21 @@ def test_the_programs_are_stripped_and_start(unpacked):
 
 def test_the_same_sources_give_the_same_package(package, tmp_path):
     assert build(tmp_path).read_bytes() == package.read_bytes()
+
+
+def test_without_the_package_the_writer_s_user_may_read_the_config_and_all_but_it_can_be_taken_away_again(tmp_path):
+    def make(*targets):
+        run(["make", "--no-print-directory", "-s", "-o", "all", *(arg for name in PROGRAMS for arg in ("-o", f"{BUILD}/{name}")), f"BUILD={BUILD}",
+             f"DESTDIR={tmp_path}", *targets], cwd=TREE)
+
+    def files():
+        return {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
+    make("install", "install-units")
+    config = "etc/sluice/sluice.conf"
+    assert files() > {config, "usr/local/sbin/sluice-writer", "usr/local/lib/systemd/system/sluiced.service", "usr/local/share/man/man8/sluice.8"}
+    assert (tmp_path / config).stat().st_mode & 0o777 == 0o644, "sluice-writer's unit is not root when it opens it"
+    make("uninstall")
+    assert files() == {config}
 
 
 @pytest.mark.skipif(not shutil.which("lintian"), reason="lintian is not installed")
