@@ -73,7 +73,8 @@ help:
 	@echo 'deps      install what is missing on Debian 12; check, demo and bench do that for themselves'
 	@echo 'lint      clang-format, clang'\''s warnings, cppcheck, shellcheck'
 	@echo 'sanitize  unit tests under ASan and UBSan'
-	@echo 'install   to $$(DESTDIR)$$(prefix)             clean     removes $(BUILD)/'
+	@echo 'install   to $$(DESTDIR)$$(prefix)             uninstall what install and install-units put there'
+	@echo 'clean     removes $(BUILD)/'
 
 # --- BPF --------------------------------------------------------------------------------------------------------------
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c
@@ -241,11 +242,12 @@ lint-clang: $(SKELETONS) $(BENCH_SKELETONS) $(BUILD)/gen/web_assets.h $(BUILD)/g
 sanitize:
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -U_FORTIFY_SOURCE -Wno-error=cpp' check-unit
 
+# All may read the config: the writer's unit is its own user from the start, and no secret is in the file.
 install: all
 	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/share/doc/sluice $(DESTDIR)/etc/sluice
 	install -m 0755 $(PROGRAMS) $(DESTDIR)$(prefix)/sbin/
 	install -m 0644 README.md LICENSE docs/*.md docs/sluice.conf.example $(DESTDIR)$(prefix)/share/doc/sluice/
-	[ -e $(DESTDIR)/etc/sluice/sluice.conf ] || install -m 0640 docs/sluice.conf.example $(DESTDIR)/etc/sluice/sluice.conf
+	[ -e $(DESTDIR)/etc/sluice/sluice.conf ] || install -m 0644 docs/sluice.conf.example $(DESTDIR)/etc/sluice/sluice.conf
 
 clean:
 	rm -rf $(BUILD)

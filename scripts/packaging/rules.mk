@@ -3,6 +3,7 @@
 #   make man            manual pages and completion in $(BUILD)/man and $(BUILD)/completion
 #   make install-extra  both to $(DESTDIR)$(prefix)/share (part of `make install`)
 #   make install-units  systemd units to $(DESTDIR)$(prefix)/lib/systemd/system; they want the users and the config of docs/operations.md
+#   make uninstall      takes away what these and `make install` put there; the config stays, as ledger, keys and users do
 #   make deb            the package, in $(BUILD)/deb
 #   make check-deb      installs, upgrades and purges it in a chroot with systemd (root, a Debian mirror, two minutes)
 LIBS_DAEMON += $(call pkg,libseccomp)
@@ -17,7 +18,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 MAN_DATE   = $(shell date -u -d @$(SOURCE_DATE_EPOCH) +%F)
 unitdir   ?= $(prefix)/lib/systemd/system
 
-.PHONY: man install-extra install-units deb check-deb
+.PHONY: man install-extra install-units uninstall deb check-deb
 
 man: $(MAN_PAGES) $(COMPLETION)
 
@@ -47,6 +48,13 @@ install-units:
 	done
 	sed 's|/usr/sbin/|$(prefix)/sbin/|g' scripts/systemd/gate-up > $(DESTDIR)$(prefix)/lib/sluice/gate-up
 	chmod 0755 $(DESTDIR)$(prefix)/lib/sluice/gate-up
+
+uninstall:
+	rm -f $(PROGRAMS:$(BUILD)/%=$(DESTDIR)$(prefix)/sbin/%) $(UNITS:scripts/systemd/%=$(DESTDIR)$(unitdir)/%)
+	rm -f $(patsubst $(BUILD)/man/%,$(DESTDIR)$(prefix)/share/man/man5/%,$(filter %.5,$(MAN_PAGES)))
+	rm -f $(patsubst $(BUILD)/man/%,$(DESTDIR)$(prefix)/share/man/man8/%,$(filter %.8,$(MAN_PAGES)))
+	rm -f $(DESTDIR)$(prefix)/share/bash-completion/completions/sluice
+	rm -rf $(DESTDIR)$(prefix)/lib/sluice $(DESTDIR)$(prefix)/share/doc/sluice
 
 deb: all man
 	$(Q)SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) MAKE='$(MAKE)' scripts/packaging/build-deb.sh $(BUILD) $(VERSION)

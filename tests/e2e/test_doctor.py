@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import shlex
 import threading
 import time
@@ -115,6 +116,32 @@ def test_a_driver_that_strips_tags_is_a_warning(world):
     finally:
         world.shop.run(["ethtool", "-K", DEVICE, "rxvlan", "off"])
     assert of(doctor(world)[1], "warn", "offloads") == []
+
+
+def test_what_the_host_would_drop_behind_the_gate_is_a_warning(world):
+    """And by then the unit is taken."""
+    strict, loose = f"net.ipv4.conf.{DEVICE}.rp_filter", "net.netfilter.nf_conntrack_tcp_loose"
+    with world.shop.entered():
+        conntrack = pathlib.Path("/proc/sys", *loose.split(".")).exists()
+    assert of(doctor(world)[1], "warn", "firewall") == []
+    try:
+        world.shop.sysctl(strict, 1)
+        assert f"net.ipv4.conf.{DEVICE}.rp_filter=2" in of(doctor(world)[1], "warn", "firewall")[0]
+        world.shop.sysctl(strict, 2)
+        world.shop.sysctl("net.ipv4.conf.all.rp_filter", 1)  # the larger one counts
+        assert of(doctor(world)[1], "warn", "firewall") == []
+        world.shop.sysctl(strict, 0)
+        assert f"rp_filter of {DEVICE} is 1" in of(doctor(world)[1], "warn", "firewall")[0]
+        world.shop.sysctl("net.ipv4.conf.all.rp_filter", 0)
+        if conntrack:
+            world.shop.sysctl(loose, 0)
+            code, report = doctor(world)
+            assert code == OK and f"{loose}=1" in of(report, "warn", "firewall")[0]
+    finally:
+        for key in ("net.ipv4.conf.all.rp_filter", strict):
+            world.shop.sysctl(key, 0)
+        if conntrack:
+            world.shop.sysctl(loose, 1)
 
 
 def test_an_mtu_that_is_too_large_for_native_mode_fails(world):

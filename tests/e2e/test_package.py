@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """The Debian package: what is in it, and what its maintainer scripts decide. `make check-deb` installs, upgrades and purges it for real."""
+import json
 import os
 import pathlib
 import re
 import shutil
+import time
 
 import pytest
 
 from netns import run
-from world import BUILD, SLUICED
+from world import BUILD, SLUICED, rfc3339
 
 TREE = pathlib.Path(__file__).resolve().parents[2]
 PACKAGING = TREE / "scripts" / "packaging"
 VERSION = "9.8.7"
 SCRIPTS = ("postinst", "prerm", "postrm")
+PROGRAMS = ("sluice", "sluiced", "sluice-writer")
 
 pytestmark = pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("dpkg-shlibdeps")),
                                 reason="dpkg-deb and dpkg-shlibdeps (package dpkg-dev) are not installed")
@@ -48,10 +51,10 @@ def test_every_file_is_in_its_place_with_its_mode(package):
         if not mode.startswith("d"):
             modes[path.removeprefix(".")] = mode
     expected = {
-        **{f"/usr/sbin/{name}": "-rwxr-xr-x" for name in ("sluice", "sluiced", "sluice-writer")},
+        **{f"/usr/sbin/{name}": "-rwxr-xr-x" for name in PROGRAMS},
         "/usr/lib/sluice/gate-up": "-rwxr-xr-x",
         **{f"/lib/systemd/system/{name}.service": "-rw-r--r--" for name in ("sluice-gate@", "sluiced", "sluice-writer")},
-        **{f"/usr/share/man/man8/{name}.8.gz": "-rw-r--r--" for name in ("sluice", "sluiced", "sluice-writer")},
+        **{f"/usr/share/man/man8/{name}.8.gz": "-rw-r--r--" for name in PROGRAMS},
         "/usr/share/man/man5/sluice.conf.5.gz": "-rw-r--r--",
         "/usr/share/bash-completion/completions/sluice": "-rw-r--r--",
         "/usr/share/doc/sluice/operations.md": "-rw-r--r--",
@@ -89,7 +92,7 @@ def test_the_units_run_what_the_package_installs(unpacked):
 
 
 def test_the_programs_are_stripped_and_start(unpacked):
-    for name in ("sluice", "sluiced", "sluice-writer"):
+    for name in PROGRAMS:
         program = unpacked / "usr" / "sbin" / name
         assert run([program, "--version"]).returncode == 0
         assert ".symtab" not in run(["readelf", "-SW", program]).stdout
@@ -97,6 +100,21 @@ def test_the_programs_are_stripped_and_start(unpacked):
 
 def test_the_same_sources_give_the_same_package(package, tmp_path):
     assert build(tmp_path).read_bytes() == package.read_bytes()
+
+
+def test_without_the_package_the_writer_s_user_may_read_the_config_and_all_but_it_can_be_taken_away_again(tmp_path):
+    def make(*targets):
+        run(["make", "--no-print-directory", "-s", "-o", "all", *(arg for name in PROGRAMS for arg in ("-o", f"{BUILD}/{name}")), f"BUILD={BUILD}",
+             f"DESTDIR={tmp_path}", *targets], cwd=TREE)
+
+    def files():
+        return {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
+    make("install", "install-units")
+    config = "etc/sluice/sluice.conf"
+    assert files() > {config, "usr/local/sbin/sluice-writer", "usr/local/lib/systemd/system/sluiced.service", "usr/local/share/man/man8/sluice.8"}
+    assert (tmp_path / config).stat().st_mode & 0o777 == 0o644, "sluice-writer's unit is not root when it opens it"
+    make("uninstall")
+    assert files() == {config}
 
 
 @pytest.mark.skipif(not shutil.which("lintian"), reason="lintian is not installed")
@@ -171,13 +189,17 @@ def test_a_new_installation_makes_the_users_and_starts_nothing(machine):
 
 
 def test_an_upgrade_replaces_the_gate_then_restarts_writer_and_daemon_in_one_transaction(machine):
-    machine.sluice(sales='[{"slug": "a", "state": "ended"}, {"slug": "b", "state": "scheduled"}]')
+    machine.sluice(sales='[{"slug": "a", "state": "ended", "opens_at": "2020-01-01T00:00:00Z"}, '
+                         f'{{"slug": "b", "state": "scheduled", "opens_at": "{rfc3339(time.time() + 3700)}"}}]')
     done = machine.run("postinst", "configure", "0.0.1")
     assert changes(done.calls) == ["sluice reload", "deb-systemd-invoke restart sluice-writer.service sluiced.service sluice-consumer.service"]
 
 
-def test_an_upgrade_during_a_sale_touches_nothing_and_says_what_to_do(machine):
-    machine.sluice(sales='[{"slug": "a", "state": "open"}]')
+@pytest.mark.parametrize("state, opens_in", [("open", -60), ("paused", -60), ("sold_out", -60), ("scheduled", 3500)])
+def test_an_upgrade_during_a_sale_or_just_before_touches_nothing_and_says_what_to_do(machine, state, opens_in):
+    sales = [{"slug": "b", "state": "ended", "opens_at": "2020-01-01T00:00:00Z"},
+             {"slug": "a", "state": state, "opens_at": rfc3339(time.time() + opens_in)}]
+    machine.sluice(sales=json.dumps(sales, indent=2))
     done = machine.run("postinst", "configure", "0.0.1")
     assert changes(done.calls) == []
     assert "a sale is open" in done.stdout and "sluice reload" in done.stdout
@@ -238,7 +260,8 @@ def test_a_purge_deletes_keys_and_links_but_never_a_ledger(machine):
     daemon, writer = machine.lib / "sluice", machine.lib / "sluice-writer"
     daemon.mkdir()
     writer.mkdir()
-    for name in ("keys", "control.secret", "webhook.secret", "revoked", "answers.json", "answers.json.new", "answers.json.rejected", "sluiced.lock"):
+    for name in ("keys", "control.secret", "webhook.secret", "revoked", "answers.json", "answers.json.new", "answers.json.rejected", "doctor.json",
+                 "fleet.keys", "settings", "settings.new", "sluiced.lock"):
         (daemon / name).touch()
     (writer / "ledger.db").touch()
     wants = machine.etc / "system" / "multi-user.target.wants"
@@ -246,12 +269,14 @@ def test_a_purge_deletes_keys_and_links_but_never_a_ledger(machine):
     (wants / "sluiced.service").symlink_to("/lib/systemd/system/sluiced.service")
     (wants / "other.service").symlink_to("/lib/systemd/system/other.service")
     done = machine.run("postrm", "purge")
-    assert not daemon.exists()
+    assert not daemon.exists(), list(daemon.iterdir())
     assert (writer / "ledger.db").exists() and "sluice-writer is kept" in done.stdout
     assert [path.name for path in wants.iterdir()] == ["other.service"]
     (writer / "ledger.db").unlink()
+    daemon.mkdir()
+    (daemon / "fleet.secret").touch()
     machine.run("postrm", "purge")
-    assert not writer.exists()
+    assert not writer.exists() and (daemon / "fleet.secret").exists()
 
 
 def test_a_removal_without_a_purge_keeps_the_state(machine):

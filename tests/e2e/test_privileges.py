@@ -48,8 +48,9 @@ def assert_confined(pid, keep=NO_CAPABILITY):
 class ServicesWorld(World):
     """The directories, users and settings of the Debian package, in one temporary directory."""
 
-    def __init__(self):
-        super().__init__(settings={"daemon.user": DAEMON.name, "writer.user": WRITER_USER.name, "daemon.control_group": ""}, start=())
+    def __init__(self, settings=None):
+        super().__init__(settings={"daemon.user": DAEMON.name, "writer.user": WRITER_USER.name, "daemon.control_group": "", **(settings or {})},
+                         start=())
         self.dir.chmod(0o711)
         self.etc = self.dir / "etc"
         self.etc.mkdir(mode=0o755)
@@ -228,6 +229,28 @@ def test_started_by_root_without_systemd_they_become_their_users_and_find_each_o
             assert_confined(process.pid)
         sale = services.sale(stock=1)
         assert services.order(sale.token()).status == 201
+
+
+def test_what_root_put_into_the_state_directory_is_the_daemon_s():
+    """As an operator makes a fleet's secret, and as a node leaves its files that ran as root until today."""
+    with ServicesWorld({"fleet.redis": "127.0.0.1:1", "fleet.node": 1, "nodes": [{"id": 1, "url": "http://shop.example"}]}) as services:
+        services.history.no_verdict("there is no Redis, so orders stay closed")
+        kept = {services.state_dir / "fleet.secret": "5a" * 32 + "\n",
+                services.state_dir / "fleet.keys": "sluice-fleet-keys 1\ncurrent 1\naccepted 1\nover_at 0\nagreed -\nend\n",
+                services.state_dir / "settings": "sluice-settings 1\n"}
+        services.attach()
+        for path, text in kept.items():
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o600)
+        services.start_daemon(ready=False)
+
+        def answers():
+            assert services.daemon.running(), services.daemon.log()
+            return services.control_socket.exists() and services.control("GET", "/livez").status == 200
+        wait_until(answers, "the daemon answers")
+        for path in kept:
+            info = path.stat()
+            assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (DAEMON.id, DAEMON.id, 0o600), path
 
 
 def test_started_by_root_without_a_user_they_keep_next_to_nothing():

@@ -248,10 +248,9 @@ def test_pipelined_orders_and_what_is_behind_them(world, family):
     sale = world.sale(stock=5)
     tokens = [sale.token() for _ in range(5)]
     orders = [talk.request("POST", f"/v1/orders/{token}") for token in tokens]
-    looks = [talk.request("GET", f"/v1/orders/{token}") for token in tokens]
     with world.connect(family) as connection:
-        connection.send(b"".join(order + look for order, look in zip(orders, looks)) + b"junk\r\n\r\n")
-        assert [connection.receive().status for _ in range(10)] == [201, 200] * 5
+        connection.send(b"".join(order * 2 for order in orders) + b"junk\r\n\r\n")
+        assert sorted(connection.receive().status for _ in range(10)) == [200] * 5 + [201] * 5
         _, raw = end_of(connection, END_S)
         assert status_of_first(raw) in (400, CLOSED)
     sale.assert_books(held=5, free=0)

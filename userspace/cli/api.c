@@ -45,7 +45,8 @@ static const struct {
 } hints[] = {
 	{"unknown_sale", 0, "\"sluice sale list\" shows the sales of this node"},
 	{"sale_ended", 0, "an end is final: create a sale under another slug"},
-	{"writer_away", 0, "\"sluice status\" tells whether sluice-writer is connected"},
+	{"writer_away", 0,
+		"\"sluice doctor --no-measure\" tells whether sluice-writer listens; journalctl -u sluice-writer says why not"},
 	{"no_order", 0, "an order id is 16 hex digits: see \"sluice order list --all\""},
 	{"hold_expired", 0,
 		"give the payment back, or put a unit in (\"sluice stock add\") and confirm under a new key"},

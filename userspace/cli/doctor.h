@@ -44,6 +44,9 @@ void doctor_note(struct doctor *doctor, enum doctor_result result, const char *c
 void doctor_note_said(
 	struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine);
 
+/* A number under /proc/sys of this network namespace; -1 if it cannot be read. */
+long doctor_read_sysctl(const char *path);
+
 void doctor_look_at_kernel(struct doctor *doctor);     /* doctor_machine.c */
 void doctor_look_at_sysctls(struct doctor *doctor);    /* doctor_machine.c */
 void doctor_look_at_clock(struct doctor *doctor);      /* doctor_machine.c */

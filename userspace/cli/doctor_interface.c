@@ -60,6 +60,22 @@ static void look_at_offloads(struct doctor *doctor, const char *name)
 			name, gro > 0 ? "on" : "off");
 }
 
+/* Strict reverse path filtering (RFC 3704 section 2.2) is behind the gate: what it drops has its unit by then. IPv6 has no such sysctl. */
+static void look_at_reverse_path(struct doctor *doctor, const char *name)
+{
+	char path[sizeof("/proc/sys/net/ipv4/conf//rp_filter") + IFNAMSIZ], todo[128];
+	long all = doctor_read_sysctl("/proc/sys/net/ipv4/conf/all/rp_filter"), own;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/rp_filter", name);
+	own = doctor_read_sysctl(path);
+	if ((own > all ? own : all) != 1) /* the larger of the two counts */
+		return;
+	snprintf(todo, sizeof(todo), "if they may leave by another: sysctl -w net.ipv4.conf.%s.rp_filter=2", name);
+	doctor_note(doctor, DOCTOR_WARN, "firewall", todo,
+		"rp_filter of %s is 1 (strict): orders are dropped behind the gate, with their unit, unless all answers leave by %s",
+		name, name);
+}
+
 static void look_at_mode(struct doctor *doctor, const struct interface *interface)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
@@ -99,6 +115,7 @@ static void look_at_interface(struct doctor *doctor, const char *name)
 	}
 	look_at_mode(doctor, &interface);
 	look_at_offloads(doctor, name);
+	look_at_reverse_path(doctor, name);
 }
 
 void doctor_look_at_interfaces(struct doctor *doctor)

@@ -13,8 +13,7 @@
 #define SAID_MAX 4096
 #define US_PER_MS 1000
 
-/* -1 if it cannot be read. */
-static long read_sysctl(const char *path)
+long doctor_read_sysctl(const char *path)
 {
 	FILE *file = fopen(path, "re");
 	long value = -1;
@@ -31,7 +30,7 @@ void doctor_look_at_kernel(struct doctor *doctor)
 {
 	struct utsname kernel = {0};
 	char said[SAID_MAX], fine[128];
-	long jit = read_sysctl("/proc/sys/net/core/bpf_jit_enable");
+	long jit = doctor_read_sysctl("/proc/sys/net/core/bpf_jit_enable");
 
 	cli_say_into(said, sizeof(said));
 	doctor->may_bpf = preflight_privilege() == CLI_OK;
@@ -55,9 +54,20 @@ void doctor_look_at_kernel(struct doctor *doctor)
 			"BPF programs are interpreted, which makes the gate several times slower");
 }
 
+/* The rules of a firewall cannot be judged from here, but what conntrack makes of connections that it did not see begin can: of those of protected
+ * ports it sees neither SYN nor SYN-ACK.
+ */
+static void look_at_conntrack(struct doctor *doctor)
+{
+	if (doctor_read_sysctl("/proc/sys/net/netfilter/nf_conntrack_tcp_loose") == 0)
+		doctor_note(doctor, DOCTOR_WARN, "firewall",
+			"sysctl -w net.netfilter.nf_conntrack_tcp_loose=1, or do not track the protected ports (operations.md, Firewall)",
+			"net.netfilter.nf_conntrack_tcp_loose is 0: to a firewall every order is invalid, and it may drop orders that have their unit");
+}
+
 void doctor_look_at_sysctls(struct doctor *doctor)
 {
-	long somaxconn = read_sysctl("/proc/sys/net/core/somaxconn");
+	long somaxconn = doctor_read_sysctl("/proc/sys/net/core/somaxconn");
 	char said[SAID_MAX];
 	bool changed;
 	int before;
@@ -69,11 +79,12 @@ void doctor_look_at_sysctls(struct doctor *doctor)
 	if (somaxconn < 0)
 		doctor_note(doctor, DOCTOR_WARN, "somaxconn", NULL, "net.core.somaxconn cannot be read");
 	else if (somaxconn < SOMAXCONN_MIN)
-		doctor_note(doctor, DOCTOR_WARN, "somaxconn", "sysctl -w net.core.somaxconn=4096, and restart sluiced",
+		doctor_note(doctor, DOCTOR_WARN, "somaxconn", "sysctl -w net.core.somaxconn=16384, and restart sluiced",
 			"net.core.somaxconn is %ld: a rush of admitted buyers overflows the daemon's accept queue",
 			somaxconn);
 	else
 		doctor_note(doctor, DOCTOR_OK, "somaxconn", NULL, "net.core.somaxconn is %ld", somaxconn);
+	look_at_conntrack(doctor);
 }
 
 /* Windows and expiries are wall clock: one that nobody sets is wrong by minutes after some months. */

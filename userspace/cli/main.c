@@ -13,7 +13,7 @@
 
 static const struct cli_program programs[] = {
 	{"attach", "put the gate on an interface", cmd_attach},
-	{"detach", "take it off again; leaves nothing behind", cmd_detach},
+	{"detach", "take it off again, with maps and pins", cmd_detach},
 	{"reload", "replace the gate's program, keep its maps", cmd_reload},
 	{"status", "the gate, its interface and its services", cmd_status},
 	{"verify", "whether ledger and gate agree, and repair of what is certain", cmd_verify},

@@ -30,6 +30,16 @@ bool http_public_admit(struct http_request *request, enum MHD_Result *result)
 	return false;
 }
 
+enum MHD_Result http_public_handle(struct http_request *request)
+{
+	/* What a buyer asks for before his order (the page reads its sale every few seconds) ends the connection. Else his order would be a later
+	 * request of that one, which only the call door can judge: a loser would have cost a socket.
+	 */
+	if (!strncmp(request->path, "/v1/", 4) && request->route->handle != http_order_post)
+		request->must_close = true;
+	return request->route->handle(request);
+}
+
 bool http_find_sale(struct http_request *request, struct sale *sale, enum MHD_Result *result)
 {
 	struct daemon *d = request->d;

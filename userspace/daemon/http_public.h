@@ -10,6 +10,8 @@ extern const struct http_route http_public_routes[];
 
 /* Charges the second and later requests of a kept-alive connection, which the gate does not see. */
 bool http_public_admit(struct http_request *request, enum MHD_Result *result);
+/* For the listener's `handle`: no order shall come on a connection that something else came on before. */
+enum MHD_Result http_public_handle(struct http_request *request);
 /* For the listener's `ignores_body`: the gate may have admitted an order before its body arrived, and a yes is never taken back. */
 bool http_order_ignores_body(const struct http_request *request);
 

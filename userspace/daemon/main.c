@@ -325,6 +325,7 @@ static int start_servers(struct daemon *d, struct servers *s, char *error, size_
 		.routes = http_public_routes,
 		.body_max = PUBLIC_BODY_MAX,
 		.admit = http_public_admit,
+		.handle = http_public_handle,
 		.ignores_body = http_order_ignores_body,
 		.is_watched = true,
 	};

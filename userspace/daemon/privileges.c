@@ -40,8 +40,8 @@ static int hand_over(const char *path, const struct passwd *user)
 
 int privileges_own_state(const struct config *config, char *error, size_t error_size)
 {
-	static const char *const names[] = {
-		"", "/keys", "/control.secret", "/sluiced.lock", "/revoked", "/answers.json", "/webhook.secret"};
+	static const char *const names[] = {"", "/keys", "/control.secret", "/sluiced.lock", "/revoked",
+		"/answers.json", "/webhook.secret", "/fleet.secret", "/fleet.keys", "/settings"};
 	const struct passwd *user = find_user(config);
 	char path[PATH_MAX];
 
