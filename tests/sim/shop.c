@@ -43,7 +43,8 @@ void go_on(struct shop *shop, unsigned steps)
 			.unsold = shop->unsold,
 			.admitted = shop->admitted,
 			.order_max = 1,
-			.leaving = shop->leaving};
+			.leaving = shop->leaving,
+			.ordered = shop->admitted};
 
 		lease_next(&shop->lease, &view, &action);
 		if (action.kind == LEASE_WAIT)

@@ -30,7 +30,7 @@ struct shop {
 	struct lease lease;
 	struct lease_book book;
 	int64_t unsold;
-	uint64_t admitted;
+	uint64_t admitted; /* by this ledger, orders of one unit */
 	bool leaving;
 };
 

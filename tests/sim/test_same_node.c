@@ -144,6 +144,27 @@ static void a_ledger_that_was_set_back_by_more_sells_nothing(void **state)
 	set_back(3);
 }
 
+/* A lease that lasts for long: what was sold of it is in no operation of the lease. */
+static void a_ledger_that_was_set_back_to_its_last_grant_sells_nothing(void **state)
+{
+	struct shop one, two, before;
+
+	(void)state;
+	begin(&one, &two);
+	wait_for(&one, 4 * SECOND);
+	before = one;
+	sell(&one, 1);
+	wait_for(&one, 4 * SECOND);
+	assert_int_equal(before.book.seq, one.book.seq);
+	start(&before);
+	wait_for(&before, SECOND);
+	assert_false(sells(&before));
+	assert_int_equal(lease_trouble(&before.lease), LEASE_TROUBLE_SET_BACK);
+	start(&one);
+	wait_for(&one, MS);
+	assert_true(sells(&one));
+}
+
 static void what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number(void **state)
 {
 	struct shop one, two, fresh;
@@ -264,6 +285,7 @@ int main(void)
 		cmocka_unit_test(the_daemon_at_the_old_place_stops_when_another_has_gone_on),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_one_grant_sells_nothing),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_more_sells_nothing),
+		cmocka_unit_test(a_ledger_that_was_set_back_to_its_last_grant_sells_nothing),
 		cmocka_unit_test(what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number),
 		cmocka_unit_test(a_ledger_that_was_set_back_is_not_listened_to_in_another_generation),
 		cmocka_unit_test(what_one_of_two_unknown_nodes_does_not_hold_the_other_may),

@@ -109,7 +109,7 @@ static void call_begin(const struct lease *l, struct lease_call *call, const cha
 	call_add_number(call, l->options.fence_after_ms);
 	call_add(call, l->options.channel);
 	call_add(call, l->options.origin);
-	call_add_number(call, l->book.seq);
+	call_add_number(call, l->book.seq + (int64_t)l->ordered);
 }
 
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call)
@@ -432,6 +432,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 
 	count_sales(l, view);
 	l->unsold = view->unsold;
+	l->ordered = view->ordered;
 	/* Others may fence it soon: it must not sell any more, and must hear what became of it before it does. */
 	if (l->options.fence_after_ms && l->settled &&
 		view->now_ns - l->acknowledged_ns > l->options.fence_after_ms * MS) {
