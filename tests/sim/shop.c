@@ -7,6 +7,7 @@
 
 struct process redis;
 uint64_t now;
+bool said;
 
 bool ask(const struct lease_call *call, struct lease_reply *reply)
 {
@@ -15,6 +16,7 @@ bool ask(const struct lease_call *call, struct lease_reply *reply)
 	coordinator_run(&redis, now, call, &answer);
 	if (answer.error)
 		fail_msg("%s: %s", call->script, answer.message);
+	said = answer.said;
 	assert_int_equal(lease_reply_decode(reply, answer.texts, answer.lengths, answer.count), 0);
 	return reply->answer == LEASE_OK;
 }

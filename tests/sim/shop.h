@@ -23,6 +23,7 @@
 
 extern struct process redis;
 extern uint64_t now;
+extern bool said; /* the last call has published "look" */
 
 /* A daemon with its ledger; a copy of it is a copy of both. */
 struct shop {
