@@ -631,8 +631,9 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	case LEASE_UNMET:
 		l->settled = false;
+		/* A return comes before settling, and would be asked again at once. */
 		if (script != LEASE_GRANT_CALL)
-			l->quiet_until_ns = now_ns + RETRY_NS; /* a return, and that comes before settling: the same again */
+			l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
 	case LEASE_OK:
 	case LEASE_NOTHING:

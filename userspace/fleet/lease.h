@@ -114,7 +114,7 @@ enum lease_answer {
 
 struct lease_row {
 	int64_t epoch, seq, units, balance, sold;
-	int64_t heard;   /* counts what the node has said */
+	int64_t heard; /* counts what the node has said */
 	/* What tells its ledger from an older copy: the number of the last operation and that of the last order that it has said its ledger has, which both
 	 * only grow, in one sum.
 	 */
