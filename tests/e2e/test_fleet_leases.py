@@ -4,8 +4,10 @@
 Each node's history is judged as ever when its World is closed: conservation, and that no yes was taken back; `sluice verify --fleet` compares ledgers
 and Redis.
 """
+import contextlib
 import json
 import random
+import shutil
 
 import pytest
 
@@ -179,6 +181,44 @@ def test_a_change_of_the_total_that_was_lost_to_another_is_told(fleet, sale):
     log = fleet[1].dir / "daemon.log"
     wait_until(lambda: "and another, to 60 units" in log.read_text(encoding="utf-8"), "the log tells of the loss")
     verified(fleet)
+
+
+def trouble_of(sale):
+    """None also while the daemon does not answer yet."""
+    with contextlib.suppress(OSError, AssertionError):
+        return lease_of(sale)["trouble"]
+    return None
+
+
+def written(fleet, sale):
+    return int(fleet.stock(sale)["n1"].split()[-1])
+
+
+def test_a_ledger_that_lacks_but_an_order_is_told_from_the_right_one(fleet, sale):
+    """Of a lease that it has: no operation of the lease tells of what was sold since."""
+    node, right, older = fleet[1], fleet[1].dir / "right", fleet[1].dir / "older"
+    settled(sale)
+    sell(sale, 1)
+    node.die()
+    shutil.copytree(node.state_dir, older)
+    node.start()
+    settled(sale)
+    before = written(fleet, sale), fleet.stock(sale)["n1"].split()[1]
+    sell(sale, 1)
+    wait_until(lambda: written(fleet, sale) > before[0], "it has told of the order")
+    assert fleet.stock(sale)["n1"].split()[1] == before[1], "units were leased: the test shows nothing"
+    node.die()
+    node.state_dir.rename(right)
+    older.rename(node.state_dir)
+    with fleet.history.harm("an older ledger at node 1"):
+        node.start(ready=False)
+        wait_until(lambda: trouble_of(sale) == "set_back", "it is known why the node sells nothing")
+        node.die()
+    shutil.rmtree(node.state_dir)
+    right.rename(node.state_dir)
+    node.start()
+    settled(sale)
+    sell(sale, 1)
 
 
 def test_a_redis_that_has_forgotten_the_last_operations_is_not_believed(fleet, sale):

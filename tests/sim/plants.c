@@ -28,7 +28,7 @@ const struct script_plant script_plants[] = {
 			"		if false then\n			return\n		end"}}},
 	{"fence_frees_what_was_sold", "a fence frees what the node has sold too", "leased twice",
 		{{"fence", "lease_fence(s, target, sold)", "lease_fence(s, target, 0)"}}},
-	{"epoch_not_asked", "a node that was fenced goes on with its lease", "leased twice",
+	{"epoch_not_asked", "a node that was fenced goes on with its lease", "sells, and was fenced",
 		{{"prelude", "if me.epoch < row.epoch then", "if false then"}}},
 	{"fence_outlives_a_loss", "who was fenced before something was lost is not waited for", "leased twice",
 		{{"prelude", "if keep and row.fenced == s.number", "if row.fenced == s.number"}}},

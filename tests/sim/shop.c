@@ -7,6 +7,7 @@
 
 struct process redis;
 uint64_t now;
+bool said;
 
 bool ask(const struct lease_call *call, struct lease_reply *reply)
 {
@@ -15,6 +16,7 @@ bool ask(const struct lease_call *call, struct lease_reply *reply)
 	coordinator_run(&redis, now, call, &answer);
 	if (answer.error)
 		fail_msg("%s: %s", call->script, answer.message);
+	said = answer.said;
 	assert_int_equal(lease_reply_decode(reply, answer.texts, answer.lengths, answer.count), 0);
 	return reply->answer == LEASE_OK;
 }
@@ -43,7 +45,8 @@ void go_on(struct shop *shop, unsigned steps)
 			.unsold = shop->unsold,
 			.admitted = shop->admitted,
 			.order_max = 1,
-			.leaving = shop->leaving};
+			.leaving = shop->leaving,
+			.ordered = shop->admitted};
 
 		lease_next(&shop->lease, &view, &action);
 		if (action.kind == LEASE_WAIT)

@@ -23,6 +23,7 @@
 
 extern struct process redis;
 extern uint64_t now;
+extern bool said; /* the last call has published "look" */
 
 /* A daemon with its ledger; a copy of it is a copy of both. */
 struct shop {
@@ -30,7 +31,7 @@ struct shop {
 	struct lease lease;
 	struct lease_book book;
 	int64_t unsold;
-	uint64_t admitted;
+	uint64_t admitted; /* by this ledger, orders of one unit */
 	bool leaving;
 };
 

@@ -95,9 +95,8 @@ static uint64_t first_seed(const char *name)
 	static const struct {
 		const char *name;
 		uint64_t seed;
-	} known[] = {{"number_used_twice", 7211}, {"epoch_not_asked", 3389}, {"promise_not_kept", 785},
-		{"generation_not_asked", 399}, {"fence_outlives_a_loss", 313}, {"mastership_not_asked", 193},
-		{"moved_node_must_settle_first", 2812}};
+	} known[] = {{"number_used_twice", 8337}, {"promise_not_kept", 785}, {"generation_not_asked", 399},
+		{"fence_outlives_a_loss", 313}, {"mastership_not_asked", 193}, {"moved_node_must_settle_first", 2812}};
 
 	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strcmp(known[i].name, name) == 0)

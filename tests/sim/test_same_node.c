@@ -144,6 +144,27 @@ static void a_ledger_that_was_set_back_by_more_sells_nothing(void **state)
 	set_back(3);
 }
 
+/* A lease that lasts for long: what was sold of it is in no operation of the lease. */
+static void a_ledger_that_was_set_back_to_its_last_grant_sells_nothing(void **state)
+{
+	struct shop one, two, before;
+
+	(void)state;
+	begin(&one, &two);
+	wait_for(&one, 4 * SECOND);
+	before = one;
+	sell(&one, 1);
+	wait_for(&one, 4 * SECOND);
+	assert_int_equal(before.book.seq, one.book.seq);
+	start(&before);
+	wait_for(&before, SECOND);
+	assert_false(sells(&before));
+	assert_int_equal(lease_trouble(&before.lease), LEASE_TROUBLE_SET_BACK);
+	start(&one);
+	wait_for(&one, MS);
+	assert_true(sells(&one));
+}
+
 static void what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number(void **state)
 {
 	struct shop one, two, fresh;
@@ -173,6 +194,65 @@ static void what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_
 	assert_true(sells(&one));
 	wait_for(&two, 4 * SECOND);
 	assert_int_equal(one.book.balance + two.book.balance + free_units(&two), TOTAL);
+}
+
+static enum lease_answer fence_again(struct shop *by, unsigned node, int64_t units)
+{
+	struct lease_reply reply;
+	struct lease_call call;
+
+	lease_show_call(&by->lease, node, &call);
+	assert_true(ask(&call, &reply));
+	lease_fence_call(&by->lease, node, &reply.row, units, true, &call);
+	ask(&call, &reply);
+	return reply.answer;
+}
+
+static void a_fence_that_counted_too_few_as_sold_can_be_said_again_with_more(void **state)
+{
+	struct shop one, two;
+	int64_t left;
+
+	(void)state;
+	begin(&one, &two);
+	sell_into_the_next_lease(&one);
+	wait_for(&two, 4 * SECOND);
+	fence(&two, 1, 1);
+	wait_for(&two, 4 * SECOND);
+	left = free_units(&two);
+	assert_in_range(left, 10, TOTAL);
+	assert_int_equal(fence_again(&two, 1, 1 + left + 1), LEASE_REFUSED);
+	assert_int_equal(fence_again(&two, 1, 8), LEASE_OK);
+	wait_for(&two, 4 * SECOND);
+	assert_int_equal(two.book.balance + free_units(&two), TOTAL - 8);
+	assert_int_equal(fence_again(&two, 1, 3), LEASE_OK);
+	wait_for(&two, 4 * SECOND);
+	assert_int_equal(two.book.balance + free_units(&two), TOTAL - 3);
+}
+
+/* Who has not settled may not have heard the first message. */
+static void who_is_missing_is_called_again_also_when_the_clock_of_redis_goes_back(void **state)
+{
+	struct shop one, two;
+	unsigned times = 0;
+
+	(void)state;
+	begin(&one, &two);
+	redis.store.count = 0;
+	wait_for(&two, 4 * SECOND);
+	assert_false(two.lease.last.open);
+	for (unsigned i = 0; i < 20; i++) {
+		if (i == 10) {
+			assert_true(times >= 2);
+			redis.clock_us -= 60000000;
+			times = 0;
+		}
+		now += 200 * MS;
+		said = false;
+		go_on(&two, 1);
+		times += said;
+	}
+	assert_true(times >= 2);
 }
 
 /* Another generation by the operator's word: nothing is forgotten by it. */
@@ -264,7 +344,10 @@ int main(void)
 		cmocka_unit_test(the_daemon_at_the_old_place_stops_when_another_has_gone_on),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_one_grant_sells_nothing),
 		cmocka_unit_test(a_ledger_that_was_set_back_by_more_sells_nothing),
+		cmocka_unit_test(a_ledger_that_was_set_back_to_its_last_grant_sells_nothing),
 		cmocka_unit_test(what_a_lost_ledger_had_sold_stays_sold_when_another_comes_under_its_number),
+		cmocka_unit_test(a_fence_that_counted_too_few_as_sold_can_be_said_again_with_more),
+		cmocka_unit_test(who_is_missing_is_called_again_also_when_the_clock_of_redis_goes_back),
 		cmocka_unit_test(a_ledger_that_was_set_back_is_not_listened_to_in_another_generation),
 		cmocka_unit_test(what_one_of_two_unknown_nodes_does_not_hold_the_other_may),
 		cmocka_unit_test(a_row_of_an_earlier_version_is_read),

@@ -355,6 +355,7 @@ static void node_tick(unsigned n)
 		.unsold = node->unsold,
 		.admitted = node->admitted,
 		.wanted = node->wanted,
+		.ordered = node->ordered,
 		.order_max = w->order_max,
 		.over = w->over,
 		.leaving = node->leaving,
@@ -568,6 +569,7 @@ static void buyer_comes(unsigned n, bool comes)
 		node->unsold -= units;
 		node->sold += units;
 		node->admitted += (uint64_t)units;
+		node->ordered++;
 		w->orders++;
 		claim_sold(node, units);
 	} else if (node->withheld || node->more) {

@@ -61,6 +61,7 @@ struct node {
 	bool has_book;
 	struct lease_book book;
 	int64_t sold, gone; /* units in orders; units refunded without restock */
+	uint64_t ordered;   /* orders so far */
 	/* daemon and gate */
 	bool exists, up, dead, paused, leaving;
 	bool committing;

@@ -118,12 +118,13 @@ static json_int_t number(const json_t *object, const char *name)
 /* Whether the book can be the last one of the node of which Redis has that row. Redis does a grant before the ledger has it, and a return
  * after, one at a time; so what differs is that one operation. Another node's book, or that of an older copy, differs by more.
  */
-static bool is_last_book(const json_t *book, const json_t *row)
+static bool is_last_book(const struct verify_sale *sale, const json_t *row)
 {
+	const json_t *book = sale ? sale->lease : NULL;
 	json_int_t ahead = number(book, "seq") - number(row, "seq"), balance = number(book, "balance");
 
-	/* It lacks what the node has said that its ledger has. That is so whatever was lost or fenced since. */
-	if (!book || number(book, "seq") < number(row, "written"))
+	/* It lacks operations or orders that the node has said that its ledger has. That is so whatever was lost or fenced since. */
+	if (!book || number(book, "seq") + sale->orders < number(row, "written"))
 		return false;
 	/* Redis has lost its data, and what the row says is of before; or it was fenced, and what it sells since then nobody counts. */
 	if (!json_is_true(json_object_get(row, "settled")) || json_is_true(json_object_get(row, "fenced")))
@@ -151,7 +152,7 @@ static int check_ledger(const struct cli_call *call, const json_t *fleet, const 
 		if (!slug || !row || (only && strcmp(only, slug) != 0) || (!in_ledger && !number(row, "balance")))
 			continue;
 		found = true;
-		if (is_last_book(in_ledger ? in_ledger->lease : NULL, row))
+		if (is_last_book(in_ledger, row))
 			continue;
 		cli_say("sale %s: %s is not the ledger that node %s wrote last: it is another node's, or an older copy. Its lease there is "
 			"operation %lld of epoch %lld with %lld units; Redis has operation %lld of epoch %lld with %lld units. Nothing was "

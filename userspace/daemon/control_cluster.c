@@ -219,7 +219,7 @@ enum MHD_Result control_fence_node(struct http_request *request)
 
 		json_decref(rows);
 		return http_problem_field(request, 422, "out_of_range", "sold",
-			"Node %u holds %lld units of the sale and has told of %lld sold: sold must be between the two.",
+			"Node %u holds %lld units of the sale and has told of %lld sold: sold must be between the two; of a node that was fenced before, it may be more by what is free.",
 			node, (long long)held, (long long)told);
 	}
 	log_warn("node %u was fenced by the operator: %s%s", node, *body.sale ? "sale " : "every sale", body.sale);

@@ -263,6 +263,7 @@ static bool look(struct daemon *d, struct leased_sale *sale, uint64_t now, uint6
 	*view = (struct lease_view){
 		.now_ns = now,
 		.order_max = sale->sale.per_buyer < SLUICE_MAX_QUANTITY ? sale->sale.per_buyer : SLUICE_MAX_QUANTITY,
+		.ordered = atomic_load(&sale->sale.counts->ordered),
 		.over = sale->sale.ended || wall >= sale->sale.ends_ns,
 		.leaving = d->leases->leaving,
 		.rest_ns = d->leases->rest_ns,

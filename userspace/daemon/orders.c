@@ -286,6 +286,7 @@ static void count_state(struct sale_counts *counts, enum order_state state, int 
 static void settle_counts(struct order *order, const struct order_ack *ack)
 {
 	count_state(ack->counts, ack->state, 1);
+	sale_counts_ordered(ack->counts, ack->state == ORDER_REFUSED ? 0 : ack->seq);
 	if (!order->counts)
 		return;
 	/* What is durable is counted before it stops being pending, so that the sum never falls short in between. */

@@ -342,6 +342,7 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	atomic_store(&entry->counts.put_in, (unsigned long long)put_in);
 	atomic_store(&entry->counts.held, (unsigned long long)held);
 	atomic_store(&entry->counts.confirmed, (unsigned long long)confirmed);
+	sale_counts_ordered(&entry->counts, (uint64_t)json_integer_value(json_object_get(json, "orders")));
 	*sale = entry->sale;
 	pthread_rwlock_unlock(&sales->lock);
 	return 0;

@@ -19,9 +19,11 @@ struct sale_counts {
 	atomic_ullong put_in;    /* ledger: put in less taken away */
 	atomic_ullong held;      /* ledger: units */
 	atomic_ullong confirmed; /* ledger: units */
-	atomic_ullong pending;   /* units admitted and not durable yet */
-	atomic_ullong refused;   /* units that the ledger refused: an alarm */
-	atomic_ullong moving; /* units out of the gate that are in no order of the ledger: on their way out, or back */
+	atomic_ullong
+		ordered; /* ledger: orders that it ever had, which is the number of the last one. Pipeline's thread */
+	atomic_ullong pending; /* units admitted and not durable yet */
+	atomic_ullong refused; /* units that the ledger refused: an alarm */
+	atomic_ullong moving;  /* units out of the gate that are in no order of the ledger: on their way out, or back */
 	atomic_ullong orders[SALE_ORDER_STATES]; /* orders that the daemon knows of, by enum order_state */
 	atomic_ullong live_tokens;               /* entries in map "issued" */
 	atomic_int balance;                      /* enum sale_balance; maintenance */
@@ -41,6 +43,13 @@ static inline void sale_counts_change_end(struct sale_counts *counts)
 {
 	if (counts)
 		atomic_fetch_add(&counts->changes, 1);
+}
+
+/* The ledger has the order of that number, and all before it. */
+static inline void sale_counts_ordered(struct sale_counts *counts, uint64_t seq)
+{
+	if (counts && seq > atomic_load(&counts->ordered))
+		atomic_store(&counts->ordered, seq);
 }
 
 enum sale_balance { SALE_BALANCED, SALE_SUSPECT, SALE_UNBALANCED };

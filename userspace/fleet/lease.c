@@ -109,7 +109,7 @@ static void call_begin(const struct lease *l, struct lease_call *call, const cha
 	call_add_number(call, l->options.fence_after_ms);
 	call_add(call, l->options.channel);
 	call_add(call, l->options.origin);
-	call_add_number(call, l->book.seq);
+	call_add_number(call, l->book.seq + (int64_t)l->ordered);
 }
 
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call)
@@ -435,6 +435,7 @@ void lease_next(struct lease *l, const struct lease_view *view, struct lease_act
 
 	count_sales(l, view);
 	l->unsold = view->unsold;
+	l->ordered = view->ordered;
 	/* Others may fence it soon: it must not sell any more, and must hear what became of it before it does. */
 	if (l->options.fence_after_ms && l->settled &&
 		view->now_ns - l->acknowledged_ns > l->options.fence_after_ms * MS) {
@@ -633,8 +634,9 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 		return;
 	case LEASE_UNMET:
 		l->settled = false;
+		/* A return comes before settling, and would be asked again at once. */
 		if (script != LEASE_GRANT_CALL)
-			l->quiet_until_ns = now_ns + RETRY_NS; /* a return, and that comes before settling: the same again */
+			l->quiet_until_ns = now_ns + RETRY_NS;
 		return;
 	case LEASE_OK:
 	case LEASE_NOTHING:

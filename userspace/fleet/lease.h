@@ -54,6 +54,8 @@ struct lease_view {
 	uint64_t now_ns;   /* monotonic */
 	int64_t unsold;    /* units free in the gate */
 	uint64_t admitted; /* units that the gate has admitted so far: counts up; may begin anew */
+	/* Orders that the ledger has for certain, of all that it ever had of the sale: counts up, and never begins anew. */
+	uint64_t ordered;
 	uint64_t
 		wanted; /* units that buyers asked for and did not get although they may be elsewhere: counts up; may begin anew */
 	unsigned order_max; /* units that one order may have at the most: 1.. */
@@ -106,14 +108,17 @@ enum lease_answer {
 	 */
 	LEASE_REFUSED,
 	LEASE_DOUBLED,  /* another daemon with this node's number was heard of moments ago */
-	LEASE_SET_BACK, /* Redis was told of operations that the caller's ledger does not have */
+	LEASE_SET_BACK, /* Redis was told of operations or orders that the caller's ledger does not have */
 	LEASE_STALE,    /* fence: done already, or the target was heard of since it was shown: look again */
 };
 
 struct lease_row {
 	int64_t epoch, seq, units, balance, sold;
-	int64_t heard;   /* counts what the node has said */
-	int64_t written; /* number of the last operation that it has said its ledger has */
+	int64_t heard; /* counts what the node has said */
+	/* What tells its ledger from an older copy: the number of the last operation and that of the last order that it has said its ledger has, which both
+	 * only grow, in one sum.
+	 */
+	int64_t written;
 	enum lease_op op;
 	bool fenced;
 };
@@ -147,8 +152,8 @@ enum lease_trouble {
 	LEASE_TROUBLE_NONE,
 	/* Another daemon has this node's number. When that one is not heard of any more, this one goes on by itself. */
 	LEASE_TROUBLE_DOUBLED,
-	/* The ledger lacks operations that Redis has done for this node: it is an older copy, or a new one under an old number, and knows too little of
-	 * what was sold. With the right ledger the node goes on; else it needs a number that no node has had, and the old one is to be fenced with
+	/* The ledger lacks operations that Redis has done for this node, or orders that it was told of: it is an older copy, or a new one under an old
+	 * number, and knows too little of what was sold. With the right ledger the node goes on; else it needs a number that no node has had, and the old one is to be fenced with
 	 * what it has sold.
 	 */
 	LEASE_TROUBLE_SET_BACK,
@@ -193,7 +198,8 @@ struct lease {
 	uint64_t quiet_until_ns; /* no call before that: the last one failed */
 	uint64_t ask_after_ns;   /* no grant before that: there was nothing */
 	unsigned empty_asks;     /* in a row */
-	int64_t unsold;          /* of the last view; */
+	uint64_t ordered;        /* of the last view; */
+	int64_t unsold;          /* as well; */
 	int64_t unsold_sent;     /* of the call that is under way, or was last; */
 	int64_t unsold_told;     /* of the last one that was answered */
 	/* the node's own sales */

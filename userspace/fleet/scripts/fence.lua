@@ -22,9 +22,14 @@ end
 local unknown = lease_is_unknown(s, row)
 local known = s.open or not lease_unmet(s, target)
 local told = sold >= 0
+-- Who was fenced with too few can be fenced with more, as long as there are units that nobody has.
+local most = row.balance
+if row.fenced == s.number then
+	most = s.open and row.balance + math.max(s.free, 0) or s.total
+end
 if not told then
 	sold = known and row.balance or LEASE_REST
-elseif (known and not unknown and row.balance >= 0 and sold > row.balance) or sold > s.total or (sold < row.sold and not exact) then
+elseif (known and not unknown and row.balance >= 0 and sold > most) or sold > s.total or (sold < row.sold and not exact) then
 	return lease_answer(s, 'refused')
 end
 lease_fence(s, target, sold)

@@ -6,8 +6,8 @@
 -- it), gen, state (settling|open), total, version, operation (that made the version; - = none), free, cut and cut_at (units that a cut
 -- of the total waits for), said (ms of the last message). `members` is "1,2,3", `ops` the last operations, and nN the row of node N: epoch seq op
 -- units balance sold settled fenced seen heard want wanted_at rate origin written. settled and fenced are the number of the generation in which the node
--- was so; want is -1 of one that was fenced so that nobody knows what it holds; seen and wanted_at are ms; heard counts what the node has said; origin is where its daemon runs (- = not told), written the highest number of
--- an operation that it has said its ledger has. free = total - the sum of all balances, whenever the state is open.
+-- was so; want is -1 of one that was fenced so that nobody knows what it holds; seen and wanted_at are ms; heard counts what the node has said; origin is where its daemon runs (- = not told), written the highest
+-- sum of the numbers of the last operation and the last order that it has said its ledger has. free = total - the sum of all balances, whenever the state is open.
 --
 -- A script reads all that it needs, decides, and writes at its end (lease_answer): one that fails has done nothing.
 
@@ -115,7 +115,7 @@ local function lease_open()
 		fence_after = lease_whole(12), -- ms; 0 = never
 		channel = ARGV[13],
 		origin = ARGV[14], -- where it runs: a word
-		written = lease_whole(15), -- number of the last operation that its ledger has
+		written = lease_whole(15), -- number of the last operation that its ledger has, and of the last order: a sum that only grows
 	}
 	local s = {
 		run = server_run(),

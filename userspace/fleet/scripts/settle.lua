@@ -53,7 +53,7 @@ if s.open and me.fence_after > 0 then
 	end
 end
 lease_open_if_settled(s)
-if not s.open and s.now - s.said >= LEASE_SAY_AGAIN_MS then
+if not s.open and (s.now - s.said >= LEASE_SAY_AGAIN_MS or s.now < s.said) then
 	lease_say(s)
 end
 return lease_answer(s, 'ok')
