@@ -26,13 +26,11 @@ static __always_inline struct bpf_sock *handshake_lookup(struct xdp_md *ctx, str
 	return bpf_skc_lookup_tcp(ctx, &pkt->tuple, sizeof(pkt->tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
-__noinline int handshake_find_socket(struct xdp_md *ctx, struct packet *pkt)
+static __always_inline int handshake_find_socket(struct xdp_md *ctx, struct packet *pkt)
 {
 	struct bpf_sock *sk;
 	enum handshake_socket found;
 
-	if (!pkt)
-		return SOCKET_NONE;
 	sk = handshake_lookup(ctx, pkt);
 	if (!sk)
 		return SOCKET_NONE;
@@ -156,13 +154,11 @@ __noinline int handshake_note(const struct packet *pkt, __u32 answered)
 enum handshake_past { PAST_UNKNOWN, PAST_PASSED, PAST_ANSWERED };
 
 /* What became of the first segment of this connection, as far as it is remembered. */
-__noinline int handshake_past_of(const struct packet *pkt)
+static __always_inline int handshake_past_of(const struct packet *pkt)
 {
 	__u64 hash, *word, noted;
 	__u32 age;
 
-	if (!pkt)
-		return PAST_UNKNOWN;
 	word = handshake_recent(pkt, &hash);
 	if (!word)
 		return PAST_UNKNOWN;

@@ -29,6 +29,8 @@
  */
 #define JUDGE_SWAP_MAX 64
 
+#define JUDGE_DELETE_MAX 4
+
 #define JUDGE_RETRY_PAUSED_S 5
 #define JUDGE_RETRY_AWAY_S 2
 #define JUDGE_RETRY_FULL_S 1
@@ -373,9 +375,13 @@ static __always_inline enum sluice_reason judge_admit(
 uncount:
 	judge_uncount_buyer(j);
 unclaim:
-	bpf_map_delete_elem(&admissions, &serial);
+	/* A bucket's lock may be refused (-EBUSY on 6.1, a time-out since 6.15). A claim that stays would keep its token waiting for good. */
+	for (int i = 0; i < JUDGE_DELETE_MAX; i++)
+		if (!bpf_map_delete_elem(&admissions, &serial))
+			break;
 discard:
-	bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+	/* Not silently: the ring wakes a reader only for the very record that it is at, so it must get past this one to hear of the next. */
+	bpf_ringbuf_discard(record, 0);
 	j->retry_after_s = JUDGE_RETRY_FULL_S;
 	return reason;
 }

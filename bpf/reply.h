@@ -12,6 +12,10 @@
 #include "maps.h"
 #include "packet.h"
 
+/* A frame begins behind 256 bytes (XDP_PACKET_HEADROOM), of which the kernel keeps 40 when it is sent. virtio_net puts its own header in front, of 12
+ * to 24 bytes, and drops the frame if there is no room for it, when all is counted. So what needs more than this grows at the tail, if it can.
+ */
+#define REPLY_HEAD_GROWTH 192
 #define REPLY_TTL 64
 #define REPLY_WINDOW 65535 /* a real window: zero would delay the client */
 #define TCP_OPTION_MSS 2
@@ -46,7 +50,8 @@ static __always_inline int reply_resize(struct xdp_md *ctx, __u32 have, __u32 wa
 	ctl = control_get();
 	if (!ctl)
 		return -1;
-	if ((ctl->grow & SLUICE_GROW_HEAD) && !bpf_xdp_adjust_head(ctx, -delta))
+	if ((ctl->grow & SLUICE_GROW_HEAD) && (delta <= REPLY_HEAD_GROWTH || !(ctl->grow & SLUICE_GROW_TAIL)) &&
+		!bpf_xdp_adjust_head(ctx, -delta))
 		return 0;
 	if ((ctl->grow & SLUICE_GROW_TAIL) && !bpf_xdp_adjust_tail(ctx, delta))
 		return 0;

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -178,6 +179,65 @@ def test_the_daemon_is_killed_and_the_gate_closes_orders_by_itself(world, family
     assert world.order(tokens[1], family).status == 201
     sale.assert_books(put_in=20, free=18, held=2)
 
+
+
+@pytest.fixture(name="keeper")
+def a_service_manager_that_keeps_descriptors(tmp_path):
+    """The end of systemd's protocol at which descriptors are kept: NOTIFY_SOCKET."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(20)
+        yield notified
+
+
+def kept_of(keeper):
+    """What the daemon said to it: (words, descriptor), of those with one."""
+    while True:
+        words, descriptors, _, _ = socket.recv_fds(keeper, 4096, 4)
+        if descriptors:
+            assert len(descriptors) == 1
+            return words.decode(), descriptors[0]
+
+
+@pytest.mark.parametrize("how", ("killed", "stopped"))
+def test_a_listener_that_is_kept_lets_the_gate_answer_while_the_daemon_is_away(world, keeper, how):
+    env = {**os.environ, "NOTIFY_SOCKET": keeper.getsockname()}
+    world.daemon.stop()
+    world.start_daemon(env)
+    words, descriptor = kept_of(keeper)
+    assert words == "FDSTORE=1\nFDNAME=public"
+    sale = world.sale(stock=20)
+    token = sale.token()
+    try:
+        world.daemon.kill() if how == "killed" else world.daemon.terminate()
+
+        time.sleep(2.1)  # the age at which a heartbeat counts as old; not a bound on how fast anything is
+        answer = world.order(token)
+        assert (answer.status, answer.code()) == (503, "unavailable") and int(answer.header("retry-after")) >= 1
+        assert world.order(damaged(token)).code() == "token_invalid"
+        with world.connect() as page:  # it waits for the next daemon, and is served
+            page.send(talk.request("GET", "/", [("Connection", "close")]))
+            world.start_daemon(env, kept=descriptor)
+            assert page.receive_only().status == 200
+    finally:
+        os.close(descriptor)
+    assert "kept during the restart" in world.daemon.log()
+    assert wait_until(lambda: world.order(token).status in (200, 201), "orders are open again")
+    keeper.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        kept_of(keeper)  # the manager has it already
+
+
+def test_a_kept_socket_of_another_address_is_not_listened_on(world, keeper):
+    world.daemon.stop()
+    with world.shop.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        world.start_daemon({**os.environ, "NOTIFY_SOCKET": keeper.getsockname()}, kept=other.fileno())
+    words, descriptor = kept_of(keeper)  # a new one
+    os.close(descriptor)
+    assert words.startswith("FDSTORE=1")
+    assert world.order(world.sale(stock=1).token()).status == 201
 
 
 def test_a_daemon_that_stands_still_is_noticed_by_the_gate(world, family):

@@ -293,8 +293,13 @@ class World:
         assert self.writer.running(), self.writer.log()
         self.history.note("up", part="writer")
 
-    def start_daemon(self, env=None, ready=True):
-        self.daemon = self.history.watched("daemon", self.shop.start([SLUICED, "--config", self.config], self.dir / "daemon.log", env=env))
+    def start_daemon(self, env=None, ready=True, kept=None):
+        """`kept`: a descriptor that it is handed as a service manager hands over one that it has kept."""
+        argv, more = [SLUICED, "--config", self.config], {}
+        if kept is not None:
+            argv = ["bash", "-c", f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&{kept}', "bash", *argv]
+            more["pass_fds"] = (kept,)
+        self.daemon = self.history.watched("daemon", self.shop.start(argv, self.dir / "daemon.log", env=env, **more))
         if "FAKETIME_TIMESTAMP_FILE" in (env or {}):
             self.history.note("clock")
         if ready:

@@ -3,6 +3,8 @@
  *
  * expect_refused asks the call door and the wire the same question and wants the same answer, byte for byte.
  */
+#include <poll.h>
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -22,6 +24,7 @@
 #define ROOM 1024
 #define RING_BYTES 65536
 #define NO_RETRY (-1)
+#define WAKE_MS 1000 /* more than a wake-up takes on a busy machine; waited for in vain only where there is none */
 #define SOURCE "192.0.2.10"
 #define PATH_LENGTH 16 /* "POST /v1/orders/" */
 
@@ -789,6 +792,39 @@ static void a_refused_claim_leaves_the_token_as_it_was(void **state)
 	assert_true(gate_is_conserved(gate, STOCK));
 }
 
+static int pass_over(void *context, void *data, size_t size)
+{
+	(void)context;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+/* The daemon sleeps until the ring wakes it. What it was not woken for lies in its way: the ring calls only who is at the record that is new. */
+static void a_refused_claim_keeps_nobody_from_hearing_of_the_next_admission(void **state)
+{
+	struct gate *gate = *state;
+	struct ring_buffer *reader = ring_buffer__new(bpf_map__fd(gate->skel->maps.ring), pass_over, NULL, NULL);
+	struct pollfd ring = {.fd = reader ? ring_buffer__epoll_fd(reader) : -1, .events = POLLIN};
+	struct sluice_token token = gate_token(1, 77);
+
+	assert_non_null(reader);
+	expect_asked(gate, SLUICE_DOOR_WIRE, &token, SLUICE_REASON_ADMITTED);
+	assert_int_equal(ring_buffer__consume(reader), 1);
+	assert_int_equal(poll(&ring, 1, 0), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		token = gate_token(10 + i, 77);
+		expect_refused(gate, &token, SLUICE_REASON_BUYER_LIMIT, NO_RETRY);
+		if (poll(&ring, 1, WAKE_MS) > 0)
+			assert_int_equal(ring_buffer__consume(reader), 0);
+		token = gate_token(20 + i, 100 + i);
+		expect_asked(gate, SLUICE_DOOR_CALL, &token, SLUICE_REASON_ADMITTED);
+		assert_int_equal(poll(&ring, 1, WAKE_MS), 1);
+		assert_int_equal(ring_buffer__consume(reader), 1);
+	}
+	ring_buffer__free(reader);
+}
+
 /* --- full ----------------------------------------------------------------------------------------------------------------- */
 static void a_full_ring_refuses_and_takes_nothing(void **state)
 {
@@ -1010,6 +1046,7 @@ int main(void)
 		gate_test(orders_close_while_the_backlog_is_full),
 		gate_test(a_buyer_has_no_more_units_than_allowed_with_any_number_of_tokens),
 		gate_test(a_refused_claim_leaves_the_token_as_it_was),
+		gate_test(a_refused_claim_keeps_nobody_from_hearing_of_the_next_admission),
 		gate_test(a_full_ring_refuses_and_takes_nothing),
 		gate_test(full_maps_refuse_and_take_nothing),
 		gate_test(calls_are_counted_under_their_reason_and_not_among_packets),

@@ -190,6 +190,15 @@ void http_server_stop(struct http_server *server);
 /* --- listen.c ------------------------------------------------------------------------------------------------------------------------------- */
 /* "[::]:8080", "127.0.0.1:9180": a listening TCP socket; [::] takes IPv4 too. Returns the fd or negative errno with a sentence. */
 int listen_tcp(const char *address, int backlog, char *error, size_t error_size);
+/* The same for the public address, which the service manager keeps during a restart if there is one. Once in a process's life. */
+int listen_public(const char *address, int backlog, char *error, size_t error_size);
 int listen_unix(const char *path, int backlog, unsigned mode, const char *group, char *error, size_t error_size);
+
+/* --- listen_kept.c -------------------------------------------------------------------------------------------------------------------------- */
+/* The listener at that address that a former daemon left with the service manager: the fd, which is the caller's, or -1. */
+struct addrinfo;
+int listen_take_kept(const struct addrinfo *wanted, int backlog);
+/* Leaves a copy with the service manager, in the place of any other. A failure is logged, and costs only that a restart refuses connections. */
+void listen_keep(int fd);
 
 #endif

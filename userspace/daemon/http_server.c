@@ -329,7 +329,7 @@ struct http_server *http_server_start(struct http_listener *listener, const stru
 	struct http_server *server = calloc(1, sizeof(*server));
 	/* With a thread per connection, libmicrohttpd does not stop accepting at its limit, it closes: those that have been told to go must fit. */
 	unsigned connection_limit = options->max_connections * (options->thread_per_connection ? 2 : 1);
-	unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
+	unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK | MHD_USE_ITC;
 	struct MHD_OptionItem more[] = {
 		{options->threads > 1 && !options->thread_per_connection ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END,
 			(intptr_t)options->threads, NULL},
@@ -362,9 +362,15 @@ out_failed:
 
 void http_server_stop(struct http_server *server)
 {
+	MHD_socket listener;
+
 	if (!server)
 		return;
+	/* MHD_stop_daemon() would shut the socket down, and with it the one that is kept for the next daemon: they are the same. */
+	listener = MHD_quiesce_daemon(server->mhd);
 	MHD_stop_daemon(server->mhd);
+	if (listener != MHD_INVALID_SOCKET)
+		close(listener);
 	http_connections_free(server->connections);
 	free(server);
 }

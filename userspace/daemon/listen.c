@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/wire.h"
 #include "daemon/http.h"
 
@@ -50,36 +51,71 @@ static int open_listener(const struct addrinfo *info, int backlog)
 	return fd;
 }
 
-int listen_tcp(const char *address, int backlog, char *error, size_t error_size)
+static int say_listen_failed(const char *address, int err, char *error, size_t error_size)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE},
-			*info;
+	snprintf(error, error_size, "cannot listen on %s: %s%s", address, strerror(-err),
+		err == -EADDRINUSE       ? " (is another sluiced running?)"
+			: err == -EACCES ? " (a port below 1024 needs CAP_NET_BIND_SERVICE)"
+					 : "");
+	return err;
+}
+
+/* The address as the kernel has it, to be freed with freeaddrinfo(). A machine without IPv6 can still serve "any address". */
+static int resolve(const char *address, struct addrinfo **info, char *error, size_t error_size)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
 	char host[64];
 	const char *port;
 	int fd;
 
-	if (split_address(address, host, sizeof(host), &port) || getaddrinfo(host, port, &hints, &info)) {
+	if (split_address(address, host, sizeof(host), &port) || getaddrinfo(host, port, &hints, info)) {
 		snprintf(error, error_size, "%s is not an address and port such as [::]:8080 or 127.0.0.1:9180",
 			address);
 		return -EINVAL;
 	}
+	if (strcmp(host, "::"))
+		return 0;
+	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) {
+		close(fd);
+		return 0;
+	}
+	freeaddrinfo(*info);
+	if (!getaddrinfo("0.0.0.0", port, &hints, info))
+		return 0;
+	snprintf(error, error_size, "cannot listen on %s: no IPv6 here", address);
+	return -EAFNOSUPPORT;
+}
+
+int listen_tcp(const char *address, int backlog, char *error, size_t error_size)
+{
+	struct addrinfo *info;
+	int fd = resolve(address, &info, error, error_size);
+
+	if (fd)
+		return fd;
 	fd = open_listener(info, backlog);
-	/* A machine without IPv6 can still serve "any address". */
-	if (fd == -EAFNOSUPPORT && !strcmp(host, "::")) {
-		freeaddrinfo(info);
-		if (getaddrinfo("0.0.0.0", port, &hints, &info)) {
-			snprintf(error, error_size, "cannot listen on %s: no IPv6 here", address);
-			return -EAFNOSUPPORT;
-		}
+	freeaddrinfo(info);
+	return fd < 0 ? say_listen_failed(address, fd, error, error_size) : fd;
+}
+
+int listen_public(const char *address, int backlog, char *error, size_t error_size)
+{
+	struct addrinfo *info;
+	int fd = resolve(address, &info, error, error_size);
+
+	if (fd)
+		return fd;
+	fd = listen_take_kept(info, backlog);
+	if (fd >= 0) {
+		log_info("listening on %s by the socket that was kept during the restart", address);
+	} else {
 		fd = open_listener(info, backlog);
+		if (fd >= 0)
+			listen_keep(fd);
 	}
 	freeaddrinfo(info);
-	if (fd < 0)
-		snprintf(error, error_size, "cannot listen on %s: %s%s", address, strerror(-fd),
-			fd == -EADDRINUSE       ? " (is another sluiced running?)"
-				: fd == -EACCES ? " (a port below 1024 needs CAP_NET_BIND_SERVICE)"
-						: "");
-	return fd;
+	return fd < 0 ? say_listen_failed(address, fd, error, error_size) : fd;
 }
 
 int listen_unix(const char *path, int backlog, unsigned mode, const char *group, char *error, size_t error_size)

@@ -272,7 +272,7 @@ static int open_sockets(struct daemon *d, struct servers *s, char *error, size_t
 
 	for (unsigned i = 0; i < LISTEN_COUNT; i++)
 		s->fds[i] = -1;
-	s->fds[LISTEN_PUBLIC] = listen_tcp(config->daemon.public_listen, PUBLIC_BACKLOG, error, size);
+	s->fds[LISTEN_PUBLIC] = listen_public(config->daemon.public_listen, PUBLIC_BACKLOG, error, size);
 	if (s->fds[LISTEN_PUBLIC] < 0)
 		return s->fds[LISTEN_PUBLIC];
 	make_socket_directory(config->daemon.control_socket);

@@ -11,6 +11,7 @@ scheduler counts it in ns (/proc/PID/schedstat). The busy time of the whole serv
 """
 import ctypes
 import json
+import math
 import os
 import pathlib
 import platform
@@ -284,8 +285,19 @@ def program_runs(program_id):
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------
+def median_interval(values):
+    """Between which two of the values lies, with 95 %, the median that endlessly many rounds would have (sign test). None: too few rounds."""
+    below, ranked = 0.0, sorted(values)
+    for rank in range(len(ranked) // 2):
+        below += math.comb(len(ranked), rank) / 2 ** len(ranked)
+        if below > 0.025:
+            return [ranked[rank - 1], ranked[-rank]] if rank else None
+    return None
+
+
 def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": list(values)}
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "median_95": median_interval(values),
+            "rounds": list(values)}
 
 
 def paired(above, below, figure):
@@ -297,7 +309,7 @@ def judged(ratio, at_least=None, at_most=None):
     """Fields of a target: the median of the rounds decides."""
     limit = {"at_least": at_least} if at_most is None else {"at_most": at_most}
     met = ratio["median"] >= at_least if at_most is None else ratio["median"] <= at_most
-    return {**limit, "is": ratio["median"], "min": ratio["min"], "max": ratio["max"], "met": met}
+    return {**limit, "is": ratio["median"], "min": ratio["min"], "max": ratio["max"], "median_95": ratio["median_95"], "met": met}
 
 
 def machine():

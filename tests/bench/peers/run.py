@@ -109,7 +109,9 @@ def main():
         comparison.show(result, print_table, plots, options.out)
         for target in result["targets"]:
             limit = f'at least {target["at_least"]}' if "at_least" in target else f'at most {target["at_most"]}'
-            print(f'  target: {target["text"]}: {limit}; is {target["is"]:.2f} ({target["min"]:.2f}..{target["max"]:.2f}): {"met" if target["met"] else "MISSED"}')
+            sure = target.get("median_95")
+            print(f'  target: {target["text"]}: {limit}; is {target["is"]:.2f} ({target["min"]:.2f}..{target["max"]:.2f}'
+                  f'{f"; the median with 95 % {sure[0]:.2f}..{sure[1]:.2f}" if sure else ""}): {"met" if target["met"] else "MISSED"}')
         for note in dict.fromkeys(result["skipped"]):
             print(f"  left out: {note}")
     path = options.out / "peers.json"
