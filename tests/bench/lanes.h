@@ -5,15 +5,20 @@
 
 #include "paths.h"
 
-#define LANES_MAX 64
-
-/* ns per packet of one lane: alone, and while all others run the same path over frames of their own. */
+/* ns per packet of one lane, empty program subtracted: alone, and while all others run the same path over frames of their own. */
 struct lanes_figure {
 	unsigned lanes;
-	double alone, together; /* medians over the rounds, empty program subtracted */
+	struct figure alone, together;
+	struct figure speedup; /* throughput of all lanes together over that of one alone, paired round by round */
+	/* Between the first two CPUs, in the same rounds, because a host may move the CPUs of its guests: one word goes to and fro, and each adds
+	 * to it as soon as the other has. From one addition to the next. 0 = there is one CPU.
+	 */
+	struct figure handover;
 };
 
-/* `path` must be prepared; each lane takes its part of the path's frames. */
+/* How many frames the path must have been prepared with: each lane takes its part of them. */
+unsigned lanes_frames(const struct path *path);
+/* Exits if a packet left with another reason than the path's. */
 struct lanes_figure lanes_measure(struct bench *bench, const struct path *path, unsigned rounds);
 
 #endif
