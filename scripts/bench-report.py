@@ -8,12 +8,32 @@ Called by scripts/bench.sh. Exit code 1 if gate.json cannot be read.
 import json
 import os
 import runpy
+import statistics
 import sys
 
 
 def load(path):
     with open(path, encoding="utf-8") as file:
         return json.load(file)
+
+
+# Below this, two CPUs are threads of one core. A host that moves the CPUs of its guests makes them so for a while.
+SIBLINGS_NS = 30
+
+
+def spread_of(values):
+    values = sorted(values)
+    return {"median": statistics.median(values), "p10": values[len(values) // 10], "p90": values[-1 - len(values) // 10]}
+
+
+def sum_up_lanes(growth):
+    """Adds to each row of the lanes what its rounds say: of the rounds on CPUs of cores of their own, unless there was none."""
+    for row in growth["cpus"]:
+        rounds = [one for one in row["rounds"] if one["handover_ns"] >= SIBLINGS_NS or row["cpus"] == 1] or row["rounds"]
+        row["rounds_used"] = len(rounds)
+        for figure in ("alone_ns", "together_ns", "handover_ns"):
+            row[figure] = spread_of([one[figure] for one in rounds])
+        row["speedup"] = spread_of([row["cpus"] * one["alone_ns"] / one["together_ns"] for one in rounds])
 
 
 def mark(figure, target):
@@ -90,7 +110,9 @@ def print_growth(growth):
     print("\nCPUs: ns per packet of one lane alone, and while all run the same path; a cache line from one CPU to the other in the same rounds")
     for row in growth["cpus"]:
         print(f'  {row["text"]:<44} alone {row["alone_ns"]["median"]:6.0f}   {row["cpus"]} together {row["together_ns"]["median"]:6.0f}   '
-              f'{spread(row["speedup"])} times the throughput   hand-over {row["handover_ns"]["median"]:4.0f} ns')
+              f'{spread(row["speedup"])} times the throughput   hand-over {row["handover_ns"]["median"]:4.0f} ns   '
+              f'{row["rounds_used"]} rounds')
+    print(f"  Of {len(growth['cpus'][0]['rounds'])} rounds, without those in which a line took less than {SIBLINGS_NS} ns: there the two CPUs were threads of one core.")
 
 
 def spread(figure):
@@ -216,7 +238,10 @@ def main():
         report["writer"] = load(os.path.join(directory, "writer.json"))
     except (OSError, ValueError):
         pass  # not built, or it said why it failed
-    projection = project(report["gate"], report["growth"]) if "growth" in report else None
+    projection = None
+    if "growth" in report:
+        sum_up_lanes(report["growth"])
+        projection = project(report["gate"], report["growth"])
     if projection:
         report["projection"] = projection
     path = os.path.join(directory, "report.json")

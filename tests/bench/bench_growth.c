@@ -137,9 +137,15 @@ static void grow_sources(struct bench *bench, json_t *report)
 }
 
 /* --- CPUs ------------------------------------------------------------------------------------------------------------- */
-static json_t *figure_json(const struct figure *figure)
+static json_t *rounds_json(const struct lanes_figure *figure)
 {
-	return json_pack("{s:f, s:f, s:f}", "median", figure->median, "p10", figure->low, "p90", figure->high);
+	json_t *rounds = json_array();
+
+	for (unsigned i = 0; i < figure->count; i++)
+		json_array_append_new(rounds,
+			json_pack("{s:f, s:f, s:f}", "alone_ns", figure->rounds[i].alone, "together_ns",
+				figure->rounds[i].together, "handover_ns", figure->rounds[i].handover));
+	return rounds;
 }
 
 static void grow_cpus(struct bench *bench, json_t *report)
@@ -156,10 +162,8 @@ static void grow_cpus(struct bench *bench, json_t *report)
 		path_prepare(&path);
 		figure = lanes_measure(bench, &path, LANE_ROUNDS);
 		json_array_append_new(rows,
-			json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "id", path.id, "text", path.text, "cpus",
-				(int)figure.lanes, "alone_ns", figure_json(&figure.alone), "together_ns",
-				figure_json(&figure.together), "speedup", figure_json(&figure.speedup), "handover_ns",
-				figure_json(&figure.handover)));
+			json_pack("{s:s, s:s, s:i, s:o}", "id", path.id, "text", path.text, "cpus", (int)figure.lanes,
+				"rounds", rounds_json(&figure)));
 	}
 	json_object_set_new(report, "cpus", rows);
 }

@@ -24,7 +24,6 @@
 
 #define LANES_MAX 64
 #define LANES_ONCE_MAX 32 /* their records stay in the ring until the next reset */
-#define ROUNDS_MAX 63
 #define WARM_PACKETS 2048
 #define TIMED_PACKETS 8192
 /* A frame that may be used once is warmed by others of its kind; both sets, and what is kept of them, stay in the second-level cache. */
@@ -258,26 +257,22 @@ static double run_round(struct lane *lanes, unsigned count, unsigned round, bool
 
 struct lanes_figure lanes_measure(struct bench *bench, const struct path *path, unsigned rounds)
 {
+	struct lanes_figure figure = {.lanes = lanes_of(path), .count = rounds};
 	struct lane lanes[LANES_MAX];
-	double alone[ROUNDS_MAX], together[ROUNDS_MAX], speedup[ROUNDS_MAX], handover[ROUNDS_MAX];
-	struct lanes_figure figure = {.lanes = lanes_of(path)};
 	unsigned count = figure.lanes;
 	uint64_t before, seen, wanted;
 
-	if (lanes_frames(path) > path->frames)
-		bench_die("path %s has %u frames, too few for %u CPUs", path->id, path->frames, count);
-	if (rounds > ROUNDS_MAX)
-		rounds = ROUNDS_MAX;
+	if (rounds > LANES_ROUNDS_MAX || lanes_frames(path) > path->frames)
+		bench_die("path %s: %u rounds, %u frames for %u CPUs", path->id, rounds, path->frames, count);
 	for (unsigned i = 0; i < count; i++)
 		lane_open(&lanes[i], bench, path, i);
 	run_round(lanes, count, 0, false);
 	run_round(lanes, count, 0, true);
 	before = bench_counter(bench, 0, path->reason);
 	for (unsigned round = 0; round < rounds; round++) {
-		alone[round] = run_round(lanes, count, round + 1, false);
-		together[round] = run_round(lanes, count, round + 1, true);
-		speedup[round] = count * alone[round] / together[round];
-		handover[round] = count > 1 ? hand_over() : 0;
+		figure.rounds[round].alone = run_round(lanes, count, round + 1, false);
+		figure.rounds[round].handover = count > 1 ? hand_over() : 0;
+		figure.rounds[round].together = run_round(lanes, count, round + 1, true);
 	}
 	wanted = 2ULL * rounds * count * (lanes->warm_packets + lanes->timed_packets);
 	seen = bench_counter(bench, 0, path->reason) - before;
@@ -286,9 +281,5 @@ struct lanes_figure lanes_measure(struct bench *bench, const struct path *path, 
 			(unsigned long long)(wanted - seen), (unsigned long long)wanted);
 	for (unsigned i = 0; i < count; i++)
 		lane_close(&lanes[i]);
-	figure.alone = bench_figure(alone, rounds);
-	figure.together = bench_figure(together, rounds);
-	figure.speedup = bench_figure(speedup, rounds);
-	figure.handover = bench_figure(handover, rounds);
 	return figure;
 }

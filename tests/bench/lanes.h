@@ -5,15 +5,20 @@
 
 #include "paths.h"
 
-/* ns per packet of one lane, empty program subtracted: alone, and while all others run the same path over frames of their own. */
-struct lanes_figure {
-	unsigned lanes;
-	struct figure alone, together;
-	struct figure speedup; /* throughput of all lanes together over that of one alone, paired round by round */
-	/* Between the first two CPUs, in the same rounds, because a host may move the CPUs of its guests: one word goes to and fro, and each adds
-	 * to it as soon as the other has. From one addition to the next. 0 = there is one CPU.
+#define LANES_ROUNDS_MAX 63
+
+struct lanes_round {
+	/* ns per packet of one lane, empty program subtracted: alone, and while all others run the same path over frames of their own */
+	double alone, together;
+	/* ns in which a cache line goes from the first CPU to the second, or back: both add to one word in turn, each as soon as the other has.
+	 * Measured right before `together`, because a host may move the CPUs of its guests. 0 = there is one CPU.
 	 */
-	struct figure handover;
+	double handover;
+};
+
+struct lanes_figure {
+	unsigned lanes, count;
+	struct lanes_round rounds[LANES_ROUNDS_MAX];
 };
 
 /* How many frames the path must have been prepared with: each lane takes its part of them. */

@@ -230,7 +230,7 @@ static unsigned run_round(
 	return duration;
 }
 
-struct figure bench_figure(double *above, unsigned rounds)
+static struct figure figure_of(double *above, unsigned rounds)
 {
 	struct figure figure = {.is_valid = true};
 
@@ -266,7 +266,7 @@ void bench_measure_set(struct bench *bench, const struct run_plan *plans, unsign
 			above[i][round] -= empty;
 	}
 	for (unsigned i = 0; i < count; i++) {
-		figures[i] = bench_figure(above[i], rounds);
+		figures[i] = figure_of(above[i], rounds);
 		figures[i].packets = (uint64_t)rounds * packets;
 	}
 }

@@ -56,8 +56,6 @@ __attribute__((noreturn, format(printf, 1, 2))) void bench_die(const char *forma
 
 /* Runs the plan's program once over its frames, untimed. */
 void bench_warm(struct bench *bench, const struct run_plan *plan);
-/* Sorts `values`. */
-struct figure bench_figure(double *values, unsigned count);
 struct figure bench_measure(struct bench *bench, const struct run_plan *plan);
 /* The same for several programs over the same frames, taking turns, so that their figures may be compared with each other. Only slots
  * differ between the plans.
