@@ -75,6 +75,8 @@ static __always_inline struct sluice_list_entry *list_match_word(
 /* What is known of a source: the generation of map "denials", in the upper half, and these. 0: do not remember this one. */
 #define DENIAL_ASKED 1ULL
 #define DENIAL_KNOWN 2ULL
+#define DENIAL_FREE 4ULL   /* one of its places holds nothing that is believed: */
+#define DENIAL_SECOND 8ULL /* the second */
 #define DENIAL_GENERATION (~0ULL << 32)
 
 /* Is this packet in the sample? By a hash of how many packets this CPU has denied before: an attacker cannot know it, and unlike a draw by
@@ -93,31 +95,43 @@ static __always_inline int denial_is_drawn(const struct packet *pkt)
 	return !(hash >> 32 & (SLUICE_LIST_SAMPLE - 1));
 }
 
-static __always_inline __u64 denial_find(const struct sluice_addr *source)
+static __always_inline __u64 denial_read(const struct sluice_addr *source, __u32 slot, __u64 generation)
 {
-	struct sluice_denial *last, *denial;
-	__u32 slot = SLUICE_DENIALS_SLOTS;
-	__u64 generation, stamp;
+	struct sluice_denial *denial = bpf_map_lookup_elem(&denials, &slot);
+	__u64 stamp;
 
-	last = bpf_map_lookup_elem(&denials, &slot);
-	if (!last)
-		return 0;
-	generation = *(volatile __u64 *)&last->stamp;
-	if (!(generation & SLUICE_DENIAL_FILLED)) /* nothing is remembered: no slot need be read */
-		return generation | DENIAL_ASKED;
-	generation &= DENIAL_GENERATION;
-	slot = sluice_denial_slot(source);
-	denial = bpf_map_lookup_elem(&denials, &slot);
 	if (!denial)
 		return 0;
 	stamp = *(volatile __u64 *)&denial->stamp;
 	if ((stamp & DENIAL_GENERATION) != generation ||
 		(stamp & (SLUICE_DENIAL_FILLED | SLUICE_DENIAL_FILLING)) != SLUICE_DENIAL_FILLED)
-		return generation | DENIAL_ASKED;
+		return DENIAL_FREE;
 	if (denial->source.lo != source->lo || denial->source.hi != source->hi || !list_is_live(denial->expires_wall) ||
 		*(volatile __u64 *)&denial->stamp != stamp)
-		return generation | DENIAL_ASKED;
-	return generation | DENIAL_ASKED | DENIAL_KNOWN;
+		return 0;
+	return DENIAL_KNOWN;
+}
+
+static __always_inline __u64 denial_find(const struct sluice_addr *source)
+{
+	__u32 slot = SLUICE_DENIALS_SLOTS;
+	struct sluice_denial *last = bpf_map_lookup_elem(&denials, &slot);
+	__u64 generation, first, second;
+
+	if (!last)
+		return 0;
+	generation = *(volatile __u64 *)&last->stamp;
+	if (!(generation & SLUICE_DENIAL_FILLED)) /* nothing is remembered: no slot need be read */
+		return generation | DENIAL_ASKED | DENIAL_FREE;
+	generation &= DENIAL_GENERATION;
+	slot = sluice_denial_slot(source);
+	first = denial_read(source, slot, generation);
+	if (first & DENIAL_KNOWN)
+		return generation | DENIAL_ASKED | first;
+	second = denial_read(source, slot | 1, generation);
+	if ((second & DENIAL_FREE) && !first)
+		second |= DENIAL_SECOND;
+	return generation | DENIAL_ASKED | first | second;
 }
 
 /* `known` was found before the entry was looked up. If the lists have changed since, the generation is not the map's any more, and what is
@@ -130,7 +144,7 @@ static __always_inline void denial_keep(const struct sluice_addr *source, __u64 
 	__u64 generation = known & DENIAL_GENERATION, stamp;
 
 	last = bpf_map_lookup_elem(&denials, &slot);
-	slot = sluice_denial_slot(source);
+	slot = sluice_denial_slot(source) | !!(known & DENIAL_SECOND);
 	denial = bpf_map_lookup_elem(&denials, &slot);
 	if (!last || !denial)
 		return;
@@ -161,9 +175,17 @@ __noinline int list_match(const struct packet *pkt, __u64 short_lengths, __u64 l
 	if (!entry)
 		return 0;
 	hits = __sync_fetch_and_add(&entry->hits, known & DENIAL_KNOWN ? SLUICE_LIST_SAMPLE : 1);
-	if ((known & (DENIAL_ASKED | DENIAL_KNOWN)) == DENIAL_ASKED && hits >= SLUICE_LIST_EXACT_HITS &&
-		denial_is_drawn(pkt))
-		denial_keep(&pkt->source, entry->expires_wall, known);
+	if ((known & (DENIAL_ASKED | DENIAL_KNOWN)) != DENIAL_ASKED || hits < SLUICE_LIST_EXACT_HITS)
+		return 1;
+	/* A free place is taken at once. Who has one is driven out by a draw: of more sources than there are places, most would else be driven out
+	 * before they come again.
+	 */
+	if (!(known & DENIAL_FREE)) {
+		if (!denial_is_drawn(pkt))
+			return 1;
+		known |= hits & 1 ? DENIAL_SECOND : 0;
+	}
+	denial_keep(&pkt->source, entry->expires_wall, known);
 	return 1;
 }
 

@@ -1,18 +1,39 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""Merges DIR/gate.json and, if they are there, DIR/growth.json and DIR/writer.json into DIR/report.json, prints the tables, and draws the growth.
+"""Merges DIR/gate.json and, if they are there, DIR/growth.json and DIR/writer.json into DIR/report.json, prints the tables, draws the growth, and
+computes from the lanes what more CPUs would do ("projection" in the report).
 
 Called by scripts/bench.sh. Exit code 1 if gate.json cannot be read.
 """
 import json
 import os
 import runpy
+import statistics
 import sys
 
 
 def load(path):
     with open(path, encoding="utf-8") as file:
         return json.load(file)
+
+
+# Below this, two CPUs are threads of one core. A host that moves the CPUs of its guests makes them so for a while.
+SIBLINGS_NS = 30
+
+
+def spread_of(values):
+    values = sorted(values)
+    return {"median": statistics.median(values), "p10": values[len(values) // 10], "p90": values[-1 - len(values) // 10]}
+
+
+def sum_up_lanes(growth):
+    """Adds to each row of the lanes what its rounds say: of the rounds on CPUs of cores of their own, unless there was none."""
+    for row in growth["cpus"]:
+        rounds = [one for one in row["rounds"] if one["handover_ns"] >= SIBLINGS_NS or row["cpus"] == 1] or row["rounds"]
+        row["rounds_used"] = len(rounds)
+        for figure in ("alone_ns", "together_ns", "handover_ns"):
+            row[figure] = spread_of([one[figure] for one in rounds])
+        row["speedup"] = spread_of([row["cpus"] * one["alone_ns"] / one["together_ns"] for one in rounds])
 
 
 def mark(figure, target):
@@ -86,9 +107,111 @@ def print_growth(growth):
     for series in growth["series"]:
         points = "  ".join(f'{point["x"]:,}: {point["median_ns"]:.0f}' for point in series["points"])
         print(f'  {series["text"]:<62} {points}')
-    print("\nCPUs: ns per packet of one lane alone, and while all run the same path")
+    print("\nCPUs: ns per packet of one lane alone, and while all run the same path; a cache line from one CPU to the other in the same rounds")
     for row in growth["cpus"]:
-        print(f'  {row["text"]:<44} alone {row["alone_ns"]:6.0f}   {row["cpus"]} together {row["together_ns"]:6.0f}   {row["speedup"]:.2f} times the throughput')
+        print(f'  {row["text"]:<44} alone {row["alone_ns"]["median"]:6.0f}   {row["cpus"]} together {row["together_ns"]["median"]:6.0f}   '
+              f'{spread(row["speedup"])} times the throughput   hand-over {row["handover_ns"]["median"]:4.0f} ns   '
+              f'{row["rounds_used"]} rounds')
+    print(f"  Of {len(growth['cpus'][0]['rounds'])} rounds, without those in which a line took less than {SIBLINGS_NS} ns: there the two CPUs were threads of one core.")
+
+
+def spread(figure):
+    return f'{figure["median"]:.2f} ({figure["p10"]:.2f}..{figure["p90"]:.2f})'
+
+
+# --- projection ---------------------------------------------------------------------------------------------------------------
+CPUS = (1, 2, 16, 64)
+FAR_NS = 200  # a hand-over between CPUs that share no cache
+NS_PER_S = 1e9
+# What an admission writes and other CPUs' admissions write, too: each is a cache line of its own. Those of the ring change hands under its lock.
+ADMISSION_WORDS = ("stock.free", "stock.taken", "control.in_flight")
+RING_WORDS = ("the ring's lock", "the ring's position", "the line in which a record of the ring ends and the next begins")
+SHARED = {
+    "denied_1m": "nothing; the hits of an entry, one packet in 32, where sources of that entry come to several CPUs",
+    "syn": "the bucket of the prefix, where its packets come to several CPUs",
+    "over_rate": "the bucket of the source, where its packets come to several CPUs",
+    "forged": "the buckets of source and prefix, where their packets come to several CPUs",
+    "sold_out": "the same; the sale's words and stock.free are read, and nobody writes them any more",
+    "admitted": ", ".join(ADMISSION_WORDS + RING_WORDS),
+}
+ASSUMPTIONS = (
+    "the gate's program alone, as the bench times it: no card, no driver, no writer behind it; frames and tables in the second-level cache",
+    "the card spreads flows evenly over the CPUs, all packets of a flow to one; CPUs are cores, each with caches of its own, and equally fast",
+    "refusals: at best nothing is shared; at worst all that was lost on the measured CPUs is serial (Amdahl)",
+    "admissions, all of one sale: a shared line was last with each of the CPUs equally often, and nobody waits for it until the ring's lock is busy "
+    "all the time: upper bounds",
+    f"admissions: at best a hand-over takes what it was measured to take, at worst {FAR_NS} ns",
+)
+
+
+def admissions_per_s(cpus, alone_ns, handover_ns, ring_ns):
+    """Returns (orders a second, what bounds them)."""
+    each = alone_ns + len(ADMISSION_WORDS + RING_WORDS) * handover_ns * (cpus - 1) / cpus
+    lock = len(RING_WORDS) * handover_ns + ring_ns if cpus > 1 else 0
+    by_cpus = cpus * NS_PER_S / each
+    if lock and NS_PER_S / lock < by_cpus:
+        return NS_PER_S / lock, "the ring's lock"
+    return by_cpus, "CPUs"
+
+
+def project_refusals(row, cpus):
+    measured, speedup = row["cpus"], row["speedup"]["median"]
+    serial = max(0, (measured / speedup - 1) / (measured - 1)) if measured > 1 else 0
+    one = NS_PER_S / row["alone_ns"]["median"]
+    return {"low_per_s": one * cpus / (1 + serial * (cpus - 1)), "high_per_s": one * cpus}
+
+
+def project_admissions(row, cpus, ring_ns):
+    alone, handover = row["alone_ns"]["median"], row["handover_ns"]["median"]
+    far, by_far = admissions_per_s(cpus, alone, max(FAR_NS, handover), ring_ns)
+    near, by_near = admissions_per_s(cpus, alone, handover, ring_ns)
+    return {"low_per_s": far, "high_per_s": near, "low_bound": by_far, "high_bound": by_near}
+
+
+def project(gate, growth):
+    """None where the lanes had one CPU: then no hand-over was measured."""
+    if any(row["cpus"] < 2 for row in growth["cpus"]):
+        return None
+    ring_ns = next((row["hot"]["median_ns"] for row in gate.get("operations", []) if row["id"] == "op_ring"), 0)
+    rows = []
+    for row in growth["cpus"]:
+        points = []
+        for cpus in CPUS:
+            if cpus in (1, row["cpus"]):
+                figure = row["alone_ns" if cpus == 1 else "together_ns"]["median"]
+                points.append({"cpus": cpus, "measured": True, "low_per_s": cpus * NS_PER_S / figure, "high_per_s": cpus * NS_PER_S / figure})
+            else:
+                points.append({"cpus": cpus, "measured": False, **(project_admissions(row, cpus, ring_ns) if row["id"] == "admitted" else
+                                                                   project_refusals(row, cpus))})
+        rows.append({"id": row["id"], "text": row["text"], "shared": SHARED[row["id"]], "points": points})
+        if row["id"] == "admitted":
+            computed, _ = admissions_per_s(row["cpus"], row["alone_ns"]["median"], row["handover_ns"]["median"], ring_ns)
+            rows[-1]["check"] = {"cpus": row["cpus"], "computed_per_s": computed, "measured_per_s": row["cpus"] * NS_PER_S / row["together_ns"]["median"]}
+    return {"assumptions": list(ASSUMPTIONS), "far_handover_ns": FAR_NS, "ring_ns": ring_ns, "rows": rows}
+
+
+def print_projection(projection):
+    def text_of(point):
+        low, high = (f"{point[end] / 1e6:.{1 if point[end] >= 1e7 else 2}f}" for end in ("low_per_s", "high_per_s"))
+        return low if low == high else f"{low}..{high}"
+
+    heads = [f'{point["cpus"]} {"measured" if point["measured"] else "projected"}' for point in projection["rows"][0]["points"]]
+    print("\nprojection: million packets/s of that many CPUs")
+    print(f'  {"":<44}' + "".join(f"{head:>16}" for head in heads))
+    for row in projection["rows"]:
+        print(f'  {row["text"]:<44}' + "".join(f"{text_of(point):>16}" for point in row["points"]))
+    for row in projection["rows"]:
+        if "check" in row:
+            check = row["check"]
+            print(f'  the same computation for {check["cpus"]} CPUs, {row["text"]}: {check["computed_per_s"] / 1e6:.2f}; measured {check["measured_per_s"] / 1e6:.2f}')
+            for bound in dict.fromkeys((point["cpus"], end, point[f"{end}_bound"]) for point in row["points"] for end in ("low", "high") if not point["measured"]):
+                print(f"  {row['text']}, {bound[0]} CPUs, {bound[1]} end: bounded by {bound[2]}")
+    print("  shared words that are written")
+    for row in projection["rows"]:
+        print(f'    {row["text"]}: {row["shared"]}')
+    print("  assumptions")
+    for line in projection["assumptions"]:
+        print(f"    - {line}")
 
 
 def plot_growth(growth, directory):
@@ -97,7 +220,7 @@ def plot_growth(growth, directory):
                         {series["id"]: [(point["x"], max(point["median_ns"], 1)) for point in series["points"]]
                          for series in growth["series"]}, logx=True, logy=True)
     plots["plot_bars"](os.path.join(directory, "growth-cpus.svg"), "Throughput of all CPUs over that of one", "times",
-                       [(row["text"], row["speedup"], None, None) for row in growth["cpus"]])
+                       [(row["text"], row["speedup"]["median"], row["speedup"]["p10"], row["speedup"]["p90"]) for row in growth["cpus"]])
 
 
 def main():
@@ -115,6 +238,12 @@ def main():
         report["writer"] = load(os.path.join(directory, "writer.json"))
     except (OSError, ValueError):
         pass  # not built, or it said why it failed
+    projection = None
+    if "growth" in report:
+        sum_up_lanes(report["growth"])
+        projection = project(report["gate"], report["growth"])
+    if projection:
+        report["projection"] = projection
     path = os.path.join(directory, "report.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(report, file, indent=1)
@@ -129,6 +258,8 @@ def main():
         print_writer(report["writer"])
     if "growth" in report:
         print_growth(report["growth"])
+        if projection:
+            print_projection(projection)
         plot_growth(report["growth"], directory)
     print(f"\nreport: {path}")
     return 0

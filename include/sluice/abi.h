@@ -15,7 +15,7 @@
 
 #include "reasons.h"
 
-#define SLUICE_ABI_VERSION 4
+#define SLUICE_ABI_VERSION 5
 #define SLUICE_ABI_MAGIC 0x534c5543 /* "SLUC" */
 
 #define SLUICE_MAX_SERVICES 16
@@ -333,16 +333,18 @@ static inline __u32 sluice_index_hash(__u32 upper)
 }
 
 /* --- map "denials": mmapable array[SLUICE_DENIALS_SLOTS + 1]; sources that an entry of the deny list was found for ----------------------------
- * A flood of denied sources is recognised here, without looking through the lists. Slot = sluice_denial_slot(); who comes later takes it. Only
- * entries with more than SLUICE_LIST_EXACT_HITS hits get their sources in here, and only where no entry of the allow list is near; of what is
- * recognised here, one packet in SLUICE_LIST_SAMPLE, drawn at random, is looked up all the same, and counts as so many hits.
+ * A flood of denied sources is recognised here, without looking through the lists. A source has two places, in one cache line:
+ * sluice_denial_slot(), which is even, and the next. One that is free it takes at once; out of one that is not it drives the other source once in
+ * SLUICE_LIST_SAMPLE packets. Only entries with more than SLUICE_LIST_EXACT_HITS hits get their sources in here, and only where no entry of the
+ * allow list is near; of what is recognised here, one packet in SLUICE_LIST_SAMPLE, drawn at random, is looked up all the same, and counts as so
+ * many hits.
  *
  * A slot counts only while the upper half of its stamp is that of the last slot, which is nobody's: the writer of the lists counts it up after
  * each change that may end a denial (any but a new deny entry), and so forgets all of them at once. The lower half guards a slot against
  * being read while another CPU fills it: bit 1 = filled, bit 0 = being filled, and it changes with each filling. Bit 1 of the last slot is
  * set with the first filling of a generation: without it no slot need be read.
  */
-#define SLUICE_DENIALS_SLOTS 32768
+#define SLUICE_DENIALS_SLOTS 262144
 #define SLUICE_LIST_EXACT_HITS 64
 #define SLUICE_LIST_SAMPLE 32 /* a power of two */
 #define SLUICE_DENIAL_FILLING 1u
@@ -358,7 +360,7 @@ static inline __u32 sluice_denial_slot(const struct sluice_addr *source)
 {
 	__u64 hash = (source->hi * 0xff51afd7ed558ccdULL ^ source->lo) * 0x9e3779b97f4a7c15ULL;
 
-	return hash >> 49;
+	return hash >> 47 << 1;
 }
 
 /* --- map "answers": array[2 * SLUICE_ANSWER_COUNT]; entry = bank * SLUICE_ANSWER_COUNT + code ----------------------------------------------------- */
@@ -458,7 +460,7 @@ _Static_assert(sizeof(struct sluice_event) == 48, "abi");
 _Static_assert(sizeof(struct sluice_list_key) == 24, "abi");
 _Static_assert(sizeof(struct sluice_list_entry) == 48, "abi");
 _Static_assert(sizeof(struct sluice_denial) == 32, "abi");
-_Static_assert(SLUICE_DENIALS_SLOTS == 1 << 15, "sluice_denial_slot");
+_Static_assert(SLUICE_DENIALS_SLOTS == 1 << 18, "sluice_denial_slot");
 _Static_assert(sizeof(struct sluice_answer_bytes) == 1312, "abi");
 _Static_assert(sizeof(struct sluice_call) == 168, "abi");
 

@@ -176,7 +176,7 @@ int main(int argc, char **argv)
 	}
 	json_object_set_new(report, "machine", describe_machine());
 	ok = cost_measure(report);
-	bench_open(&bench, 0);
+	bench_open(&bench, 0, 0);
 	paths_open(&bench);
 	json_object_set_new(report, "rounds", json_integer(bench.rounds));
 	json_object_set_new(report, "packets_per_round", json_integer(BENCH_ROUND_PACKETS));

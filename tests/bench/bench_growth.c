@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* `make bench`, how cost grows: sales 1 to 1,024, deny entries 1 to 1,000,000, sources 1 to 65,536 before a table of rates that is full with a
- * million, and CPUs 1 to all. Writes one JSON document to stdout: series of {x, median_ns, p10_ns, p90_ns}, and the lanes.
+/* `make bench`, how cost grows: sales 1 to 1,024, deny entries 1 to 1,000,000, sources 1 to 1,048,576 before a table of rates that has
+ * place for as many, and CPUs 1 to all. Writes one JSON document to stdout: series of {x, median_ns, p10_ns, p90_ns}, and the
+ * lanes with the hand-over of a cache line. The frames of a million sources take 640 MiB.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -119,25 +120,37 @@ static void grow_list(struct bench *bench, json_t *report)
 /* --- sources ---------------------------------------------------------------------------------------------------------- */
 static void grow_sources(struct bench *bench, json_t *report)
 {
-	static const unsigned counts[] = {1, 16, 256, 4096, 65536};
+	static const unsigned counts[] = {1, 16, 256, 4096, 65536, 262144, SOURCES_MAX};
 	json_t *points =
 		series_new(report, "sources", "page request: sources in turn, rates full with a million", "sources");
 	struct path path = *path_find("page");
 
-	path.frames = BENCH_FRAMES_MAX;
 	path_flood_rates(bench);
-	path_prepare(&path);
 	for (unsigned i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
-		struct figure figure = measure(bench, counts[i], path.reason);
+		struct figure figure;
 
+		path.frames = counts[i]; /* made anew for each point: their cookies hold for a minute */
+		path_prepare(&path);
+		figure = measure(bench, counts[i], path.reason);
 		add_point(points, counts[i], &figure);
 	}
 }
 
 /* --- CPUs ------------------------------------------------------------------------------------------------------------- */
+static json_t *rounds_json(const struct lanes_figure *figure)
+{
+	json_t *rounds = json_array();
+
+	for (unsigned i = 0; i < figure->count; i++)
+		json_array_append_new(rounds,
+			json_pack("{s:f, s:f, s:f}", "alone_ns", figure->rounds[i].alone, "together_ns",
+				figure->rounds[i].together, "handover_ns", figure->rounds[i].handover));
+	return rounds;
+}
+
 static void grow_cpus(struct bench *bench, json_t *report)
 {
-	static const char *const ids[] = {"denied_10k", "syn", "over_rate", "forged", "sold_out", "admitted"};
+	static const char *const ids[] = {"denied_1m", "syn", "over_rate", "forged", "sold_out", "admitted"};
 	json_t *rows = json_array();
 
 	for (unsigned i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
@@ -145,13 +158,12 @@ static void grow_cpus(struct bench *bench, json_t *report)
 		struct lanes_figure figure;
 
 		fprintf(stderr, "  BENCH   growth: CPUs, %s\n", path.text);
-		path.frames = PATH_FRAMES;
+		path.frames = lanes_frames(&path);
 		path_prepare(&path);
 		figure = lanes_measure(bench, &path, LANE_ROUNDS);
 		json_array_append_new(rows,
-			json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "id", path.id, "text", path.text, "cpus",
-				(int)figure.lanes, "alone_ns", figure.alone, "together_ns", figure.together, "speedup",
-				figure.lanes * figure.alone / figure.together));
+			json_pack("{s:s, s:s, s:i, s:o}", "id", path.id, "text", path.text, "cpus", (int)figure.lanes,
+				"rounds", rounds_json(&figure)));
 	}
 	json_object_set_new(report, "cpus", rows);
 }
@@ -161,7 +173,7 @@ int main(void)
 	json_t *report = json_pack("{s:[], s:i}", "series", "max_sources", SOURCES_MAX);
 	struct bench bench;
 
-	bench_open(&bench, SOURCES_MAX);
+	bench_open(&bench, SOURCES_MAX, SOURCES_MAX);
 	paths_open(&bench);
 	grow_list(&bench, report); /* first: the list only grows */
 	grow_sales(&bench, report);

@@ -284,21 +284,24 @@ static void remove_orders(struct gate_bpf *skel, unsigned first, unsigned used)
 		bench_die("cannot remove buyers: %s", strerror(errno));
 }
 
-/* No order was ever made. */
+/* No order was ever made; of several parts that are undone one after another, the last makes it so. */
 static void reset_orders(struct bench *bench, unsigned round, unsigned first, unsigned used)
 {
 	struct gate_bpf *skel = bench->gate.skel;
 
-	if (round && bench->gate.stock[GATE_SALE].free != STOCK) {
+	uint64_t units = __atomic_load_n(&bench->gate.stock[GATE_SALE].free, __ATOMIC_SEQ_CST);
+
+	if (round && units != STOCK) {
 		remove_orders(skel, first, used);
+		set_stock(units + used);
 	} else if (!round) {
 		clear_map(bpf_map__fd(skel->maps.admissions));
 		clear_map(bpf_map__fd(skel->maps.buyers));
+		set_stock(STOCK);
 	}
 	if (ring_buffer__consume(path_state.ring) < 0)
 		bench_die("cannot drain the ring");
 	bench->gate.control->in_flight = 0;
-	set_stock(STOCK);
 }
 
 void path_flood_rates(struct bench *bench)

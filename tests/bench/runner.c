@@ -84,7 +84,7 @@ static void put_program(struct bench *bench, __u32 slot, int fd)
 /* The kernel patches a dispatcher when an XDP program comes into use or goes out of it, and each test run would do that twice and wait for
  * RCU. Attached to an interface on which nothing ever arrives, the wrapper stays in use.
  */
-static int keep_in_use(int program)
+int bench_keep_in_use(int program)
 {
 	struct ifreq request = {.ifr_name = "bench%d", .ifr_flags = IFF_TAP | IFF_NO_PI};
 	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
@@ -96,14 +96,16 @@ static int keep_in_use(int program)
 
 static void load_restore(struct bench *bench)
 {
-	bench->restore = restore_bpf__open_and_load();
-	if (!bench->restore)
-		bench_die("cannot load the wrapper: %s", strerror(errno));
-	bench->frames = mmap(NULL, BENCH_FRAMES_MAX * sizeof(struct bench_frame), PROT_READ | PROT_WRITE, MAP_SHARED,
+	bench->restore = restore_bpf__open();
+	if (!bench->restore || bpf_map__set_max_entries(bench->restore->maps.frames, bench->frames_max) ||
+		restore_bpf__load(bench->restore))
+		bench_die("cannot load the wrapper with %u frames of %zu bytes: %s", bench->frames_max,
+			sizeof(struct bench_frame), strerror(errno));
+	bench->frames = mmap(NULL, bench->frames_max * sizeof(struct bench_frame), PROT_READ | PROT_WRITE, MAP_SHARED,
 		bpf_map__fd(bench->restore->maps.frames), 0);
 	if (bench->frames == MAP_FAILED)
 		bench_die("cannot map the frames: %s", strerror(errno));
-	bench->tap = keep_in_use(bpf_program__fd(bench->restore->progs.bench_wrapper));
+	bench->tap = bench_keep_in_use(bpf_program__fd(bench->restore->progs.bench_wrapper));
 	put_program(bench, BENCH_SLOT_EMPTY, bpf_program__fd(bench->restore->progs.bench_empty));
 	put_program(bench, BENCH_SLOT_GATE, bench->gate.prog);
 }
@@ -142,13 +144,14 @@ static void load_stages(struct bench *bench)
 	put_stages(bench, bench_operations, bench_operation_count, BENCH_SLOT_STAGE + bench_step_count);
 }
 
-void bench_open(struct bench *bench, unsigned max_sources)
+void bench_open(struct bench *bench, unsigned max_sources, unsigned frames_max)
 {
 	struct gate_sizes sizes = {0};
 	struct config config;
 	cpu_set_t cpus;
 
 	memset(bench, 0, sizeof(*bench));
+	bench->frames_max = frames_max ? frames_max : BENCH_FRAMES_MAX;
 	/* One CPU for all of it: per-CPU free lists and the counters stay the same ones. */
 	CPU_ZERO(&cpus);
 	CPU_SET(sched_getcpu(), &cpus);
@@ -173,7 +176,7 @@ void bench_close(struct bench *bench)
 {
 	if (bench->tap >= 0)
 		close(bench->tap);
-	munmap(bench->frames, BENCH_FRAMES_MAX * sizeof(struct bench_frame));
+	munmap(bench->frames, bench->frames_max * sizeof(struct bench_frame));
 	stages_bpf__destroy(bench->stages);
 	restore_bpf__destroy(bench->restore);
 	gate_close(&bench->gate);
@@ -297,7 +300,7 @@ void bench_put(struct bench *bench, unsigned index, const struct frame *frame)
 	uint8_t bytes[FRAME_MAX];
 	unsigned length = frame_write(frame, bytes);
 
-	if (index >= BENCH_FRAMES_MAX || length > BENCH_FRAME_BYTES)
+	if (index >= bench->frames_max || length > BENCH_FRAME_BYTES)
 		bench_die("frame %u of %u bytes does not fit", index, length);
 	bench->frames[index].len = length;
 	memcpy(bench->frames[index].bytes, bytes, length);

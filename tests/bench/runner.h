@@ -23,7 +23,8 @@ struct bench {
 	struct gate gate;
 	struct restore_bpf *restore;
 	struct stages_bpf *stages;
-	struct bench_frame *frames; /* BENCH_FRAMES_MAX */
+	struct bench_frame *frames; /* frames_max */
+	unsigned frames_max;
 	unsigned rounds;
 	unsigned last_first, last_used; /* frames of the last round */
 	int tap;                        /* interface that keeps the wrapper in use; see runner.c */
@@ -48,8 +49,8 @@ struct run_plan {
 /* A round is short, so that the two sides of a difference are close in time. More frames than this take their turn over the rounds. */
 #define BENCH_ROUND_PACKETS 4096
 
-/* Loads gate, wrapper and stages with map sizes of the default config. Exits with a sentence on failure. */
-void bench_open(struct bench *bench, unsigned max_sources /* 0 = the default */);
+/* Loads gate, wrapper and stages with map sizes of the default config. Exits with a sentence on failure. 0 for sources or frames: the default. */
+void bench_open(struct bench *bench, unsigned max_sources, unsigned frames_max);
 void bench_close(struct bench *bench);
 __attribute__((noreturn, format(printf, 1, 2))) void bench_die(const char *format, ...);
 
@@ -63,6 +64,9 @@ void bench_measure_set(struct bench *bench, const struct run_plan *plans, unsign
 #define BENCH_SET_MAX 16
 /* Packets of a service's row in the gate's counters. */
 uint64_t bench_counter(struct bench *bench, unsigned service, enum sluice_reason reason);
+
+/* Attaches a wrapper to an interface of its own, so that a test run of it need not wait for others; see runner.c. Returns what to close after it. */
+int bench_keep_in_use(int program);
 
 /* Writes a frame into a slot. */
 void bench_put(struct bench *bench, unsigned index, const struct frame *frame);

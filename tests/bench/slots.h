@@ -7,7 +7,7 @@
 
 /* Ten cache lines hold the longest request of the bench (a browser's). */
 #define BENCH_FRAME_BYTES 632
-#define BENCH_FRAMES_MAX 65536
+#define BENCH_FRAMES_MAX 65536 /* unless bench_open() was asked for more */
 
 struct bench_frame {
 	__u32 len;

@@ -416,10 +416,10 @@ static struct sluice_addr address(const char *source)
 	return addr;
 }
 
-static void write_denial(struct gate *gate, const char *source, uint64_t expires, uint64_t stamp)
+static void write_denial(struct gate *gate, const char *source, unsigned way, uint64_t expires, uint64_t stamp)
 {
 	struct sluice_denial denial = {.source = address(source), .expires_wall = expires, .stamp = stamp};
-	__u32 slot = sluice_denial_slot(&denial.source);
+	__u32 slot = sluice_denial_slot(&denial.source) | way;
 
 	assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.denials), &slot, &denial, BPF_ANY), 0);
 }
@@ -427,11 +427,16 @@ static void write_denial(struct gate *gate, const char *source, uint64_t expires
 static bool is_remembered(struct gate *gate, const char *source)
 {
 	struct sluice_addr addr = address(source);
-	struct sluice_denial denial = denial_at(gate, sluice_denial_slot(&addr)),
-			     last = denial_at(gate, SLUICE_DENIALS_SLOTS);
+	struct sluice_denial last = denial_at(gate, SLUICE_DENIALS_SLOTS);
 
-	return denial.stamp & SLUICE_DENIAL_FILLED && denial.stamp >> 32 == last.stamp >> 32 &&
-		!memcmp(&denial.source, &addr, sizeof(addr));
+	for (uint32_t way = 0; way < 2; way++) {
+		struct sluice_denial denial = denial_at(gate, sluice_denial_slot(&addr) | way);
+
+		if (denial.stamp & SLUICE_DENIAL_FILLED && denial.stamp >> 32 == last.stamp >> 32 &&
+			!memcmp(&denial.source, &addr, sizeof(addr)))
+			return true;
+	}
+	return false;
 }
 
 /* As if the entry had been hit before. */
@@ -595,25 +600,90 @@ static void a_slot_of_another_time_or_source_is_not_believed(void **state)
 	put_and_remember(gate, "192.0.2.10", NEVER, "192.0.2.10");
 	generation = denial_at(gate, SLUICE_DENIALS_SLOTS).stamp >> 32 << 32;
 	filled = generation | SLUICE_DENIAL_FILLED;
-	for (int i = 0; i < 2; i++) {
-		struct sluice_denial other = {.source = address(sources[i]), .stamp = filled};
-		__u32 slot = sluice_denial_slot(&other.source);
+	for (int i = 0; i < 4; i++) {
+		struct sluice_denial other = {.source = address(sources[i % 2]), .stamp = filled};
+		unsigned way = i / 2;
+		__u32 slot = sluice_denial_slot(&other.source) | way;
 
-		write_denial(gate, sources[i], 0, filled);
-		assert_true(is_believed(gate, sources[i]));
-		write_denial(gate, sources[i], 0, filled | SLUICE_DENIAL_FILLING);
-		assert_false(is_believed(gate, sources[i]));
-		write_denial(gate, sources[i], 0, generation);
-		assert_false(is_believed(gate, sources[i]));
-		write_denial(gate, sources[i], 0, filled - (1ULL << 32));
-		assert_false(is_believed(gate, sources[i]));
-		write_denial(gate, sources[i], 1, filled);
-		assert_false(is_believed(gate, sources[i]));
+		write_denial(gate, sources[i % 2], way, 0, filled);
+		assert_true(is_believed(gate, sources[i % 2]));
+		write_denial(gate, sources[i % 2], way, 0, filled | SLUICE_DENIAL_FILLING);
+		assert_false(is_believed(gate, sources[i % 2]));
+		write_denial(gate, sources[i % 2], way, 0, generation);
+		assert_false(is_believed(gate, sources[i % 2]));
+		write_denial(gate, sources[i % 2], way, 0, filled - (1ULL << 32));
+		assert_false(is_believed(gate, sources[i % 2]));
+		write_denial(gate, sources[i % 2], way, 1, filled);
+		assert_false(is_believed(gate, sources[i % 2]));
 		other.source.hi ^= 1;
 		assert_int_equal(bpf_map_update_elem(bpf_map__fd(gate->skel->maps.denials), &slot, &other, BPF_ANY), 0);
-		assert_false(is_believed(gate, sources[i]));
+		assert_false(is_believed(gate, sources[i % 2]));
 	}
 	assert_true(is_remembered(gate, "192.0.2.10"));
+}
+
+/* Gives one of a source's two places to somebody else. */
+static void occupy(struct gate *gate, const char *source, unsigned way)
+{
+	struct sluice_denial other = {.source = address(source)}, last = denial_at(gate, SLUICE_DENIALS_SLOTS);
+	__u32 slot = sluice_denial_slot(&other.source) | way, last_slot = SLUICE_DENIALS_SLOTS;
+	int fd = bpf_map__fd(gate->skel->maps.denials);
+
+	last.stamp |= SLUICE_DENIAL_FILLED;
+	other.stamp = last.stamp;
+	other.source.hi ^= 1 + way;
+	assert_int_equal(bpf_map_update_elem(fd, &slot, &other, BPF_ANY), 0);
+	assert_int_equal(bpf_map_update_elem(fd, &last_slot, &last, BPF_ANY), 0);
+}
+
+static bool is_other_there(struct gate *gate, const char *source, unsigned way)
+{
+	struct sluice_addr addr = address(source);
+	struct sluice_denial denial = denial_at(gate, sluice_denial_slot(&addr) | way);
+
+	addr.hi ^= 1 + way;
+	return !memcmp(&denial.source, &addr, sizeof(addr));
+}
+
+/* One packet more than are counted exactly, and not one that must be drawn. */
+static void a_free_place_is_taken_at_once_and_drives_nobody_out(void **state)
+{
+	static const char *const source = "192.0.2.10";
+	struct gate *gate = *state;
+
+	for (unsigned taken = 0; taken < 2; taken++) {
+		put(SLUICE_LIST_DENY, source, NEVER);
+		set_hits(gate, source, SLUICE_LIST_EXACT_HITS);
+		occupy(gate, source, taken);
+		expect_denied(gate, source);
+		assert_true(is_remembered(gate, source));
+		assert_true(is_other_there(gate, source, taken));
+		take_out(SLUICE_LIST_DENY, source);
+	}
+}
+
+/* The source is remembered in the end, in either place, and what it drove out is denied or not as its own entries say. */
+static void a_full_pair_of_places_lets_a_source_in_by_a_draw(void **state)
+{
+	static const char *const source = "192.0.2.10";
+	struct gate *gate = *state;
+	unsigned driven_out[2] = {0}, packets = 0;
+
+	for (int i = 0; i < 64; i++) {
+		put(SLUICE_LIST_DENY, source, NEVER);
+		set_hits(gate, source, SLUICE_LIST_EXACT_HITS);
+		occupy(gate, source, 0);
+		occupy(gate, source, 1);
+		for (; !is_remembered(gate, source); packets++)
+			expect_denied(gate, source);
+		for (unsigned way = 0; way < 2; way++)
+			driven_out[way] += !is_other_there(gate, source, way);
+		take_out(SLUICE_LIST_DENY, source);
+	}
+	assert_int_equal(driven_out[0] + driven_out[1], 64);
+	expect(driven_out[0] > 8 && driven_out[1] > 8, "%u and %u were driven out", driven_out[0], driven_out[1]);
+	/* A draw of one in 32, 64 times: 2,048 on average, with a standard deviation of 252. */
+	expect(packets > 2048 - 6 * 252 && packets < 2048 + 6 * 252, "it took %u packets", packets);
 }
 
 /* Where denials are not counted as denied, there is nothing to draw a sample by. */
@@ -759,6 +829,8 @@ int main(void)
 		list_test(a_remembered_denial_ends_at_its_expiry),
 		list_test(allow_beats_a_remembered_denial),
 		list_test(a_slot_of_another_time_or_source_is_not_believed),
+		list_test(a_free_place_is_taken_at_once_and_drives_nobody_out),
+		list_test(a_full_pair_of_places_lets_a_source_in_by_a_draw),
 		list_test(shadow_mode_and_call_door_count_each_hit),
 		list_test(the_gate_agrees_with_a_list_that_is_read_one_by_one),
 	};

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""Comparison 2: what it costs to drop a packet from a source on a deny list of 1, 10,000 and 1,000,000 addresses.
+"""Comparison 2: what it costs to drop a packet from a source on a deny list of 1, 10,000, 100,000 and 1,000,000 addresses.
 
 The same flood of SYNs to the protected port (flood.c) meets Sluice's gate, xdp-filter, nftables (prerouting at raw priority, and the
 netdev ingress hook), and a program that drops everything, which is the floor. Every entry is a single IPv4 address, because
@@ -14,9 +14,14 @@ from lab import (PORT, SERVER, TOOLS, Meter, Site, Skipped, bpf_stats, cpu, judg
                  version_of, wait_until, world, xdp_program_of)
 
 TITLE = "A packet from a denied source"
-SIZES = (1, 10_000, 1_000_000)
+SIZES = (1, 10_000, 100_000, 1_000_000)
 FILTER_MAX = 10_000  # entries of xdp-filter's map
-MANY = 1024
+SOURCES = (1, 1024, 65_536)
+WIDE = SOURCES[-1]
+# Of each source of a list entry, the gate looks up the first packets in the list, then it may remember the source (SLUICE_LIST_EXACT_HITS).
+FIRST_PACKETS = 64
+SETTLED_PACKETS = 80
+FIRST = "Sluice, first packets"
 ROUNDS = 5
 SECONDS_SHARE = 0.4  # of a round's length: a flood needs no longer
 STATS_S = 0.2
@@ -58,6 +63,7 @@ class Filter:
         self.name, self.size, self.link, self.xdp = name, size, link, xdp
         self.meter = Meter(link.napi)
         self.rounds = {}
+        self.first = []  # rounds of the widest flood in which no source was remembered yet
 
     def counters(self):
         text = self.link.shop.run(["ethtool", "-S", self.link.device]).stdout
@@ -78,6 +84,15 @@ class Filter:
                                f"{f' and {drops} were dropped by XDP' if self.xdp else ''}: the list does not hold")
         return {**seen, **spent, "packets": packets, "packets_per_second": packets / seen["seconds"],
                 "ns_per_packet": spent["softirq_ns"] / packets, "busy_ns_per_packet": spent["busy_ns"] / packets}
+
+    def settle(self, sources, seconds):
+        """Floods until every source has sent so much that it may be remembered."""
+        packets = 0
+        while packets < SETTLED_PACKETS * len(sources):
+            seen = self.flood(sources, seconds)
+            packets += seen["packets"]
+            if packets <= FIRST_PACKETS * len(sources):
+                self.first.append(seen)
 
     def program_ns(self, sources):
         """One run of the XDP program, by the kernel's own statistics (which cost some 30 ns themselves, also of the floor)."""
@@ -159,23 +174,29 @@ def compare(stack, work_dir, seconds, say, versions):
     skipped = [f"xdp-filter with {SIZES[-1]} entries: its map holds {FILTER_MAX}"]
     entries, filters = open_all(stack, work_dir, say, versions, skipped)
     # Those that are compared come right after one another.
-    cases = [(entry, count) for entry in filters for count in (1, MANY) if count <= max(entry.size, 1) or entry.size == 0]
+    cases = [(entry, count) for entry in filters for count in SOURCES if count <= entry.size or entry.size == 0]
     cases.sort(key=lambda case: (case[1], case[0].size))
-    floods = {1: entries[:1], MANY: random.Random(SEED).sample(entries[:SIZES[1]], MANY)}
+    floods = {count: random.Random(SEED).sample(entries[:next(size for size in SIZES if size >= count)], count) for count in SOURCES}
+    for entry in filters:
+        if entry.name == "Sluice" and entry.size >= WIDE:
+            say(f"denied sources, {WIDE:,} of them, until a list of {entry.size:,} knows them")
+            entry.settle(floods[WIDE], seconds * SECONDS_SHARE)
     for number in range(ROUNDS):
         say(f"denied sources, round {number + 1} of {ROUNDS}")
         for entry, count in cases:
             entry.rounds.setdefault(count, []).append(entry.flood(floods[count], seconds * SECONDS_SHARE))
-    rows = [{"name": entry.name, "entries": entry.size, "sources": count,
-             "ns_per_packet": spread([r["ns_per_packet"] for r in entry.rounds[count]]),
-             "busy_ns_per_packet": spread([r["busy_ns_per_packet"] for r in entry.rounds[count]]),
-             "packets_per_second": spread([r["packets_per_second"] for r in entry.rounds[count]]),
-             "program_ns": entry.program_ns(floods[count]) if entry.xdp else None, "raw": entry.rounds[count]}
-            for entry, count in cases]
+    rows = [row_of(entry.name, entry, count, entry.rounds[count], entry.program_ns(floods[count]) if entry.xdp else None) for entry, count in cases]
+    rows += [row_of(FIRST, entry, WIDE, entry.first, None) for entry in filters if entry.first]
     floor = {row["sources"]: row["ns_per_packet"]["median"] for row in rows if not row["entries"]}
     for row in rows:
         row["ns_less_floor"] = row["ns_per_packet"]["median"] - floor[row["sources"]]
     return {"title": TITLE, "rows": rows, "skipped": skipped, "targets": targets_of(rows)}
+
+
+def row_of(name, entry, sources, rounds, program_ns):
+    return {"name": name, "entries": entry.size, "sources": sources,
+            **{figure: spread([r[figure] for r in rounds]) for figure in ("ns_per_packet", "busy_ns_per_packet", "packets_per_second")},
+            "program_ns": program_ns, "raw": rounds}
 
 
 def targets_of(rows):
@@ -187,13 +208,15 @@ def targets_of(rows):
             found.append({"text": f"Sluice / xdp-filter, {where[0]:,} entries, {where[1]:,} sources",
                           **judged(paired(rounds, raw["xdp-filter", *where], "ns_per_packet"), at_most=MOST_OF_FILTER)})
     for name in NFT:
-        ratios = [paired(raw[name, *where], rounds, "ns_per_packet") for where, rounds in ours.items() if (name, *where) in raw]
-        if ratios:
-            found.append({"text": f"{name} / Sluice, where it is least", **judged(min(ratios, key=lambda ratio: ratio["median"]),
-                                                                                 at_least=LEAST_OF_NFTABLES)})
-    for sources, sizes in ((1, SIZES), (MANY, SIZES[1:])):
-        lists = sorted((ours[size, sources] for size in sizes), key=lambda rounds: median(r["ns_per_packet"] for r in rounds))
-        found.append({"text": f"dearest / cheapest list of Sluice, {sources:,} sources",
+        for who, sources in [*(("Sluice", count) for count in SOURCES), (FIRST, WIDE)]:
+            ratios = [paired(raw[name, *where], rounds, "ns_per_packet") for (other, *where), rounds in raw.items()
+                      if other == who and where[1] == sources and (name, *where) in raw]
+            if ratios:
+                found.append({"text": f"{name} / {who}, {sources:,} source{'s' if sources > 1 else ''}, where it is least",
+                              **judged(min(ratios, key=lambda ratio: ratio["median"]), at_least=LEAST_OF_NFTABLES)})
+    for sources in SOURCES:
+        lists = sorted((rounds for where, rounds in ours.items() if where[1] == sources), key=lambda rounds: median(r["ns_per_packet"] for r in rounds))
+        found.append({"text": f"dearest / cheapest list of Sluice, {sources:,} source{'s' if sources > 1 else ''}",
                       **judged(paired(lists[-1], lists[0], "ns_per_packet"), at_most=FLAT)})
     return found
 

@@ -5,7 +5,7 @@
 
 #include <linux/types.h>
 
-#define FLOOD_SOURCES_MAX 16384
+#define FLOOD_SOURCES_MAX 65536
 #define FLOOD_FRAME 58       /* bytes: Ethernet, IPv4, TCP with one option */
 #define FLOOD_LATE_NS 100000 /* more behind than this: the lost time is not made up */
 
