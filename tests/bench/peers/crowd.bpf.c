@@ -125,7 +125,7 @@ static __always_inline bool may_open(void)
 	if (seen.last_over != over || !seen.moved_ns) {
 		seen.last_over = over;
 		seen.moved_ns = now;
-	} else if (out && now - seen.moved_ns > CROWD_STUCK_NS) {
+	} else if (out && now - seen.moved_ns > config.stuck_ns) {
 		seen.stuck += out;
 	}
 	return false;

@@ -4,10 +4,11 @@
  * DEVICE, and goes with it. Prints one JSON object.
  *
  *   crowd --object FILE --device NAME --mac SERVER_MAC --to ADDR:PORT --from ADDR --sources N --targets FILE --open N --seconds S
- *         --expect STATUS [--once] [--fire]
+ *         --expect STATUS [--once] [--fire] [--stuck-ms N]
  *
  * --once: each target once, then it ends. --fire: expect no answer; a conversation is over when the request is sent.
- * Conversations with which nobody went on for a quarter of a second are given up, and counted.
+ * Conversations of which none went on for --stuck-ms (250) are given up, all at once, and counted: until then their places are taken, and
+ * nothing new begins. So as many as are open must find room in the receiver's ring, or what it loses stops the crowd.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,10 +37,12 @@
 #include "crowd.h"
 
 #define NS_PER_S 1000000000ULL
+#define NS_PER_MS 1000000ULL
 #define LONGEST_FRAME (14 + 20 + 20 + CROWD_REQUEST_MAX) /* each is cut to what is sent */
 #define BATCH 64u
 #define LOOK_EVERY_US 100000
 #define LINE_MAX_BYTES 160
+#define STUCK_MS 250
 #define STORE_AT_ONCE 1024u
 
 static const char headers[] = " HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -94,13 +97,14 @@ static void parse(int argc, char **argv)
 	static const struct option options[] = {{"object", 1, NULL, 'b'}, {"device", 1, NULL, 'd'},
 		{"mac", 1, NULL, 'm'}, {"to", 1, NULL, 't'}, {"from", 1, NULL, 'f'}, {"sources", 1, NULL, 'n'},
 		{"targets", 1, NULL, 'r'}, {"open", 1, NULL, 'o'}, {"seconds", 1, NULL, 's'}, {"expect", 1, NULL, 'e'},
-		{"once", 0, NULL, '1'}, {"fire", 0, NULL, 'F'}, {NULL, 0, NULL, 0}};
+		{"once", 0, NULL, '1'}, {"fire", 0, NULL, 'F'}, {"stuck-ms", 1, NULL, 'S'}, {NULL, 0, NULL, 0}};
 	struct crowd_config *config = &load.config;
 	struct ether_addr mac;
 	struct in_addr from;
 	char *colon;
 	int option;
 
+	config->stuck_ns = STUCK_MS * NS_PER_MS;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'b':
@@ -149,13 +153,16 @@ static void parse(int argc, char **argv)
 		case 'F':
 			config->fire = 1;
 			break;
+		case 'S':
+			config->stuck_ns = strtoull(optarg, NULL, 10) * NS_PER_MS;
+			break;
 		default:
 			exit(2);
 		}
 	}
 	if (!load.object || !load.device || !config->port || !config->first_source || !config->sources ||
-		!config->requests || !config->open || load.seconds <= 0)
-		die("every option but --once and --fire is needed, and --expect");
+		!config->requests || !config->open || !config->stuck_ns || load.seconds <= 0)
+		die("every option but --once, --fire and --stuck-ms is needed, and --expect");
 }
 
 static void know_device(void)

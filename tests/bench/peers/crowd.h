@@ -7,9 +7,6 @@
 
 #define CROWD_REQUEST_MAX 192
 #define CROWD_REQUESTS_MAX 1048576
-/* Connections of which none went on for so long are given up. */
-#define CROWD_STUCK_NS 250000000ULL
-
 #define CROWD_TURNS 4096
 
 struct crowd_request {
@@ -43,6 +40,7 @@ struct crowd_config {
 	__u32 open;   /* conversations under way at a time */
 	__u32 once;   /* 1 = each request once */
 	__u32 first; /* a number that decides on the first address and port, so that no run meets what the one before has left */
+	__u64 stuck_ns; /* connections of which none went on for so long are given up */
 };
 
 /* All written on one CPU, by two threads that do not interrupt each other there, and read by crowd.c. */
