@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """Taking tokens back: one, or all that were issued before a time; what that leaves alone; and that it outlives crash and reboot."""
+import contextlib
+import fcntl
+import glob
+import json
+import signal
+import struct
+import subprocess
+import termios
 import time
 
 import pytest
 
 from netns import wait_until
 from tokens import Token
-from world import World, rfc3339
+from world import SLUICE, World, rfc3339
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +110,43 @@ def test_a_time_in_the_future_or_none_is_refused(world):
     assert world.order(sale.token()).status == 201
 
 
-def test_the_command_keeps_tokens_out_of_the_process_list(world):
+def command_lines():
+    """{pid: arguments} of all that runs, as everybody may read them."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            found[int(path.split("/")[2])] = file.read()
+    return found
+
+
+def unread(pipe):
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+
+
+@pytest.mark.parametrize("verb", ["revoke", "inspect"])
+def test_the_command_keeps_tokens_out_of_the_process_list(world, verb):
+    """Looked at while it has read the token and waits for a daemon that stands still."""
     sale = world.sale(stock=3)
     token = sale.token()
-    said = world.cli("token", "revoke", "-o", "json", input=token + "\n")
-    assert '"revoked": true' in said.stdout or '"revoked":true' in said.stdout, said
-    assert refused(world.order(token))
+    world.daemon.popen.send_signal(signal.SIGSTOP)
+    try:
+        command = subprocess.Popen(list(map(str, world.shop.command([SLUICE, "token", verb, "-o", "json", "--socket", world.control_socket]))), text=True,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command.stdin.write(token + "\n")
+        command.stdin.flush()
+        wait_until(lambda: unread(command.stdin) == 0, "the token is read")
+        lines = command_lines()
+    finally:
+        world.daemon.popen.send_signal(signal.SIGCONT)
+    said, _ = command.communicate(timeout=20)
+    assert verb.encode() in lines[command.pid], "it was looked at too late or too early"
+    assert not [line for line in lines.values() if token.encode() in line]
+    assert command.returncode == 0 and json.loads(said)["sale"] == sale.slug
+    assert refused(world.order(token)) == (verb == "revoke")
+
+
+def test_the_command_revokes_all_tokens_of_a_time(world):
+    sale = world.sale(stock=3)
     token = sale.token()
     world.cli("token", "revoke-all", sale.slug, "--issued-before", "now")
     assert refused(world.order(token))
