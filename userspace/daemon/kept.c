@@ -39,19 +39,32 @@ json_t *kept_note(json_t *answer, bool is_durable)
 	return answer;
 }
 
-json_t *kept_ask(struct daemon *d, json_t *question)
+struct question *kept_ask_start(struct daemon *d, json_t *question)
+{
+	int error;
+
+	if (!atomic_load(&kept.is_stalled) || is_own_thread)
+		return pipeline_ask_start(d->pipeline, question, NULL, NULL, &error);
+	json_decref(question);
+	return NULL;
+}
+
+json_t *kept_ask_wait(struct daemon *d, struct question *question)
 {
 	struct pipeline_answer answer;
 
-	if (atomic_load(&kept.is_stalled) && !is_own_thread) {
-		json_decref(question);
+	if (!question)
 		return NULL;
-	}
-	pipeline_ask(d->pipeline, question, NULL, NULL, &answer);
+	pipeline_ask_wait(d->pipeline, question, &answer);
 	if (answer.error == -EREMOTEIO)
 		log_error("the order writer does not keep what is set (%s: %s)", answer.code, answer.detail);
 	atomic_store(&kept.is_stalled, answer.error == -ETIMEDOUT);
 	return answer.json;
+}
+
+json_t *kept_ask(struct daemon *d, json_t *question)
+{
+	return kept_ask_wait(d, kept_ask_start(d, question));
 }
 
 bool kept_write_document(struct daemon *d, const char *name, const char *text)

@@ -28,6 +28,10 @@ void kept_stop(void);
  * again it answers NULL at once: only one change waits for a writer that stands still.
  */
 json_t *kept_ask(struct daemon *d, json_t *question);
+/* The same in two steps, see pipeline_ask_start(). NULL: nothing was asked; it may be waited for all the same. */
+struct question;
+struct question *kept_ask_start(struct daemon *d, json_t *question);
+json_t *kept_ask_wait(struct daemon *d, struct question *question);
 /* All of these return whether the ledger has it now; what it has not the thread writes later. */
 bool kept_write_document(struct daemon *d, const char *name, const char *text);
 bool kept_write_limits(struct daemon *d);

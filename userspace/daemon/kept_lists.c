@@ -158,34 +158,61 @@ static bool ask_entries(struct daemon *d, const char *op, json_t *entries)
 	return is_done;
 }
 
-static bool write_page(struct daemon *d, const struct sluice_list_key *keys, unsigned count)
-{
-	json_t *put = json_array(), *gone = json_array();
+/* What the gate has of some keys, and what it has not. */
+struct page {
+	json_t *put, *gone;
+};
 
-	for (unsigned i = 0; i < count; i++) {
+static struct page read_page(struct daemon *d, const struct sluice_list_key *keys, unsigned count)
+{
+	struct page page = {.put = json_array(), .gone = json_array()};
+
+	for (unsigned i = 0; i < count && i < PAGE; i++) {
 		struct sluice_list_entry entry;
 
 		if (gate_has(d, &keys[i], &entry))
-			json_array_append_new(put, entry_json(&keys[i], &entry));
+			json_array_append_new(page.put, entry_json(&keys[i], &entry));
 		else
-			json_array_append_new(gone, place_json(&keys[i]));
+			json_array_append_new(page.gone, place_json(&keys[i]));
 	}
-	/* Not the second after the first has failed: the writer is away, or stands still. */
-	if (ask_entries(d, "list_put", put))
-		return ask_entries(d, "list_remove", gone);
-	json_decref(gone);
-	return false;
+	return page;
 }
 
+static struct question *start_put(struct daemon *d, json_t *entries)
+{
+	return kept_ask_start(d, json_pack("{s:s, s:O}", "op", "list_put", "entries", entries));
+}
+
+static bool is_done(json_t *answer)
+{
+	json_decref(answer);
+	return answer;
+}
+
+/* One page is at the writer while the next is read from the gate. Not more: what an order may have to wait for there is one. */
 bool kept_write_entries(struct daemon *d, const struct sluice_list_key *keys, unsigned count)
 {
-	for (unsigned at = 0; at < count; at += PAGE) {
-		if (!write_page(d, keys + at, count - at < PAGE ? count - at : PAGE)) {
-			kept_lists_differ();
-			return false;
-		}
+	struct page page = read_page(d, keys, count), next;
+	bool is_written = true;
+
+	for (unsigned at = 0; at < count && is_written; at += PAGE) {
+		bool has_put = json_array_size(page.put);
+		struct question *put = has_put ? start_put(d, page.put) : NULL;
+
+		next = at + PAGE < count ? read_page(d, keys + at + PAGE, count - at - PAGE) : (struct page){0};
+		is_written = !has_put || is_done(kept_ask_wait(d, put));
+		/* Not the second after the first has failed: the writer is away, or stands still. */
+		if (is_written)
+			is_written = ask_entries(d, "list_remove", json_incref(page.gone));
+		json_decref(page.put);
+		json_decref(page.gone);
+		page = next;
 	}
-	return true;
+	json_decref(page.put);
+	json_decref(page.gone);
+	if (!is_written)
+		kept_lists_differ();
+	return is_written;
 }
 
 bool kept_clear_label(struct daemon *d, enum sluice_list list, const char *label)

@@ -63,6 +63,13 @@ void pipeline_close_orders(struct daemon *d);
 /* Asks and waits (5 s at the most). Takes `question` over, and `arg`. answer->json is the caller's. Returns answer->error. */
 int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg,
 	struct pipeline_answer *answer);
+/* The same in two steps, between which the asker does something else. The first returns NULL with *error (-ENOTCONN, -ENOMEM) if nothing was asked; what it
+ * returns must be waited for, once.
+ */
+struct question;
+struct question *pipeline_ask_start(
+	struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg, int *error);
+int pipeline_ask_wait(struct pipeline *p, struct question *question, struct pipeline_answer *answer);
 /* Asks and goes on; `complete` tells. Returns 0, or -ENOMEM (then `complete` is not called, and `arg` has been released). */
 int pipeline_tell(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg);
 /* Something in the gate may differ from what the ledger says: the connection is made anew, and all is compared as at a start. */

@@ -143,24 +143,29 @@ int questions_answer(struct pipeline *p, struct question *question, const struct
 	return 0;
 }
 
-int pipeline_ask(
-	struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg, struct pipeline_answer *answer)
+struct question *pipeline_ask_start(
+	struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg, int *error)
 {
 	struct question *question = question_new(json, hooks, arg, 2);
+
+	*error = question ? 0 : -ENOMEM;
+	if (!question || enqueue(p, question))
+		return question;
+	if (hooks && hooks->release)
+		hooks->release(arg);
+	question->refs = 1;
+	pthread_mutex_lock(&p->lock);
+	unref(question);
+	pthread_mutex_unlock(&p->lock);
+	*error = -ENOTCONN;
+	return NULL;
+}
+
+int pipeline_ask_wait(struct pipeline *p, struct question *question, struct pipeline_answer *answer)
+{
 	struct timespec deadline;
 
 	memset(answer, 0, sizeof(*answer));
-	if (!question)
-		return answer->error = -ENOMEM;
-	if (!enqueue(p, question)) {
-		if (hooks && hooks->release)
-			hooks->release(arg);
-		question->refs = 1;
-		pthread_mutex_lock(&p->lock);
-		unref(question);
-		pthread_mutex_unlock(&p->lock);
-		return answer->error = -ENOTCONN;
-	}
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += ASK_TIMEOUT_S;
 	pthread_mutex_lock(&p->lock);
@@ -175,6 +180,18 @@ int pipeline_ask(
 	unref(question);
 	pthread_mutex_unlock(&p->lock);
 	return answer->error;
+}
+
+int pipeline_ask(
+	struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg, struct pipeline_answer *answer)
+{
+	int error;
+	struct question *question = pipeline_ask_start(p, json, hooks, arg, &error);
+
+	if (question)
+		return pipeline_ask_wait(p, question, answer);
+	memset(answer, 0, sizeof(*answer));
+	return answer->error = error;
 }
 
 int pipeline_tell(struct pipeline *p, json_t *json, const struct pipeline_hooks *hooks, void *arg)
