@@ -13,7 +13,7 @@ failed=0
 [ "$(id -u)" = 0 ] || { echo 'bench: loading the gate needs root: sudo make bench' >&2; exit 1; }
 [ -x "$build/tests/bench/bench_gate" ] || { echo "bench: $build/tests/bench/bench_gate is not built: make bench" >&2; exit 1; }
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.svg
+rm -f "$out"/*.json "$out"/*.svg "$out"/*.folded
 "$build/tests/bench/bench_gate" > "$out/gate.json" || failed=1
 if [ -x "$build/tests/bench/bench_writer" ]; then
 	echo '  BENCH   order writer' >&2

@@ -95,6 +95,7 @@ bench  postgresql         file:/usr/lib/postgresql/15/bin/initdb
 bench  wrk                cmd:wrk
 bench  iproute2           cmd:ip
 bench  ethtool            cmd:ethtool
+bench  linux-perf         cmd:perf
 bench  util-linux         cmd:nsenter
 bench  python3            file:/usr/bin/python3
 bench  python3-pytest     py:pytest

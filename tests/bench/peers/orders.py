@@ -13,7 +13,8 @@ import os
 import re
 import socket
 
-from lab import UNLIMITED, Meter, judged, read, signed_targets, sluice_site, socket_clients, spent_on, spread, wait_until
+import profile_cpu
+from lab import UNLIMITED, Skipped, Meter, judged, read, signed_targets, sluice_site, socket_clients, spent_on, spread, wait_until
 
 TITLE = "Durable orders"
 ROUNDS = 5
@@ -25,6 +26,31 @@ LIVE_TOKENS, ISSUED_AT_ONCE = 100_000, 50
 # The daemon maps the ring, twice over, and the kernel counts that as resident: this is the default config's ring.
 TOKEN_ROOM = {"gate.max_tokens": 131072, "gate.ring_bytes": 4194304}
 RSS_MAX_MIB = 64
+PROFILE_OPENED, PROFILE_SECONDS = 64, 5.0
+# What a sample was spent on: the first whose thread and function (anywhere in the stack) both fit.
+KINDS = (
+    ("switching threads (the HTTP threads, NAPI, the writer)", "HTTP|napi|writer.*", r"__schedule|asm_sysvec_reschedule_ipi"),
+    ("the writer: fdatasync", "writer.*", r".*fdatasync.*|.*fsync.*"),
+    ("the writer: SQLite and the rest", "writer.*", None),
+    ("maintenance: sweeps of the gate's maps", "maintenance", None),
+    ("heartbeat", "heartbeat", None),
+    ("the pipeline", "pipeline", None),
+    ("the gate's BPF programs", "napi", r"bpf .*"),
+    ("IP and TCP up to the socket", "napi", r"netif_receive_skb.*|ip_.*rcv.*|__netif_receive_skb.*|napi_gro_.*"),
+    ("veth and XDP frames", "napi", r"veth_.*|xdp_.*|bpf_xdp_.*"),
+    ("the NAPI thread otherwise", "napi", None),
+    ("the call door (BPF_PROG_TEST_RUN)", "HTTP", r"__sys_bpf"),
+    ("the answer (sendmsg)", "HTTP", r"__sys_sendmsg|__x64_sys_sendmsg|__sys_sendto"),
+    ("accept4", "HTTP", r"__sys_accept4|__x64_sys_accept4"),
+    ("recv", "HTTP", r"__sys_recvfrom|__x64_sys_recvfrom|__sys_recvmsg"),
+    ("shutdown (the FIN)", "HTTP", r"__sys_shutdown|__x64_sys_shutdown"),
+    ("close", "HTTP", r"__x64_sys_close|__fput.*|task_work_run"),
+    ("epoll", "HTTP", r".*epoll.*"),
+    ("other kernel work of the HTTP threads", "HTTP", r"do_syscall_64|asm_.*|entry_SYSCALL_64.*|ret_from_fork.*"),
+    ("malloc and free in the HTTP threads", "HTTP", r"_int_.*|.*malloc.*|cfree.*|free|calloc|.*realloc.*|unlink_chunk.*|sysmalloc.*"),
+    ("the HTTP threads' own code, libmicrohttpd, libc", "HTTP", None),
+    ("the daemon's other threads", "daemon's rest", None),
+)
 KIB_PER_MIB = 1024
 
 
@@ -110,6 +136,27 @@ def buy(site, work_dir, opened, seconds):
             "sleeps": {part: number / seen["done"] for part, number in sleeps.items()}}
 
 
+# --- where the time goes --------------------------------------------------------------------------------------------------
+def server_threads(site):
+    """{id: what it is called in KINDS}."""
+    named = {str(pid): "napi" for pid in site.link.napi}
+    named.update((task, f"writer {name}") for task, (name, _, _) in threads_of(site.writer.pid).items())
+    for task, (name, _, _) in threads_of(site.daemon.pid).items():
+        named[task] = name if name in ("maintenance", "heartbeat") else part_of(name)
+    return named
+
+
+def profile(site, work_dir):
+    """Stacks of the server's threads in one more round, which is none of the figures: sampling costs the server time too."""
+    recorder = profile_cpu.Recorder(work_dir)
+    threads = server_threads(site)
+    with recorder:
+        seen = buy(site, work_dir, PROFILE_OPENED, PROFILE_SECONDS)
+    stacks = recorder.samples(threads)
+    return {"opened": PROFILE_OPENED, "orders": seen["orders"], "samples": sum(stacks.values()), "server_us": seen["server_us"],
+            "shares": profile_cpu.shares(stacks, KINDS), "stacks": stacks}
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------------
 def read_answer(file):
     """The status of the next answer; its body is read over."""
@@ -164,6 +211,12 @@ def compare(stack, work_dir, seconds, say, versions):
         for opened in OPENED:
             rounds[opened].append(buy(site, work_dir, opened, seconds))
     after_orders = {"orders": batches(site)[1], "more_mib": resident_mib(site.daemon.pid) - before_orders}
+    skipped, profiled = [], None
+    say("durable orders, sampled")
+    try:
+        profiled = profile(site, work_dir)
+    except Skipped as reason:
+        skipped.append(f"where the time of an order goes: {reason}")
     say(f"{LIVE_TOKENS:,} live tokens")
     tokens = memory(stack)
     rows = []
@@ -172,7 +225,7 @@ def compare(stack, work_dir, seconds, say, versions):
                      "sleeps": {part: spread([r["sleeps"][part] for r in seen]) for part in PARTS},
                      **{figure: spread([r[figure] for r in seen])
                         for figure in ("orders_per_second", "p50_us", "p99_us", "server_us", "busy_us", "commits_per_second", "orders_per_commit")}})
-    return {"title": TITLE, "rows": rows, "memory": {"after_orders": after_orders, "tokens": tokens}, "skipped": [],
+    return {"title": TITLE, "rows": rows, "memory": {"after_orders": after_orders, "tokens": tokens}, "skipped": skipped, "profile": profiled,
             "targets": [{"text": f"resident MiB of the daemon with {LIVE_TOKENS:,} live tokens",
                          **judged(spread([tokens["resident_mib"]]), at_most=RSS_MAX_MIB)}]}
 
@@ -188,6 +241,14 @@ def show(result, table, plots, out):
     table("Whose time it is, us an order (in brackets: sleeps an order)", ["open", *PARTS],
           [[f'{row["opened"]}', *(f'{row["us"][part]["median"]:.1f} ({row["sleeps"][part]["median"]:.2f})' for part in PARTS)]
            for row in result["rows"]])
+    if result["profile"]:
+        # Files of their own: too long for peers.json.
+        sampled, stacks = result["profile"], result["profile"].pop("stacks")
+        title = f'Where the time of an order goes, {sampled["opened"]} open: {sampled["samples"]:,} samples of the server, {sampled["orders"]:,} orders'
+        table(title, ["", "share", "us an order"],
+              [[name, f"{100 * share:.1f} %", f'{share * sampled["server_us"]:.1f}'] for name, share in sampled["shares"]])
+        profile_cpu.write_folded(out / "peers-orders.folded", stacks)
+        profile_cpu.write_flame(out / "peers-orders-flame.svg", title, stacks)
     tokens, after = result["memory"]["tokens"], result["memory"]["after_orders"]
     table("The daemon's memory, resident MiB", ["", "MiB"],
           [["before the first token", f'{tokens["resident_mib_before"]:.1f}'],

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-"""Sluice beside other programs on this machine: refused conversations, drops of denied sources, decisions on stock, buyers under a flood.
+"""Sluice beside other programs on this machine: refused conversations, drops of denied sources, decisions on stock, buyers under a flood;
+and what an order and the import of a list cost.
 
-    tests/bench/peers/run.py --build DIR --out DIR/bench [--only refusals|drops|stock|goodput|orders] [--seconds N] [--cpus CLIENTS,SERVER]
+    tests/bench/peers/run.py --build DIR --out DIR/bench [--only refusals|drops|stock|goodput|orders|imports] [--seconds N] [--cpus CLIENTS,SERVER]
 
 Called by scripts/bench.sh, as root. Prints a table for each comparison, and writes OUT/peers.json with every round and an SVG plot each.
 A peer that is not installed is left out, with a note. Exit code 0: measured, whether or not a target was met; 1: something that had
@@ -21,7 +22,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-NAMES = ("refusals", "drops", "stock", "goodput", "orders")
+NAMES = ("refusals", "drops", "stock", "goodput", "orders", "imports")
 
 
 def say(text):
