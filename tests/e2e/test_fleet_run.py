@@ -48,6 +48,7 @@ class Pair(redisd.Single):
         self.wait_replica(self.replica)
 
     def hand_over(self, leads, follows):
+        wait_until(lambda: "state=online" in leads.info("replication").get("slave0", ""), "it may be handed over")
         leads.call("FAILOVER", "TO", redisd.ADDRESS, follows.port)
         wait_until(lambda: follows.info("replication")["role"] == "master", "the other one leads")
         self.wait_replica(leads)

@@ -92,7 +92,7 @@ def wait_closed(world, sale, reason, family="ipv4"):
     assert curl.returncode == 0 and curl.answer.code() == "unavailable"
     assert int(curl.answer.header("retry-after")) >= 1
     world.assert_no_socket(curl.local_port)
-    assert world.packets(reason) == before + 1
+    assert world.packets(reason) > before  # other buyers may have been told so meanwhile
     return token
 
 

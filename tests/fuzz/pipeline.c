@@ -98,6 +98,34 @@ int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hoo
 	return answer->error;
 }
 
+/* It is answered as it is asked: what the asker does in between changes nothing here. */
+struct question {
+	struct pipeline_answer answer;
+};
+
+struct question *pipeline_ask_start(
+	struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg, int *error)
+{
+	struct question *asked = calloc(1, sizeof(*asked));
+
+	CHECK(asked, "no memory");
+	*error = pipeline_ask(p, question, hooks, arg, &asked->answer);
+	if (*error != -ENOTCONN) {
+		*error = 0;
+		return asked;
+	}
+	free(asked);
+	return NULL;
+}
+
+int pipeline_ask_wait(struct pipeline *p, struct question *question, struct pipeline_answer *answer)
+{
+	(void)p;
+	*answer = question->answer;
+	free(question);
+	return answer->error;
+}
+
 int pipeline_tell(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg)
 {
 	struct pipeline_answer answer = {.error = p->mood == PIPELINE_AWAY ? -ENOTCONN : 0};
