@@ -232,6 +232,8 @@ services_are_new() { differs "$daemon" "$(pid_of sluiced)" && differs "$writer" 
 stop_the_gate_unit() { box systemctl stop sluice-gate@veth0 && has_xdp; }
 start_the_gate_unit() { box systemctl start sluice-gate@veth0 && gate_is_as_noted; }
 upgrade() { box dpkg -i /tmp.deb >"$work/upgrade.log" 2>&1; }
+# systemd has handed it to a daemon so many times.
+has_kept_listener() { [ "$(box journalctl --no-pager -q -u sluiced | grep -c 'kept during the restart')" -ge "$1" ]; }
 orders_are() { same "$2" "$(box sluice order list --all --sale "$1" -o json | grep -c '"seq":')"; }
 nothing_is_left() { absent /var/lib/sluice && absent /etc/sluice && ! find "$root/etc/systemd/system" -name 'sluice*' | grep .; }
 
@@ -291,6 +293,10 @@ claim 'what it said replaces the gate in place and restarts the rest' \
 	never_without_gate box sh -c 'sluice reload && systemctl restart sluice-writer sluiced'
 claim 'the link is the same, the program another' gate_is_replaced
 claim 'orders are open again' wait_for open_orders
+claim 'the listener was kept through the restart' has_kept_listener 1
+claim 'the daemon is killed' box systemctl kill -s KILL sluiced
+claim 'it is started again, on the same listener' wait_for has_kept_listener 2
+claim 'orders are open again after that' wait_for open_orders
 claim 'the order of before is still there' wait_for still_has
 claim 'a buyer gets an order from the new version' wait_for buy drop-1 second
 claim 'the sale ends' box sluice sale end drop-1
