@@ -17,7 +17,7 @@ import pytest
 import talk
 from netns import run, wait_until
 from tokens import damaged
-from world import World
+from world import PORT, World
 
 
 class Stream:
@@ -228,10 +228,12 @@ def test_a_listener_that_is_kept_lets_the_gate_answer_while_the_daemon_is_away(w
         kept_of(keeper)  # the manager has it already
 
 
-def test_a_kept_socket_of_another_address_is_not_listened_on(world, keeper):
+def test_a_kept_socket_of_a_former_address_is_not_listened_on_and_not_in_the_way(world, keeper):
+    """The manager still has it, at the port that is wanted: of the one address before, and of any now."""
     world.daemon.stop()
     with world.shop.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", PORT))
         other.listen()
         world.start_daemon({**os.environ, "NOTIFY_SOCKET": keeper.getsockname()}, kept=other.fileno())
     words, descriptor = kept_of(keeper)  # a new one

@@ -86,7 +86,15 @@ static bool is_listener_at(int fd, const struct addrinfo *wanted)
 		same_address(&have, wanted->ai_addr);
 }
 
-/* Keeps the first of the descriptors that is the listener, and closes all others. Returns it or -1. */
+/* The service manager still has it. While it listens nobody else may at its port, so a former address would keep the new one from being listened on. */
+static void put_away(int fd)
+{
+	if (is_listening(fd))
+		shutdown(fd, SHUT_RDWR);
+	close(fd);
+}
+
+/* Keeps the first of the descriptors that is the listener, and puts all others away. Returns it or -1. */
 static int choose_handed(unsigned count, const struct addrinfo *wanted)
 {
 	int chosen = -1;
@@ -95,7 +103,7 @@ static int choose_handed(unsigned count, const struct addrinfo *wanted)
 		if (chosen < 0 && is_listener_at(fd, wanted))
 			chosen = fd;
 		else
-			close(fd);
+			put_away(fd);
 	}
 	return chosen;
 }
@@ -147,7 +155,7 @@ int listen_take_kept(const struct addrinfo *wanted, int backlog)
 		return -1;
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) || fcntl(fd, F_SETFL, O_NONBLOCK) || listen(fd, backlog)) {
 		log_warn("the listener that was kept cannot be used: %s", strerror(errno));
-		close(fd);
+		put_away(fd);
 		return -1;
 	}
 	return fd;
