@@ -143,19 +143,20 @@ static int read_entry(const json_t *json, struct sluice_list_key *key, struct sl
 }
 
 /* --- writing -------------------------------------------------------------------------------------------------------------------- */
+static bool is_done(json_t *answer)
+{
+	bool is_there = answer;
+
+	json_decref(answer);
+	return is_there;
+}
+
 static bool ask_entries(struct daemon *d, const char *op, json_t *entries)
 {
-	json_t *answer;
-	bool is_done;
-
-	if (!json_array_size(entries)) {
-		json_decref(entries);
-		return true;
-	}
-	answer = kept_ask(d, json_pack("{s:s, s:o}", "op", op, "entries", entries));
-	is_done = answer;
-	json_decref(answer);
-	return is_done;
+	if (json_array_size(entries))
+		return is_done(kept_ask(d, json_pack("{s:s, s:o}", "op", op, "entries", entries)));
+	json_decref(entries);
+	return true;
 }
 
 /* What the gate has of some keys, and what it has not. */
@@ -181,12 +182,6 @@ static struct page read_page(struct daemon *d, const struct sluice_list_key *key
 static struct question *start_put(struct daemon *d, json_t *entries)
 {
 	return kept_ask_start(d, json_pack("{s:s, s:O}", "op", "list_put", "entries", entries));
-}
-
-static bool is_done(json_t *answer)
-{
-	json_decref(answer);
-	return answer;
 }
 
 /* One page is at the writer while the next is read from the gate. Not more: what an order may have to wait for there is one. */
