@@ -654,20 +654,22 @@ static pid_t disturb_commit(const char *sql)
 	static const char waiting[] = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sluice-writer' "
 				      "AND wait_event = 'SyncRep'";
 	char text[64];
+	unsigned looks = 3000; /* half a minute: no child outlives a test that has failed for good */
 	pid_t child;
 	bool done;
 
 	reconfigure("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 	while (strcmp(admin("SHOW synchronous_standby_names"), "nobody"))
 		usleep(10000);
+	admin("CHECKPOINT"); /* whether a COMMIT waits is for the checkpointer to say, which reads the setting before it does this */
 	child = postgres_fork();
 	if (child)
 		return child;
 	do {
 		usleep(10000);
 		done = postgres_try(POSTGRES_USER, "ledger", waiting, text, sizeof(text));
-	} while (done && strcmp(text, "1"));
-	done = done && postgres_try(POSTGRES_USER, "ledger", sql, text, sizeof(text));
+	} while (done && strcmp(text, "1") && --looks);
+	done = done && looks && postgres_try(POSTGRES_USER, "ledger", sql, text, sizeof(text));
 	usleep(300000); /* for the answer to be seen; a slow machine may see it later, which is no other outcome */
 	done = postgres_try(
 		       POSTGRES_USER, "ledger", "ALTER SYSTEM RESET synchronous_standby_names", text, sizeof(text)) &&
