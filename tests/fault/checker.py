@@ -633,21 +633,21 @@ def check_rest(history, ledger, breaches):
         if not sale:
             breaches.add("units", f"the gate has a sale {number} that the ledger has not")
             continue
-        put_in, ordered = books_at(ledger, sale, rest["at"][1])
+        put_in, ordered = books_upto(ledger, sale, rest["upto"])
         missing = put_in - words["free"] - ordered
         if missing:
             breaches.add("units", f"sale {sale.slug}: {put_in} put in, {words['free']} free, {ordered} in orders: "
                          + (f"{missing} missing" if missing > 0 else f"{-missing} too many"))
 
 
-def books_at(ledger, sale, at):
-    """Units put in and units in live orders at a time: a hold may have ended since."""
-    put_in = sum(move.delta for move in ledger.moves if move.sale == sale.id and move.at_ns <= at)
+def books_upto(ledger, sale, upto):
+    """Units put in and units in live orders when the ledger had got so far: a hold may have ended since, units may have come or gone."""
+    put_in = sum(move.delta for move in ledger.moves if move.sale == sale.id and move.position <= upto["moves"])
     ordered = 0
     for order in ledger.orders:
-        if order.sale == sale.id:
-            states = [state for since, state in ledger.states(order) if since <= at]
-            ordered += order.quantity * bool(states and states[-1] in ledger_module.LIVE)
+        if order.sale == sale.id and order.position <= upto["steps"]:
+            states = ["held"] + [event.state for event in ledger.events_of.get(order.serial, ()) if event.position <= upto["steps"]]
+            ordered += order.quantity * (states[-1] in ledger_module.LIVE)
     return put_in, ordered
 
 

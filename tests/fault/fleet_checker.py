@@ -22,7 +22,7 @@ Breaches carry "fleet_" before their name. What is demanded of the whole:
     fleet_sale_differs       a sale has one id at all nodes
 
 The fleet's own history has notes: {"event":"down"|"up", "part":"redis"|"partition 2"|…}, {"event":"fence", "sale"}, {"event":"sold_out", "sale"}, and of the
-end {"event":"coordinator", "sale", "total", "free"}.
+end {"event":"coordinator", "sale", "total", "free", "upto":{node: its ledger's last movement then}}.
 """
 import collections
 import dataclasses
@@ -215,7 +215,7 @@ def check_coordinator(whole, history, breaches):
         slug, total = note["sale"], note["total"]
         # As they were then: a node that has been stopped since has given its units back.
         at_nodes = sum(move.delta for member in whole.members for move in member.ledger.moves
-                       if not move.key.startswith("refund:") and move.at_ns - member.offset <= note["at"][1]
+                       if not move.key.startswith("refund:") and move.position <= note["upto"].get(str(member.number), 0)
                        and getattr(member.ledger.sales.get(move.sale), "slug", "") == slug)
         if at_nodes + note["free"] != total:
             breaches.add("units", f"sale {slug}: {at_nodes} units at the nodes and {note['free']} free, the total is {total}")

@@ -35,19 +35,27 @@ class FleetHistory(recorder.Recorder):
             return
         deadline = time.monotonic() + REST_S
         while True:
-            stocks = self._stocks(nodes)
-            if all(agreed for agreed, _ in stocks.values()) or time.monotonic() > deadline:
+            # The ledgers before and after, so that no units were on their way between the two looks.
+            at_nodes, upto = books = self._books(nodes)
+            stocks = self._stocks(at_nodes)
+            if books == self._books(nodes) and all(agreed for agreed, _ in stocks.values()) or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
         for slug, (_, stock) in stocks.items():
-            self.note("coordinator", sale=slug, total=stock.get("total", 0), free=stock.get("free", 0))
+            self.note("coordinator", sale=slug, total=stock.get("total", 0), free=stock.get("free", 0), upto=upto)
 
-    def _stocks(self, nodes):
-        """{slug: (whether the books agree, what the coordinator has)}."""
-        at_nodes = {}
+    def _books(self, nodes):
+        """{slug: units put in at all nodes}, and {number: how many movements of stock the node's ledger had then}."""
+        at_nodes, upto = {}, {}
         for node in nodes:
-            for sale in ledger_module.read(node.history.where(), ledger_module.read_sales):
+            sales, place = ledger_module.read(node.history.where(), ledger_module.read_books)
+            upto[str(node.number)] = place["moves"]
+            for sale in sales:
                 at_nodes[sale.slug] = at_nodes.get(sale.slug, 0) + sale.put_in
+        return at_nodes, upto
+
+    def _stocks(self, at_nodes):
+        """{slug: (whether the books agree, what the coordinator has)}."""
         stocks = {}
         for slug, units in at_nodes.items():
             try:

@@ -90,6 +90,13 @@ def read_sales(rows, columns_of):
     return [Sale(*row) for row in rows("SELECT id, slug, opens_ns, ends_ns, per_buyer, put_in, held, confirmed, orders FROM sales")]
 
 
+def read_books(rows, columns_of):
+    """The sales, and how far the ledger had got when they were read: the last positions of `moves` and of `steps` (orders and their events)."""
+    (moves,), = rows("SELECT coalesce(max(position), 0) FROM stock_moves")
+    (steps,), = rows("SELECT coalesce(max(position), 0) FROM (SELECT position FROM orders UNION ALL SELECT position FROM events) AS steps")
+    return read_sales(rows, columns_of), {"moves": moves, "steps": steps}
+
+
 def read_all(rows, columns_of):
     """`rows(sql)` gives tuples; `columns_of(table)` the names of a table's columns, none if there is no such table."""
     sales = read_sales(rows, columns_of)

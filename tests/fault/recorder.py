@@ -8,7 +8,10 @@ that the ledger's times are compared with.
     {"what":"order", "method":"POST|GET|DELETE", "token", "sent", "received", "status", "code", "body", "bytes", "complete", "error"}
     {"what":"control", "method", "path", "request", "sent", "received", "status", "body"}
     {"what":"note", "event":"down|up|gate_gone|clock|clock_apart|alone|fleet", "part", "at", …}
-    {"what":"rest", "at", "sales":{"id":{"free"}}, "in_flight", "refused"}
+    {"what":"rest", "at", "upto", "sales":{"id":{"free"}}, "in_flight", "refused"}
+
+`upto` says how far the ledger had got by then, by its positions (ledger.py: read_books). Its times would not do: a row has the time at which the writer
+began to write it, and is to be seen some time later.
 
 `status` is null where no complete answer came: `bytes` says how much of one did, `error` why it ended. `alone` promises that no order is
 asked for but by clients that write here; `clock_apart` says that the shop's clock is ahead of ours by `offset` s for good; `fleet` that its stock is the
@@ -48,9 +51,9 @@ class Recorder:
     def note(self, event, **fields):
         self._write({"what": "note", "event": event, "at": clocks(), **fields})
 
-    def rest(self, at, sales, in_flight, refused):
-        """The gate's own words at `at`, when nothing is under way any more."""
-        self._write({"what": "rest", "at": at, "sales": sales, "in_flight": in_flight, "refused": refused})
+    def rest(self, upto, sales, in_flight, refused):
+        """The gate's own words, when nothing is under way any more and the ledger has got as far as `upto`."""
+        self._write({"what": "rest", "at": clocks(), "upto": upto, "sales": sales, "in_flight": in_flight, "refused": refused})
 
     def flush(self):
         with self._lock:

@@ -69,7 +69,7 @@ class Story:
         self.two.ask(101, 7, 421, "wrong_node")
         self.one.ask(101, 7.1, 200, id=f"{101:016x}", seq=1, state="held", quantity=1)
         self.two.ask(105, 10, 409, "sold_out")
-        self.end = {"what": "note", "event": "coordinator", "at": clocks(50), "sale": SLUG, "total": 4, "free": 0}
+        self.end = {"what": "note", "event": "coordinator", "at": clocks(50), "sale": SLUG, "total": 4, "free": 0, "upto": {"1": 99, "2": 99}}
         self.fleet = [{"what": "note", "event": "sold_out", "at": clocks(49), "sale": SLUG}, self.end]
 
     def note(self, event, at, **fields):
@@ -210,6 +210,7 @@ def test_what_a_node_gives_back_when_it_stops_is_not_missing():
     story = Story()
     story.one.event(102, "order.cancelled", 20)
     story.fleet[0]["event"] = "nothing"
+    story.end["upto"]["1"] = story.one.moves[-1].position
     story.one.move(-1, 60)
     assert story.names() == set()
 
@@ -250,6 +251,15 @@ def test_a_node_whose_clock_is_apart_is_judged_by_the_crowds_clock():
         order.committed_ns += 60 * SECOND
     for move in story.two.moves:
         move.at_ns += 60 * SECOND
+    assert story.names() == set()
+
+
+def test_units_that_reach_a_node_after_the_last_look_are_not_counted_twice():
+    story = Story()
+    story.one.put(1, 20)
+    story.fleet[0]["event"] = "nothing"
+    story.end.update(total=5, free=1, upto={"1": 99, "2": story.two.moves[-1].position})
+    story.two.move(1, 49)
     assert story.names() == set()
 
 

@@ -97,10 +97,10 @@ class WorldHistory(recorder.Recorder):
         try:
             deadline = time.monotonic() + REST_S
             while True:
-                # The ledger before and after, so that no hold ended between the two looks.
-                at, kept = recorder.clocks(), self._sums()
+                # The ledger before and after, so that no hold ended and no lease came between the two looks.
+                kept, upto = books = self._books()
                 sales, in_flight = self._words()
-                agreed = in_flight == 0 and kept == self._sums() and all(
+                agreed = in_flight == 0 and books == self._books() and all(
                     sale in kept and kept[sale] == words["free"] for sale, words in sales.items())
                 if agreed or time.monotonic() > deadline:
                     break
@@ -108,11 +108,12 @@ class WorldHistory(recorder.Recorder):
             refused = world.stats()["orders"]["refused_by_ledger"]
         except (OSError, AssertionError):
             return  # the daemon cannot be asked, as the test has left it: then only the ledger is judged
-        self.rest(at, sales, in_flight, refused)
+        self.rest(upto, sales, in_flight, refused)
 
-    def _sums(self):
-        """What should be free of each sale."""
-        return {sale.id: sale.put_in - sale.held - sale.confirmed for sale in ledger_module.read(self.where(), ledger_module.read_sales)}
+    def _books(self):
+        """What should be free of each sale, and how far the ledger had got then."""
+        sales, upto = ledger_module.read(self.where(), ledger_module.read_books)
+        return {sale.id: sale.put_in - sale.held - sale.confirmed for sale in sales}, upto
 
     def where(self):
         """Where ledger.py finds the ledger."""
