@@ -64,7 +64,7 @@ __noinline int reply_write(struct xdp_md *ctx, const struct packet *pkt, const s
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	__u16 l2[L2_MAX / 2];
 	struct tcphdr *tcp;
-	__u32 l2_len, l3_len, l4_len, ports;
+	__u32 l2_len, l3_len, l4_len, ports, seq, ack, flags;
 	__u64 sum;
 
 	if (!pkt || !reply || data + L2_MAX > data_end)
@@ -117,39 +117,46 @@ __noinline int reply_write(struct xdp_md *ctx, const struct packet *pkt, const s
 		ports = (__u32)pkt->tuple.ipv6.sport << 16 | pkt->tuple.ipv6.dport;
 	} else {
 		struct iphdr *ip = data + l2_len;
-		__u64 ip_sum;
+		__u32 first, second, third;
 
 		tcp = (void *)(ip + 1);
 		if ((void *)(tcp + 1) > data_end)
 			return -1;
-		*(__u32 *)ip = bpf_htonl(0x45000000 | (l3_len + l4_len + reply->payload_len));
-		((__u32 *)ip)[1] = bpf_htonl(0x00004000); /* no id, do not fragment */
-		((__u32 *)ip)[2] = bpf_htonl(REPLY_TTL << 24 | IPPROTO_TCP << 16);
+		first = bpf_htonl(0x45000000 | (l3_len + l4_len + reply->payload_len));
+		second = bpf_htonl(0x00004000); /* no id, do not fragment */
+		third = bpf_htonl(REPLY_TTL << 24 | IPPROTO_TCP << 16);
+		sum = (__u64)pkt->tuple.ipv4.saddr + pkt->tuple.ipv4.daddr;
+		((__u32 *)ip)[0] = first;
+		((__u32 *)ip)[1] = second;
+		((__u32 *)ip)[2] = third;
 		ip->saddr = pkt->tuple.ipv4.daddr;
 		ip->daddr = pkt->tuple.ipv4.saddr;
-		sum = (__u64)ip->saddr + ip->daddr;
+		ip->check = ~reply_fold(sum + first + second + third);
 		ports = (__u32)pkt->tuple.ipv4.sport << 16 | pkt->tuple.ipv4.dport;
-		ip_sum = sum + ((__u32 *)ip)[0] + ((__u32 *)ip)[1] + ((__u32 *)ip)[2];
-		ip->check = ~reply_fold(ip_sum);
 	}
 
+	seq = bpf_htonl(reply->seq);
+	ack = bpf_htonl(reply->ack);
+	flags = bpf_htonl((l4_len / 4) << 28 | (__u32)reply->flags << 16 | REPLY_WINDOW);
 	tcp->source = (__u16)ports;
 	tcp->dest = ports >> 16;
-	tcp->seq = bpf_htonl(reply->seq);
-	tcp->ack_seq = bpf_htonl(reply->ack);
-	((__u32 *)tcp)[3] = bpf_htonl((l4_len / 4) << 28 | (__u32)reply->flags << 16 | REPLY_WINDOW);
+	tcp->seq = seq;
+	tcp->ack_seq = ack;
+	((__u32 *)tcp)[3] = flags;
 	((__u32 *)tcp)[4] = 0;
-	/* RFC 9293 section 3.1; the pseudo header's length and protocol are added as numbers in network order. */
+	/* RFC 9293 section 3.1; the pseudo header's length and protocol are added as numbers in network order. Nothing is read back: a word that was written
+	 * in two halves could only be had when both have reached the cache, and the line is still the CPU's that sent the frame.
+	 */
 	sum += bpf_htonl(l4_len + reply->payload_len);
 	sum += bpf_htonl(IPPROTO_TCP);
-	sum += (__u64)((__u32 *)tcp)[0] + ((__u32 *)tcp)[1] + ((__u32 *)tcp)[2] + ((__u32 *)tcp)[3];
+	sum += (__u64)ports + seq + ack + flags;
 	if (reply->mss) {
-		__u32 *option = (void *)(tcp + 1);
+		__u32 option = bpf_htonl(TCP_OPTION_MSS << 24 | 4 << 16 | (reply->mss & 0xffff));
 
-		if ((void *)(option + 1) > data_end)
+		if ((void *)(tcp + 1) + sizeof(option) > data_end)
 			return -1;
-		*option = bpf_htonl(TCP_OPTION_MSS << 24 | 4 << 16 | (reply->mss & 0xffff));
-		sum += *option;
+		*(__u32 *)(tcp + 1) = option;
+		sum += option;
 	}
 	sum += bpf_htons(reply_fold(reply->payload_sum));
 	tcp->check = ~reply_fold(sum);
