@@ -72,8 +72,11 @@ static __always_inline int gate_first_segment(struct xdp_md *ctx, struct packet 
 	if (rate_is_muted(bucket))
 		return SLUICE_REASON_RATE_DROP;
 	/* A retransmission is not charged again. In shadow mode every connection has a socket by now. */
-	if (!(pkt->control & SLUICE_CONTROL_SHADOW_ALL) && handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION)
+	if (!(pkt->control & SLUICE_CONTROL_SHADOW_ALL) && handshake_find_socket(ctx, pkt) == SOCKET_CONNECTION) {
+		pkt->now = bpf_ktime_get_ns();
+		handshake_note(pkt, 0); /* made while the gate was in shadow, it may follow one that was answered */
 		return SLUICE_REASON_SOCKET;
+	}
 
 	pkt->now = bpf_ktime_get_ns();
 	mode = pkt->control | (pkt->kind == SLUICE_SERVICE_SALE ? RATE_ANSWERS : 0);

@@ -9,6 +9,7 @@
 #ifndef SLUICE_BPF_HANDSHAKE_H
 #define SLUICE_BPF_HANDSHAKE_H
 
+#include "parse.h"
 #include "rate.h"
 #include "reply.h"
 
@@ -127,12 +128,13 @@ static __always_inline __u64 *handshake_recent(const struct packet *pkt, __u64 *
 {
 	__u16 sport = pkt->is_ip6 ? pkt->tuple.ipv6.sport : pkt->tuple.ipv4.sport;
 	__u16 dport = pkt->is_ip6 ? pkt->tuple.ipv6.dport : pkt->tuple.ipv4.dport;
+	struct sluice_addr destination = parse_destination(pkt);
 	struct sluice_control *ctl = control_get();
 	__u32 slot;
 
 	if (!ctl)
 		return NULL;
-	*hash = sluice_flow_hash(&pkt->source, bpf_ntohs(sport), bpf_ntohs(dport), ctl->rate_seed);
+	*hash = sluice_flow_hash(&pkt->source, &destination, bpf_ntohs(sport), bpf_ntohs(dport), ctl->rate_seed);
 	slot = *hash & (SLUICE_RECENT_SLOTS - 1);
 	return bpf_map_lookup_elem(&recent, &slot);
 }

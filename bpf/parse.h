@@ -208,10 +208,20 @@ static __always_inline enum sluice_reason parse_network(
 	return reason;
 }
 
+static __always_inline struct sluice_addr parse_destination(const struct packet *pkt)
+{
+	struct sluice_addr destination = {};
+
+	if (pkt->is_ip6)
+		return parse_addr6(pkt->tuple.ipv6.daddr);
+	destination.lo = 0xffff00000000ULL | bpf_ntohl(pkt->tuple.ipv4.daddr);
+	return destination;
+}
+
 /* The service that this address and port belong to. */
 static __always_inline enum sluice_reason parse_service(struct packet *pkt, void *data, void *data_end)
 {
-	struct sluice_addr destination = {};
+	struct sluice_addr destination;
 	__be16 *ports_at, sport, dport;
 	__u64 *candidates;
 	__u32 key;
@@ -228,12 +238,11 @@ static __always_inline enum sluice_reason parse_service(struct packet *pkt, void
 	if (!candidates || !*candidates)
 		return SLUICE_REASON_UNPROTECTED;
 
+	destination = parse_destination(pkt);
 	if (pkt->is_ip6) {
-		destination = parse_addr6(pkt->tuple.ipv6.daddr);
 		pkt->tuple.ipv6.sport = sport;
 		pkt->tuple.ipv6.dport = dport;
 	} else {
-		destination.lo = 0xffff00000000ULL | bpf_ntohl(pkt->tuple.ipv4.daddr);
 		pkt->tuple.ipv4.sport = sport;
 		pkt->tuple.ipv4.dport = dport;
 	}

@@ -271,14 +271,18 @@ static inline __u64 sluice_rate_name(const struct sluice_rate_key *key, __u32 se
 	return name ? name : 1;
 }
 
-static inline __u64 sluice_flow_hash(const struct sluice_addr *source, __u16 sport, __u16 dport, __u32 seed)
+/* Of all that names a connection. The upper half of an IPv6 source is mixed with the seed before the lower comes in: who has a network to himself
+ * chooses the latter, and must not be able to choose one that makes his connection another's.
+ */
+static inline __u64 sluice_flow_hash(
+	const struct sluice_addr *source, const struct sluice_addr *destination, __u16 sport, __u16 dport, __u32 seed)
 {
-	struct sluice_rate_key key = {
-		.net = (source->hi * 0x9e3779b97f4a7c15ULL) ^ source->lo,
-		.kind = (__u32)sport << 16 | dport,
-	};
+	struct sluice_rate_key flow = {.net = source->lo, .kind = (__u32)sport << 16 | dport};
+	struct sluice_rate_key upper = {
+		.net = source->hi ^ (destination->hi * 0x9e3779b97f4a7c15ULL) ^ destination->lo};
 
-	return sluice_rate_name(&key, seed);
+	flow.net ^= source->hi ? sluice_rate_name(&upper, seed) : destination->lo << 32;
+	return sluice_rate_name(&flow, seed);
 }
 
 /* --- map "syn_budget": array[SLUICE_SYN_SLOTS] of __u64 tat (mono); slot = hash of the prefix ---------------------------------------------- */

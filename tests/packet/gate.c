@@ -506,12 +506,12 @@ void gate_order(struct gate *gate, bool ip6, uint16_t sport, const char *token, 
 
 bool gate_note(struct gate *gate, const struct frame *frame, bool answered, uint64_t age_ns)
 {
-	struct sluice_addr source;
+	struct sluice_addr source, destination;
 	__u64 hash, *word;
 
-	if (addr_parse(frame->source, &source))
+	if (addr_parse(frame->source, &source) || addr_parse(frame->destination, &destination))
 		die(frame->source);
-	hash = sluice_flow_hash(&source, frame->sport, frame->dport, gate->control->rate_seed);
+	hash = sluice_flow_hash(&source, &destination, frame->sport, frame->dport, gate->control->rate_seed);
 	word = &gate->recent[hash % SLUICE_RECENT_SLOTS];
 	if (*word && *word >> 33 != hash >> 33)
 		return false;

@@ -258,8 +258,10 @@ static int judge_segment(struct model *model, const struct model_packet *packet,
 	if (!allowed && model_rate_muted(model, &packet->source, now))
 		return SLUICE_REASON_RATE_DROP;
 	/* In shadow mode every connection has a socket by now: its first segments are judged all the same. */
-	if (!model->shadow_all && model_socket_exists(model, packet))
+	if (!model->shadow_all && model_socket_exists(model, packet)) {
+		model_recent_note(model, packet, false, now);
 		return SLUICE_REASON_SOCKET;
+	}
 	reason = judge_first(model, packet, allowed, now, verdict);
 	if (!allowed)
 		model_rate_remember(model, &packet->source, reason);

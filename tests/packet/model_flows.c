@@ -107,8 +107,9 @@ bool model_socket_exists(const struct model *model, const struct model_packet *p
 /* --- what became of a first segment --------------------------------------------------------------------------------------- */
 static void name_of(const struct model *model, const struct model_packet *packet, uint64_t *slot, uint64_t *mark)
 {
-	struct sluice_addr source = model_addr_number(&packet->source);
-	uint64_t hash = sluice_flow_hash(&source, packet->sport, packet->dport, model->rate_seed);
+	struct sluice_addr source = model_addr_number(&packet->source),
+			   destination = model_addr_number(&packet->destination);
+	uint64_t hash = sluice_flow_hash(&source, &destination, packet->sport, packet->dport, model->rate_seed);
 
 	*slot = hash % SLUICE_RECENT_SLOTS;
 	*mark = hash >> 33;

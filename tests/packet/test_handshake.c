@@ -626,6 +626,68 @@ static void segments_of_a_connection_pass_untouched(void **state)
 	}
 }
 
+/* Behind one public address and port there may be two clients, of one address of the shop each. */
+static void a_connection_to_another_address_is_another_connection(void **state)
+{
+	for (int ip6 = 0; ip6 < 2; ip6++) {
+		struct frame frame = frame_syn(ip6), twin;
+		struct run run;
+
+		frame.flags = F_ACK | F_FIN;
+		twin = frame;
+		twin.destination = ip6 ? "::2" : "127.0.0.2";
+		assert_true(gate_note(*state, &frame, true, 0));
+		gate_run_frame(*state, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER, "of the one that was answered");
+		gate_run_frame(*state, &twin, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "of the other");
+	}
+}
+
+/* Who has a network to himself chooses the lower half of his address. Were the upper one mixed without the seed, he could compute it. */
+static void nobody_chooses_an_address_whose_connection_is_anothers(void **state)
+{
+	static const struct sluice_addr victims[] = {{.lo = 0xffffc0000207ULL}, {.hi = 0x20010db800010000ULL, .lo = 7}};
+	const struct sluice_addr shop = {.hi = 0x20010db8000a0000ULL, .lo = 1};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct sluice_addr chosen = {.hi = 0x20010db8ffff0000ULL};
+
+		chosen.lo =
+			(chosen.hi * 0x9e3779b97f4a7c15ULL) ^ (victims[i].hi * 0x9e3779b97f4a7c15ULL) ^ victims[i].lo;
+		for (__u32 seed = 0; seed < 1000; seed++)
+			assert_true(sluice_flow_hash(&victims[i], &shop, 5555, 80, seed) !=
+				sluice_flow_hash(&chosen, &shop, 5555, 80, seed));
+	}
+}
+
+/* The kernel made it while the gate was in shadow, behind one of the same name that was answered. */
+static void a_connection_found_behind_its_cookie_is_the_latest(void **state)
+{
+	struct gate *gate = *state;
+	struct frame frame = frame_syn(false);
+	struct run run;
+	int fd;
+
+	route_clients();
+	frame.sport = 43010;
+	assert_int_equal(gate_handshake(gate, &frame, request, sizeof(request) - 1), 0);
+	deliver(&frame);
+	fd = accept_in_time(gate->listeners[0]);
+	assert_true(fd >= 0);
+	assert_true(gate_note(gate, &frame, true, 0));
+	gate_run_frame(gate, &frame, &run);
+	expect_reason(&run, SLUICE_REASON_SOCKET, "its first data");
+	frame.seq += frame.payload_len;
+	gate_run_frame(gate, &frame, &run);
+	expect_reason(&run, SLUICE_REASON_SOCKET, "its second segment");
+	frame.flags = F_RST | F_ACK;
+	frame.payload_len = 0;
+	deliver(&frame);
+	close(fd);
+}
+
 static void a_syn_in_time_wait_is_left_to_the_kernel(void **state)
 {
 	struct gate *gate = *state;
@@ -730,6 +792,9 @@ int main(void)
 		gate_test(the_kernel_makes_the_socket_out_of_the_first_segment),
 		gate_test(a_request_repeated_on_its_socket_is_not_charged_again),
 		gate_test(segments_of_a_connection_pass_untouched),
+		gate_test(a_connection_to_another_address_is_another_connection),
+		gate_test(nobody_chooses_an_address_whose_connection_is_anothers),
+		gate_test(a_connection_found_behind_its_cookie_is_the_latest),
 		gate_test(a_syn_in_time_wait_is_left_to_the_kernel),
 		gate_test(a_half_open_connection_of_the_kernel_is_a_connection),
 		gate_test(no_cookie_while_the_accept_queue_is_full),
