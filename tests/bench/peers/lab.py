@@ -176,6 +176,13 @@ def thread_napi(namespace, device, number):
     return threads
 
 
+def moderate_napi(namespace, device, microseconds):
+    """Has a device's receive work done by a timer instead of at once, as a card does that moderates its interrupts. 0: at once again."""
+    namespace.run(["unshare", "--mount", "sh", "-c",
+                   f"mount -t sysfs sysfs /sys && cd /sys/class/net/{device} && "
+                   f"echo {int(microseconds > 0)} > napi_defer_hard_irqs && echo {microseconds * 1000} > gro_flush_timeout"])
+
+
 class Link:
     """A veth pair between clients and a server, with threaded NAPI at both ends, and the addresses on it."""
 
