@@ -201,7 +201,8 @@ def compare(stack, work_dir, seconds, say, versions):
     for shop in shops:
         shop.pace = shops[0].pace
     for number in range(STEADY_ROUNDS):
-        for kind in FLOODS if number < ROUNDS else STEADY:
+        kinds = FLOODS if number < ROUNDS else STEADY
+        for kind in kinds if number % 2 == 0 else reversed(kinds):
             say(f"goodput, {kind}, round {number + 1} of {STEADY_ROUNDS if kind in STEADY else ROUNDS}")
             for shop in shops if number < ROUNDS else shops[:1]:
                 if kind in shop.rounds:

@@ -184,11 +184,13 @@ def clients_of(kind, contestants):
     if kind != "timer":
         yield
         return
-    for contestant in contestants:
-        moderate_napi(contestant.link.crowd, contestant.link.device, TIMER_US)
-    yield
-    for contestant in contestants:
-        moderate_napi(contestant.link.crowd, contestant.link.device, 0)
+    try:
+        for contestant in contestants:
+            moderate_napi(contestant.link.crowd, contestant.link.device, TIMER_US)
+        yield
+    finally:
+        for contestant in contestants:
+            moderate_napi(contestant.link.crowd, contestant.link.device, 0)
 
 
 def row_of(contestant):

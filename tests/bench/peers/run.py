@@ -112,7 +112,8 @@ def main():
             limit = f'at least {target["at_least"]}' if "at_least" in target else f'at most {target["at_most"]}'
             sure = target.get("median_95")
             print(f'  target: {target["text"]}: {limit}; is {target["is"]:.2f} ({target["min"]:.2f}..{target["max"]:.2f}'
-                  f'{f"; the median with 95 % {sure[0]:.2f}..{sure[1]:.2f}" if sure else ""}): {"met" if target["met"] else "MISSED"}')
+                  f'{f"; the median with 95 % {sure[0]:.2f}..{sure[1]:.2f}" if sure else ""}): {"met" if target["met"] else "MISSED"}'
+                  f'{", on the line" if target["on_the_line"] else ""}, {target["rounds"]} rounds')
         for note in dict.fromkeys(result["skipped"]):
             print(f"  left out: {note}")
     path = options.out / "peers.json"
