@@ -184,7 +184,7 @@ int fleet_leases_create(struct daemon *d, const char *slug, uint64_t stock, bool
 	/* A creation after a loss is another operation, also of as many units. */
 	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EREMOTEIO;
-	snprintf(operation, sizeof(operation), "create:%016" PRIx64, random);
+	snprintf(operation, sizeof(operation), LEASES_CREATION "%016" PRIx64, random);
 	err = wish_for(d, &create_kind, slug,
 		json_pack("{s:s, s:I, s:b}", "operation", operation, "total", (json_int_t)stock, "may_be_sold",
 			may_be_sold || was_unsure),

@@ -299,11 +299,20 @@ static bool act(struct daemon *d, struct fleet_round *round, struct leased_sale 
 	}
 }
 
-/* A change of the total that this ledger had is not what the fleet has agreed to: Redis had lost it, and another was made without it. */
+static bool is_creation(const char *operation)
+{
+	return !strncmp(operation, LEASES_CREATION, strlen(LEASES_CREATION));
+}
+
+/* A change of the total that this ledger had is not what the fleet has agreed to: Redis had lost it, and another was made without it. But a sale that was
+ * made again with as many units is what it was.
+ */
 static void tell_lost_change(const struct leased_sale *sale, const struct lease_book *before)
 {
 	const struct lease_book *book = &sale->lease.book;
 
+	if (is_creation(before->operation) && is_creation(book->operation) && before->total == book->total)
+		return;
 	if (before->version && before->version == book->version && strcmp(before->operation, book->operation) != 0)
 		log_error(
 			"sale %s: two changes of its total were made apart while Redis had lost the one: %s, to %" PRId64

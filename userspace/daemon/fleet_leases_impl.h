@@ -14,6 +14,9 @@
 #include "daemon/sales.h"
 #include "fleet/lease.h"
 
+/* What the name of an operation that makes a sale begins with; those of changes of the total are other words (control_stock.c). */
+#define LEASES_CREATION "create:"
+
 enum leased_state {
 	LEASED_UNREAD, /* what the ledger says of its lease is not known here yet: it sells nothing */
 	LEASED_NOT,    /* it has units that were never leased: from before this node was one of a fleet, and its own */
