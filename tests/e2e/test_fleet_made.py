@@ -9,6 +9,7 @@ from fleet import Fleet
 from netns import wait_until
 
 STOCK = 40
+AT_ONCE = 5
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,6 @@ def body(stock=STOCK):
     now = datetime.datetime.now(datetime.timezone.utc)
     return {"stock": stock, "opens_at": (now - datetime.timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "ends_at": (now + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
-
 
 
 def only(fleet, number):
@@ -71,3 +71,25 @@ def test_a_sale_that_redis_lost_before_a_ledger_knew_its_stock_is_made_again(fle
     assert [node.number for node in fleet.nodes if "made apart" in node.daemon.log()] == []
     assert fleet[2].ask("POST", f"{path}/stock", {"delta": 1})["fleet"]["total"] == STOCK + 1
     fleet.verify()
+
+
+def all_run(fleet):
+    for node in fleet.nodes:
+        if node not in fleet.living():
+            node.start()
+
+
+def test_the_same_creation_at_another_node_at_once_is_not_called_another_one(fleet):
+    """However little that node has heard yet: it may ask for patience, and says never that the stock was moved."""
+    all_run(fleet)
+    words, answers = body(), []
+
+    def made():
+        answers.append(fleet[2].control("PUT", path, words))
+        return answers[-1].status in (200, 201)
+    for number in range(AT_ONCE):
+        path = f"/v1/sales/at-once-{number}"
+        fleet[1].ask("PUT", path, words)
+        wait_until(made, "node 2 has it too", pause=0)
+        assert answers[-1].json()["stock"] == STOCK
+    assert {answer.status for answer in answers} <= {200, 201, 503}, answers

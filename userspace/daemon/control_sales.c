@@ -309,15 +309,27 @@ static uint64_t stock_of(struct daemon *d, const struct sale *sale)
 	return atomic_load(&sale->counts->put_in);
 }
 
+/* A sale of the fleet that this node has heard of just now: not even its ledger was asked what it knows of the units. */
+static bool is_unread(struct daemon *d, const struct sale *sale)
+{
+	struct fleet_stock stock;
+
+	return fleet_leases_has(d, sale->id) && fleet_leases_stock(d, sale->id, &stock) != 0;
+}
+
 static enum MHD_Result change_sale(
 	struct http_request *request, struct sale *sale, const struct sale_body *body, uint32_t present)
 {
-	bool is_remade =
-		HAS(present, FIELD_STOCK) && request->d->fleet && fleet_leases_lacks_total(request->d, sale->id);
 	enum MHD_Result result;
+	bool is_remade;
 
 	if (is_over(request, sale, &result))
 		return result;
+	if (HAS(present, FIELD_STOCK) && is_unread(request->d, sale))
+		return http_problem_retry(request, 503, "fleet_behind", RETRY_BEHIND_S,
+			"What the ledger of this node has of the stock of %s is not known here yet: ask again. Nothing was changed.",
+			sale->slug);
+	is_remade = HAS(present, FIELD_STOCK) && fleet_leases_lacks_total(request->d, sale->id);
 	/* The same creation again is no error: its answer may have been lost. */
 	if (HAS(present, FIELD_STOCK) && !is_remade && (uint64_t)body->stock != stock_of(request->d, sale))
 		return http_problem_field(request, 409, "stock_is_moved", "stock",
