@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """A sale whose making was cut short: somebody asked and never heard, or Redis lost it before a ledger had it. It can be made again, and nothing is leased of it
 before every node has told what it holds."""
+import concurrent.futures
+import contextlib
 import datetime
+import os
+import signal
 
 import pytest
 
@@ -22,6 +26,15 @@ def body(stock=STOCK):
     now = datetime.datetime.now(datetime.timezone.utc)
     return {"stock": stock, "opens_at": (now - datetime.timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "ends_at": (now + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+@contextlib.contextmanager
+def no_ledger_writes(*nodes):
+    with contextlib.ExitStack() as going_on:
+        for node in nodes:
+            os.kill(node.writer.pid, signal.SIGSTOP)
+            going_on.callback(os.kill, node.writer.pid, signal.SIGCONT)
+        yield
 
 
 def only(fleet, number):
@@ -93,3 +106,34 @@ def test_the_same_creation_at_another_node_at_once_is_not_called_another_one(fle
         wait_until(made, "node 2 has it too", pause=0)
         assert answers[-1].json()["stock"] == STOCK
     assert {answer.status for answer in answers} <= {200, 201, 503}, answers
+
+
+def assert_is_in_no_ledger(reply):
+    assert (reply.status, reply.code(), reply.headers["Retry-After"]) == (503, "fleet_away", "1"), reply
+    assert "in no ledger yet" in reply.json()["detail"]
+
+
+def test_a_sale_is_not_called_made_before_a_ledger_has_its_stock(fleet):
+    """Neither when it is made nor when it is made again: what Redis alone has may be gone in the next moment."""
+    path, words, key = "/v1/sales/unkept", body(), fleet.key("unkept", "stock")
+    all_run(fleet)
+    with concurrent.futures.ThreadPoolExecutor(1) as caller:
+        with no_ledger_writes(fleet[1]):
+            making = caller.submit(fleet[1].control, "PUT", path, words)
+            wait_until(lambda: fleet.hub.call("EXISTS", key), "Redis has it")
+            fleet.hub.call("DEL", key)
+        assert_is_in_no_ledger(making.result())
+    for node in fleet.nodes:
+        wait_until(lambda node=node: node.control("GET", path).status == 200, "it is known, without stock")
+        assert node.ask("GET", path)["fleet"]["total"] == 0
+    with no_ledger_writes(*fleet.nodes):
+        assert_is_in_no_ledger(fleet[1].control("PUT", path, words))
+        assert fleet.stock("unkept")["total"] == STOCK
+    assert fleet[1].ask("PUT", path, words)["fleet"]["total"] == STOCK
+    # Now it outlasts what Redis loses.
+    fleet.hub.call("DEL", key)
+    wait_until(lambda: fleet.stock("unkept").get("state") == "open", "all nodes have told")
+    assert fleet.stock("unkept")["total"] == STOCK
+    for node in fleet.nodes:
+        wait_until(lambda node=node: node.ask("GET", path)["fleet"]["state"] == "open", "it is leased", pause=0.05)
+    fleet.verify()
