@@ -164,6 +164,37 @@ static void a_node_that_knows_another_history_changes_no_total_before_it_has_set
 	assert_int_equal(reply.total, TOTAL - 9);
 }
 
+/* Node 1 asks for the sale, and hears nothing; node 2 has heard of it and sells from it; Redis loses all that it has. To node 1 that is as before its first call. */
+static void a_sale_that_may_have_been_sold_from_is_made_again_and_leased_when_all_have_told(void **state)
+{
+	struct shop one, two, three;
+	struct lease_reply reply;
+	struct lease_call call;
+
+	(void)state;
+	begin(&one, &two);
+	sell(&two, two.unsold);
+	memset(&redis.store, 0, sizeof(redis.store));
+	redis.run[0]++;
+	open_shop(&one, 1, "here");
+	open_shop(&three, 3, "yonder");
+	lease_show_call(&one.lease, 1, &call);
+	ask(&call, &reply);
+	assert_int_equal(reply.answer, LEASE_ABSENT);
+	lease_create_call(&one.lease, "again", TOTAL, NULL, &call);
+	assert_true(ask(&call, &reply));
+	for (unsigned i = 0; i < 6; i++) {
+		wait_for(&one, 600 * MS);
+		wait_for(&three, 0);
+	}
+	assert_false(one.lease.last.open);
+	assert_true(lease_members_has(&one.lease.last.missing, 2));
+	assert_int_equal(one.book.balance + three.book.balance, 0);
+	all_settle(&one, &two, &three);
+	assert_true(one.lease.last.open && sells(&one) && one.unsold > 0);
+	assert_int_equal(one.book.balance + two.book.balance + three.book.balance + free_units(&two), TOTAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -172,6 +203,7 @@ int main(void)
 		cmocka_unit_test(of_two_changes_made_apart_the_smaller_total_holds_whoever_tells_first),
 		cmocka_unit_test(a_smaller_total_that_comes_back_asks_the_nodes_for_what_is_too_much),
 		cmocka_unit_test(a_node_that_knows_another_history_changes_no_total_before_it_has_settled),
+		cmocka_unit_test(a_sale_that_may_have_been_sold_from_is_made_again_and_leased_when_all_have_told),
 	};
 
 	return cmocka_run_group_tests(tests, scripts_open, scripts_close);
