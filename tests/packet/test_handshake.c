@@ -493,6 +493,26 @@ static int accept_in_time(int listener)
 	return poll(&poll_fd, 1, WAIT_MS) == 1 ? accept(listener, NULL, NULL) : -1;
 }
 
+/* The kernel has the first segment of a connection, and makes its socket. */
+static int connection_of(struct gate *gate, const struct frame *frame)
+{
+	int fd;
+
+	deliver(frame);
+	fd = accept_in_time(gate->listeners[0]);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* Its client gives it up; nothing is left of it. `frame` becomes the RST. */
+static void give_up(struct frame *frame, int fd)
+{
+	frame->flags = F_RST | F_ACK;
+	frame->payload_len = 0;
+	deliver(frame);
+	close(fd);
+}
+
 static void the_kernel_makes_the_socket_out_of_the_first_segment(void **state)
 {
 	struct gate *gate = *state;
@@ -547,18 +567,13 @@ static void a_request_repeated_on_its_socket_is_not_charged_again(void **state)
 	assert_int_equal(gate_handshake(gate, &frame, request, sizeof(request) - 1), 0);
 	gate_run_frame(gate, &frame, &run);
 	expect_reason(&run, SLUICE_REASON_REQUEST, "first of two");
-	deliver(&frame);
-	fd = accept_in_time(gate->listeners[0]);
-	assert_true(fd >= 0);
+	fd = connection_of(gate, &frame);
 	for (int i = 0; i < 6; i++) {
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_SOCKET, "retransmission %d", i);
 	}
-	frame.flags = F_RST | F_ACK;
 	frame.seq += frame.payload_len;
-	frame.payload_len = 0;
-	deliver(&frame);
-	close(fd);
+	give_up(&frame, fd);
 	for (int i = 0; i < 2; i++) {
 		frame = frame_syn(false);
 		frame.sport = 42001 + i;
@@ -673,19 +688,14 @@ static void a_connection_found_behind_its_cookie_is_the_latest(void **state)
 	route_clients();
 	frame.sport = 43010;
 	assert_int_equal(gate_handshake(gate, &frame, request, sizeof(request) - 1), 0);
-	deliver(&frame);
-	fd = accept_in_time(gate->listeners[0]);
-	assert_true(fd >= 0);
+	fd = connection_of(gate, &frame);
 	assert_true(gate_note(gate, &frame, true, 0));
 	gate_run_frame(gate, &frame, &run);
 	expect_reason(&run, SLUICE_REASON_SOCKET, "its first data");
 	frame.seq += frame.payload_len;
 	gate_run_frame(gate, &frame, &run);
 	expect_reason(&run, SLUICE_REASON_SOCKET, "its second segment");
-	frame.flags = F_RST | F_ACK;
-	frame.payload_len = 0;
-	deliver(&frame);
-	close(fd);
+	give_up(&frame, fd);
 }
 
 static void a_syn_in_time_wait_is_left_to_the_kernel(void **state)
