@@ -45,7 +45,7 @@ class FleetHistory(recorder.Recorder):
             self.note("coordinator", sale=slug, total=stock.get("total", 0), free=stock.get("free", 0), upto=upto)
 
     def _books(self, nodes):
-        """{slug: units put in at all nodes}, and {number: how many movements of stock the node's ledger had then}."""
+        """{slug: units put in at all nodes}, and {number: the last movement of stock that the node's ledger had then}."""
         at_nodes, upto = {}, {}
         for node in nodes:
             sales, place = ledger_module.read(node.history.where(), ledger_module.read_books)

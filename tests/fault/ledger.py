@@ -91,7 +91,10 @@ def read_sales(rows, columns_of):
 
 
 def read_books(rows, columns_of):
-    """The sales, and how far the ledger had got when they were read: the last positions of `moves` and of `steps` (orders and their events)."""
+    """The sales, and how far the ledger had got when they were read: the last positions of `moves` and of `steps` (orders and their events).
+
+    PostgreSQL is asked three times, which is no snapshot: who needs one looks twice and wants the same.
+    """
     (moves,), = rows("SELECT coalesce(max(position), 0) FROM stock_moves")
     (steps,), = rows("SELECT coalesce(max(position), 0) FROM (SELECT position FROM orders UNION ALL SELECT position FROM events) AS steps")
     return read_sales(rows, columns_of), {"moves": moves, "steps": steps}
