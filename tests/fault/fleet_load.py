@@ -175,9 +175,10 @@ class FleetCrowd(Callers):
         return sum(buyer.order["quantity"] for buyer in self.buyers if buyer.order)
 
     def idle(self):
-        """Everybody has had a last word."""
+        """Everybody has had a last word, and nobody says another. (What passes from one list to the next is in neither for a moment, so these alone do not tell.)"""
         assert self.failed is None, self.failed
-        return not self.talks and not self.fresh and not self.steps and not self.kept_back
+        return all(buyer.order or buyer.refusal for buyer in self.buyers) and \
+            not self.talks and not self.fresh and not self.steps and not self.kept_back
 
     def waiting_at(self, node):
         """Whose token is at home there and who has had no last word."""
