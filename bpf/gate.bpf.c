@@ -103,6 +103,14 @@ static __always_inline int gate_syn(struct xdp_md *ctx, struct packet *pkt)
 	return handshake_syn(ctx, pkt);
 }
 
+/* Data, but no keepalive probe: some stacks send one byte before what they have to say (RFC 1122, 4.2.3.6), whose place in the cookie's arithmetic
+ * is that of the first data. Taken for that, it would stand in front of a request that comes later. A byte that was written comes with PSH.
+ */
+static __always_inline int gate_may_be_first(const struct packet *pkt)
+{
+	return !(pkt->flags & (TCP_SYN | TCP_RST)) && (pkt->payload_len > 1 || (pkt->payload_len && (pkt->flags & TCP_PSH)));
+}
+
 /* A TCP segment to a protected service. */
 static __always_inline int gate_segment(struct xdp_md *ctx, struct packet *pkt)
 {
@@ -113,7 +121,7 @@ static __always_inline int gate_segment(struct xdp_md *ctx, struct packet *pkt)
 		return SLUICE_REASON_TCP_FLAGS;
 	if ((flags & TCP_SYN) && (!(flags & TCP_ACK) || (flags & (TCP_FIN | TCP_RST))))
 		return gate_syn(ctx, pkt);
-	if (pkt->payload_len && !(flags & (TCP_SYN | TCP_RST)) && handshake_cookie_valid(ctx, pkt))
+	if (gate_may_be_first(pkt) && handshake_cookie_valid(ctx, pkt))
 		return gate_first_segment(ctx, pkt);
 	/* What was answered from here has no socket: cheaper known than looked for. (Of a bare ACK, that it has none is all that matters.) */
 	if ((pkt->payload_len || (flags & TCP_FIN)) && !(flags & (TCP_SYN | TCP_RST)))

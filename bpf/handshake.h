@@ -86,6 +86,25 @@ static __always_inline __s64 handshake_make_cookie(struct xdp_md *ctx, const str
 	return bpf_tcp_gen_syncookie(sk, ip, sizeof(struct iphdr), (void *)header, len);
 }
 
+/* A client comes again from a port that the kernel still knows the last connection of. The kernel makes this one without a cookie, so nothing of
+ * it will ever be a first segment: its first request is charged now. (Of whom it comes is known: the connection before was his, a minute ago
+ * at the most.) There is nothing yet that could be answered.
+ */
+static __always_inline int handshake_again(struct packet *pkt)
+{
+	struct sluice_rate *bucket = rate_of_source(&pkt->source);
+	int reason;
+
+	if (rate_is_muted(bucket))
+		return SLUICE_REASON_RATE_DROP;
+	pkt->now = bpf_ktime_get_ns();
+	reason = rate_check_request(&pkt->source, bucket, pkt->now, pkt->control, &pkt->retry_after_s);
+	if (reason == SLUICE_REASON_NONE)
+		return SLUICE_REASON_SOCKET;
+	rate_note_verdict(rate_of_source(&pkt->source), reason);
+	return reason;
+}
+
 __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 {
 	struct sluice_control *ctl = control_get();
@@ -93,6 +112,7 @@ __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 	enum sluice_reason reason = SLUICE_REASON_NONE;
 	struct bpf_sock *sk;
 	__s64 cookie;
+	int again;
 
 	if (!pkt || !ctl)
 		return SLUICE_REASON_COOKIE_FAILED;
@@ -103,9 +123,10 @@ __noinline int handshake_syn(struct xdp_md *ctx, struct packet *pkt)
 	sk = handshake_lookup(ctx, pkt);
 	if (!sk)
 		return SLUICE_REASON_NO_LISTENER;
-	if (sk->state != BPF_TCP_LISTEN) { /* port reuse in TIME_WAIT and the like: the kernel knows best */
+	if (sk->state != BPF_TCP_LISTEN) { /* the kernel knows best */
+		again = sk->state == BPF_TCP_TIME_WAIT && !pkt->allowed && !(pkt->control & SLUICE_CONTROL_SHADOW_ALL);
 		bpf_sk_release(sk);
-		return SLUICE_REASON_SOCKET;
+		return again ? handshake_again(pkt) : SLUICE_REASON_SOCKET;
 	}
 	if (pkt->control &
 		SLUICE_CONTROL_SHADOW_ALL) { /* the frame stays as it is, and the kernel makes its own cookie */
@@ -148,8 +169,7 @@ __noinline int handshake_note(const struct packet *pkt, __u32 answered)
 		return 0;
 	word = handshake_recent(pkt, &hash);
 	if (word)
-		*(volatile __u64 *)word =
-			(hash >> 33) << 33 | (__u64)answered << 32 | (__u32)(pkt->now >> SLUICE_RECENT_SHIFT);
+		*(volatile __u64 *)word = sluice_recent_word(hash, answered, pkt->ack, pkt->now);
 	return 0;
 }
 
@@ -160,25 +180,31 @@ static __always_inline int handshake_past_of(const struct packet *pkt)
 {
 	__u64 hash, *word, noted;
 	__u32 age;
+	__u16 seen;
 
 	word = handshake_recent(pkt, &hash);
 	if (!word)
 		return PAST_UNKNOWN;
 	noted = *(volatile __u64 *)word;
-	if (!noted || noted >> 33 != hash >> 33)
+	if (!noted || (noted ^ hash) >> SLUICE_RECENT_FLOW_SHIFT)
 		return PAST_UNKNOWN;
 	/* The coarse clock costs half, and may be up to a tick behind the one of the note. */
-	age = (__u32)(bpf_ktime_get_coarse_ns() >> SLUICE_RECENT_SHIFT) - (__u32)noted;
-	if (age >= -HANDSHAKE_CLOCK_SLACK)
-		age = 0;
-	if (noted >> 32 & 1)
-		return age <= SLUICE_RECENT_ANSWERED ? PAST_ANSWERED : PAST_UNKNOWN;
-	return age <= SLUICE_RECENT_PASSED ? PAST_PASSED : PAST_UNKNOWN;
+	age = (__u32)(bpf_ktime_get_coarse_ns() >> SLUICE_RECENT_SHIFT) - (__u32)noted + HANDSHAKE_CLOCK_SLACK;
+	age &= SLUICE_RECENT_TIME_MASK;
+	if (!(noted & SLUICE_RECENT_ANSWERED_BIT))
+		return age <= SLUICE_RECENT_PASSED + HANDSHAKE_CLOCK_SLACK ? PAST_PASSED : PAST_UNKNOWN;
+	/* Of the answer, its FIN included, as much has come as the client acknowledges more than in its first segment: none of it, if the answer
+	 * was lost; anything, if this is another connection with the same name.
+	 */
+	seen = (__u16)pkt->ack - (__u16)(noted >> SLUICE_RECENT_ACK_SHIFT);
+	if (!seen || seen > SLUICE_ANSWER_MAX + 1)
+		return PAST_UNKNOWN;
+	return age <= SLUICE_RECENT_ANSWERED + HANDSHAKE_CLOCK_SLACK ? PAST_ANSWERED : PAST_UNKNOWN;
 }
 
-/* Data or FIN without a socket. A connection that was answered gets a bare ACK, so that the client can close; as we never answer a
+/* Data or FIN without a socket. A connection whose answer has arrived gets a bare ACK, so that the client can close; as we never answer a
  * bare ACK, this cannot loop. So does a client that connected, said nothing and closes: its FIN has a valid cookie. Nothing else
- * is acknowledged: an ACK is cumulative, and what stands before this segment may never have arrived.
+ * is acknowledged: an ACK is cumulative, and what stands before this segment, or the answer to it, may never have arrived.
  */
 __noinline int handshake_leftover(struct xdp_md *ctx, struct packet *pkt, __u32 past)
 {

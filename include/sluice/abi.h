@@ -15,7 +15,7 @@
 
 #include "reasons.h"
 
-#define SLUICE_ABI_VERSION 5
+#define SLUICE_ABI_VERSION 6
 #define SLUICE_ABI_MAGIC 0x534c5543 /* "SLUC" */
 
 #define SLUICE_MAX_SERVICES 16
@@ -289,16 +289,29 @@ static inline __u64 sluice_flow_hash(
 #define SLUICE_SYN_SLOTS 65536
 
 /* --- map "recent": mmapable array[SLUICE_RECENT_SLOTS] of __u64; slot = lower bits of sluice_flow_hash() ----------------------------------
- * What became of the first segment of a connection: 31 bits of the flow's hash, one bit (1 = answered, 0 = went up), 32 bits of
- * time (mono, units of 2^20 ns). Who comes later takes the slot. It decides what a segment without a socket is:
+ * What became of the first segment of a connection: 23 bits of the flow's hash, one bit (1 = answered, 0 = went up), 16 bits of the
+ * segment's acknowledgement number, 24 bits of time (mono, units of 2^20 ns). Who comes later takes the slot. It decides what a segment
+ * without a socket is:
  * - after one that went up, it came in the same batch, before the kernel made the socket: it goes up too;
- * - after one that was answered, it is the client's rest or FIN: acknowledged;
- * - else the first segment may have been lost, and an acknowledgement would cover it: dropped, the client sends again.
+ * - after one that was answered, if it acknowledges the answer, it is the client's rest or FIN: acknowledged;
+ * - else the first segment, or its answer, may have been lost, and an acknowledgement would cover the request: dropped, the client sends
+ *   again from there.
  */
 #define SLUICE_RECENT_SLOTS 1048576
 #define SLUICE_RECENT_SHIFT 20
 #define SLUICE_RECENT_PASSED 512     /* 0.5 s: so long a socket may take to be made */
 #define SLUICE_RECENT_ANSWERED 20480 /* 21 s: so long a client may take to close */
+#define SLUICE_RECENT_FLOW_SHIFT 41
+#define SLUICE_RECENT_ANSWERED_BIT (1ULL << 40)
+#define SLUICE_RECENT_ACK_SHIFT 24
+#define SLUICE_RECENT_TIME_MASK 0xffffffu
+
+static inline __u64 sluice_recent_word(__u64 flow_hash, int answered, __u32 ack, __u64 now)
+{
+	return flow_hash >> SLUICE_RECENT_FLOW_SHIFT << SLUICE_RECENT_FLOW_SHIFT |
+		(answered ? SLUICE_RECENT_ANSWERED_BIT : 0) | (__u64)(__u16)ack << SLUICE_RECENT_ACK_SHIFT |
+		(now >> SLUICE_RECENT_SHIFT & SLUICE_RECENT_TIME_MASK);
+}
 
 /* --- map "lists": preallocated hash; deny and allow entries ------------------------------------------------------------------------------------ */
 enum sluice_list { SLUICE_LIST_DENY = 1, SLUICE_LIST_ALLOW = 2 };

@@ -38,6 +38,24 @@ def test_a_port_in_time_wait_on_the_server_can_connect_again(world, family):
     sale.assert_books(put_in=3, free=2, held=1)
 
 
+def test_a_port_in_time_wait_is_no_way_around_the_rate(world, family):
+    """The daemon ends each of these connections, so the kernel makes the next one of that port without asking the gate for a cookie."""
+    source, port = world.source(family), 40004
+    with world.limits(source=(0.01, 3)):
+        for _ in range(3):
+            with world.connect(family, source, port) as connection:
+                connection.send(talk.request("GET", "/v1/sales/none"))
+                assert connection.receive_only().status == 404
+            wait_until(lambda: any(state == "TIME-WAIT" for state, _, _ in world.shop.tcp_sockets(port)),
+                       "the server's side is in TIME-WAIT")
+        before = world.packets("rate_drop")
+        with world.socket(family, source, port) as sock:
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                sock.connect((world.network.address[family], PORT))
+        assert world.packets("rate_drop") > before
+
+
 def test_a_port_whose_connection_was_refused_by_the_gate_can_connect_again_at_once(world, family):
     token = world.sale(opens_in=600).token()
     source, port = world.source(family), 40002
@@ -123,6 +141,27 @@ def test_a_lost_answer_of_the_gate_is_given_again(world, family):
         assert len({(answer[TCP].seq, answer[TCP].ack, payload(answer)) for answer in answers}) == 1
         assert answers[0][TCP].ack == (client.seq + len(data)) % (1 << 32)
         assert answers_of(payload(answers[0])) == [(409, "sale_not_open")]
+
+
+@pytest.mark.parametrize("rest", ["PA", "FA"])
+def test_an_answer_that_was_lost_is_given_again_though_more_was_on_its_way(world, family, rest):
+    """An acknowledgement of what follows would cover the request, too, and the client would wait for an answer that nobody has."""
+    token = world.sale(opens_in=600).token()
+    with RawClient(world, family) as client:
+        client.handshake()
+        data, more = order_bytes(token), b"" if rest == "FA" else b"Cookie: more\r\n\r\n"
+        client.send("PA", data)
+        assert client.receive()[TCP].flags == "FPA"  # and it is lost
+        client.send(rest, more, seq=client.seq + len(data))
+        assert client.receive(timeout=0.5) is None
+        client.send("PA", data)
+        answer = client.receive()
+        assert answers_of(payload(answer)) == [(409, "sale_not_open")]
+        client.take(answer)
+        client.send(rest, more, seq=client.seq + len(data))
+        acknowledged = client.receive()
+        assert acknowledged[TCP].flags == "A"
+        assert acknowledged[TCP].ack == (client.seq + len(data) + len(more) + (rest == "FA")) % (1 << 32)
 
 
 def test_the_end_of_a_refused_connection_is_acknowledged_and_nothing_more_is_said(world, family):

@@ -513,9 +513,9 @@ bool gate_note(struct gate *gate, const struct frame *frame, bool answered, uint
 		die(frame->source);
 	hash = sluice_flow_hash(&source, &destination, frame->sport, frame->dport, gate->control->rate_seed);
 	word = &gate->recent[hash % SLUICE_RECENT_SLOTS];
-	if (*word && *word >> 33 != hash >> 33)
+	if (*word && (*word ^ hash) >> SLUICE_RECENT_FLOW_SHIFT)
 		return false;
-	*word = (hash >> 33) << 33 | (__u64)answered << 32 | (__u32)((time_mono_ns() - age_ns) >> SLUICE_RECENT_SHIFT);
+	*word = sluice_recent_word(hash, answered, frame->ack - 1, time_mono_ns() - age_ns);
 	return true;
 }
 

@@ -142,8 +142,10 @@ static int judge_unprotected(struct model *model, const struct model_packet *pac
 	return SLUICE_REASON_UNPROTECTED;
 }
 
-static int judge_syn(struct model *model, const struct model_packet *packet, bool allowed)
+static int judge_syn(struct model *model, const struct model_packet *packet, bool allowed, uint64_t now)
 {
+	const struct model_socket *socket = model_socket_of(model, packet);
+	unsigned wait_s;
 	int reason;
 
 	if (!allowed) {
@@ -151,7 +153,17 @@ static int judge_syn(struct model *model, const struct model_packet *packet, boo
 		if (reason != GO_ON)
 			return reason;
 	}
-	if (model_socket_exists(model, packet))
+	/* Behind a connection that is over the kernel makes the next by itself: no first segment of it will be seen here. */
+	if (socket && socket->waits && !allowed && !model->shadow_all) {
+		if (model_rate_muted(model, &packet->source, now))
+			return SLUICE_REASON_RATE_DROP;
+		reason = model_rate_source(model, &packet->source, false, now, &wait_s);
+		if (reason != GO_ON) {
+			model_rate_remember(model, &packet->source, reason);
+			return reason;
+		}
+	}
+	if (socket)
 		return SLUICE_REASON_SOCKET;
 	if (!model->services[packet->service].listened)
 		return SLUICE_REASON_NO_LISTENER;
@@ -246,14 +258,15 @@ static int judge_segment(struct model *model, const struct model_packet *packet,
 	if (!syn && !rst && !ack)
 		return SLUICE_REASON_TCP_FLAGS;
 	if (syn && !ack)
-		return packet->data_len ? SLUICE_REASON_SYN_DATA : judge_syn(model, packet, allowed);
+		return packet->data_len ? SLUICE_REASON_SYN_DATA : judge_syn(model, packet, allowed, now);
 	if (syn)
 		return model_socket_exists(model, packet) ? SLUICE_REASON_SOCKET : SLUICE_REASON_TCP_FLAGS;
 	if (rst)
 		return model_socket_exists(model, packet) ? SLUICE_REASON_SOCKET : SLUICE_REASON_RST_STRAY;
 	if (!packet->data_len && !fin)
 		return model_socket_exists(model, packet) ? SLUICE_REASON_SOCKET : SLUICE_REASON_BARE_ACK;
-	if (!packet->data_len || !model_cookie_is_good(model, packet))
+	/* A single byte that nobody wrote is a probe. */
+	if (!packet->data_len || (packet->data_len == 1 && !(packet->flags & F_PSH)) || !model_cookie_is_good(model, packet))
 		return judge_later(model, packet);
 	if (!allowed && model_rate_muted(model, &packet->source, now))
 		return SLUICE_REASON_RATE_DROP;

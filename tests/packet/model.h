@@ -71,8 +71,10 @@ struct model_prefix {
 };
 
 struct model_recent {
-	uint64_t slot, mark, answered, at;
+	uint64_t slot, mark, answered, acknowledged /* by the segment */, at;
 };
+
+#define MODEL_RECENT_TICKS (1u << 24) /* after so many its clock begins anew */
 
 /* One cookie that the kernel gave, less the client's number and the index of the MSS: the same for a connection whatever its numbers. */
 struct model_cookie {
@@ -94,6 +96,7 @@ struct model_buyer {
 struct model_socket { /* a connection that the kernel has */
 	struct model_addr source, destination;
 	uint16_t sport, dport;
+	bool waits; /* in TIME_WAIT */
 };
 
 /* What a stamp can tell of the gate's clocks. */

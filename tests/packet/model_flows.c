@@ -93,15 +93,20 @@ bool model_cookie_is_good(const struct model *model, const struct model_packet *
 	return false;
 }
 
-bool model_socket_exists(const struct model *model, const struct model_packet *packet)
+const struct model_socket *model_socket_of(const struct model *model, const struct model_packet *packet)
 {
 	for (unsigned i = 0; i < model->socket_count; i++) {
 		const struct model_socket *known = &model->sockets[i];
 
 		if (same_flow(&known->source, &known->destination, known->sport, known->dport, packet))
-			return true;
+			return known;
 	}
-	return false;
+	return NULL;
+}
+
+bool model_socket_exists(const struct model *model, const struct model_packet *packet)
+{
+	return model_socket_of(model, packet) != NULL;
 }
 
 /* --- what became of a first segment --------------------------------------------------------------------------------------- */
@@ -112,12 +117,22 @@ static void name_of(const struct model *model, const struct model_packet *packet
 	uint64_t hash = sluice_flow_hash(&source, &destination, packet->sport, packet->dport, model->rate_seed);
 
 	*slot = hash % SLUICE_RECENT_SLOTS;
-	*mark = hash >> 33;
+	*mark = hash >> 41;
 }
+
+#define BEHIND_TICKS 32 /* so much the coarse clock may be behind that of the note */
 
 static uint32_t ticks(uint64_t now)
 {
-	return (uint32_t)(now / (1u << SLUICE_RECENT_SHIFT));
+	return now / (1u << SLUICE_RECENT_SHIFT) % MODEL_RECENT_TICKS;
+}
+
+/* Has the client got something of the answer, to whose request he had acknowledged `before`? */
+static bool has_seen_answer(uint32_t acknowledged, uint64_t before)
+{
+	uint64_t more = (acknowledged + 65536u - before) % 65536u;
+
+	return more >= 1 && more <= SLUICE_ANSWER_MAX + 1; /* and a FIN */
 }
 
 enum model_past model_recent_find(struct model *model, const struct model_packet *packet)
@@ -127,13 +142,17 @@ enum model_past model_recent_find(struct model *model, const struct model_packet
 	name_of(model, packet, &slot, &mark);
 	for (uint64_t i = 0; i < model->recent_count; i++) {
 		const struct model_recent *known = &model->recent[i];
-		int32_t age = ticks(model->clock.coarse) - (uint32_t)known->at; /* the coarse clock may be behind */
+		uint32_t age = (ticks(model->clock.coarse) + MODEL_RECENT_TICKS - known->at) % MODEL_RECENT_TICKS;
 
+		if (age >= MODEL_RECENT_TICKS - BEHIND_TICKS)
+			age = 0;
 		if (known->slot != slot || known->mark != mark)
 			continue;
-		if (known->answered)
-			return age <= SLUICE_RECENT_ANSWERED ? PAST_ANSWERED : PAST_UNKNOWN;
-		return age <= SLUICE_RECENT_PASSED ? PAST_WENT_UP : PAST_UNKNOWN;
+		if (!known->answered)
+			return age <= SLUICE_RECENT_PASSED ? PAST_WENT_UP : PAST_UNKNOWN;
+		return age <= SLUICE_RECENT_ANSWERED && has_seen_answer(packet->ack, known->acknowledged)
+			? PAST_ANSWERED
+			: PAST_UNKNOWN;
 	}
 	return PAST_UNKNOWN;
 }
@@ -158,5 +177,6 @@ void model_recent_note(struct model *model, const struct model_packet *packet, b
 	model_set(model, &entry->slot, slot);
 	model_set(model, &entry->mark, mark);
 	model_set(model, &entry->answered, answered);
+	model_set(model, &entry->acknowledged, packet->ack % 65536);
 	model_set_steps(model, &entry->at, ticks(now));
 }

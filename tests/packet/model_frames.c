@@ -166,6 +166,18 @@ static void wrap(struct frame *frame, struct dice *dice)
 		frame->protocol = (const uint8_t[]){17, 1, 58, 51, 43, 132}[dice_below(dice, 6)];
 }
 
+/* What the client acknowledges after its first segment: mostly the answer, if there was one; sometimes that was lost; sometimes the edges of what an
+ * answer can be.
+ */
+static uint32_t seen(const struct arena_flow *flow, struct dice *dice)
+{
+	static const uint32_t edges[] = {0, 1, SLUICE_ANSWER_MAX + 1, SLUICE_ANSWER_MAX + 2, 0x8000, 0xffff, 0x10000, 0x10001};
+
+	if (dice_once_in(dice, 8))
+		return edges[dice_below(dice, sizeof(edges) / sizeof(*edges))];
+	return dice_once_in(dice, 4) ? 0 : flow->answer_len;
+}
+
 /* Any flags and numbers: near what was said before, or far from it. */
 static void stray(struct arena *arena, const struct step *step, struct dice *dice, struct frame *frame)
 {
@@ -210,6 +222,8 @@ static void describe(
 	case STEP_EDGE:
 		frame->flags |= F_PSH | (dice_once_in(dice, 6) ? F_FIN : 0);
 		frame->payload_len = write_request(arena, step->token, dice, request);
+		if (frame->payload_len == 1 && dice_once_in(dice, 2))
+			frame->flags &= ~F_PSH;
 		flow->first_len = frame->payload_len;
 		if (dice_once_in(dice, 20))
 			frame->seq += dice_below(dice, 9) - 4;
@@ -219,12 +233,14 @@ static void describe(
 	case STEP_NEXT:
 		frame->flags |= F_PSH | (dice_once_in(dice, 4) ? F_FIN : 0);
 		frame->seq += flow->first_len;
+		frame->ack += seen(flow, dice);
 		frame->payload_len = 1 + dice_below(dice, 200);
 		memset(request, 'y', frame->payload_len);
 		break;
 	case STEP_FIN:
 		frame->flags |= F_FIN;
 		frame->seq += flow->first_len;
+		frame->ack += seen(flow, dice);
 		break;
 	case STEP_SILENT_FIN:
 		frame->flags |= F_FIN;

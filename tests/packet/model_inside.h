@@ -33,6 +33,8 @@ uint32_t model_get32(const uint8_t *at);
 
 /* --- model_flows.c */
 bool model_cookie_is_good(const struct model *model, const struct model_packet *packet);
+/* NULL: none. */
+const struct model_socket *model_socket_of(const struct model *model, const struct model_packet *packet);
 bool model_socket_exists(const struct model *model, const struct model_packet *packet);
 enum model_past { PAST_UNKNOWN, PAST_ANSWERED, PAST_WENT_UP };
 enum model_past model_recent_find(struct model *model, const struct model_packet *packet);

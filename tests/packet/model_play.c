@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Plays sequences on both gates, and makes the smallest one that still shows a disagreement. */
+#include <linux/bpf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@ bool arena_segment(struct arena *arena, const struct step *step)
 		flow->isn = arena->run.parsed.ack - 1;
 		flow->cookie = arena->run.parsed.seq;
 	}
+	if (agreed && step->kind == STEP_FIRST)
+		flow->answer_len = arena->run.action == XDP_TX ? arena->run.parsed.payload_len + 1 : 0;
 	return agreed;
 }
 

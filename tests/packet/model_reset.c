@@ -29,6 +29,8 @@
 #define RATE_SETS 64
 #define STOCK 20
 #define RATE_SEED 0x5eed
+#define OPEN_PORT 31000
+#define WAITING_PORT 31001
 #define WAITS_NS (30 * SECOND_NS) /* of the 60 s that the kernel keeps a connection in TIME_WAIT */
 
 static void die(const char *what)
@@ -80,9 +82,11 @@ static int connect_from(struct arena *arena, bool ip6, unsigned sport, unsigned 
 	return fd;
 }
 
+/* Each time from the same ports: the kernel makes the next connection out of the one that waits, so that none is left over that the model does not
+ * know.
+ */
 void arena_connect(struct arena *arena)
 {
-	static unsigned sport = 31000;
 	static bool open;
 
 	for (int ip6 = 0; ip6 < 2; ip6++) {
@@ -90,11 +94,11 @@ void arena_connect(struct arena *arena)
 		int client, accepted;
 
 		if (!open) { /* these two stay */
-			connect_from(arena, ip6, sport++, ip6);
+			connect_from(arena, ip6, OPEN_PORT, ip6);
 			if (accept(arena->gate.listeners[0], NULL, NULL) < 0)
 				die("accept");
 		}
-		client = connect_from(arena, ip6, sport++, 2 + ip6);
+		client = connect_from(arena, ip6, WAITING_PORT, 2 + ip6);
 		accepted = accept(arena->gate.listeners[0], NULL, NULL);
 		if (accepted < 0)
 			die("accept");
@@ -102,9 +106,8 @@ void arena_connect(struct arena *arena)
 		if (recv(client, &byte, 1, 0) != 0)
 			die("the end of a connection");
 		close(client);
+		arena->model.sockets[2 + ip6].waits = true;
 	}
-	if (sport > 39000)
-		sport = 32000;
 	open = true;
 	arena->waits_until = time_mono_ns() + WAITS_NS;
 }

@@ -19,7 +19,7 @@
 
 struct arena_flow { /* what the client of a flow knows; zeros before the SYN-ACK */
 	uint32_t isn, cookie;
-	unsigned first_len;
+	unsigned first_len, answer_len /* with its FIN; 0 = none has come */;
 };
 
 struct arena_slot { /* of the SYN budget: found out at the start, because where a prefix goes is the gate's business */

@@ -103,7 +103,7 @@ uint64_t arena_word(struct arena *arena, const uint64_t *word, bool *found)
 		const struct model_recent *recent =
 			&model->recent[((const char *)word - (const char *)model->recent) / sizeof(*recent)];
 
-		return (__u32)arena->gate.recent[recent->slot];
+		return arena->gate.recent[recent->slot] % MODEL_RECENT_TICKS;
 	}
 	if (lies_in(word, model->prefixes, sizeof(model->prefixes))) {
 		const struct model_prefix *prefix =
@@ -293,7 +293,8 @@ static bool compare_recent(struct arena *arena)
 
 	for (uint64_t i = 0; i < model->recent_count; i++) {
 		const struct model_recent *wanted = &model->recent[i];
-		uint64_t word = wanted->mark << 33 | wanted->answered << 32 | wanted->at;
+		uint64_t word =
+			wanted->mark << 41 | wanted->answered << 40 | wanted->acknowledged << 24 | wanted->at;
 
 		if (arena->gate.recent[wanted->slot] != word)
 			return arena_wrong(arena, "what became of a first segment: %016llx, not %016llx",

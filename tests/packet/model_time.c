@@ -35,7 +35,7 @@ static void time_in_gate(struct arena *arena, uint64_t ns)
 	for (uint64_t i = 0; i < model->recent_count; i++) {
 		__u64 *word = &gate->recent[model->recent[i].slot];
 
-		*word = (*word & ~0xffffffffULL) | (__u32)(*word - ns / TICK_NS);
+		*word = *word / MODEL_RECENT_TICKS * MODEL_RECENT_TICKS | (*word - ns / TICK_NS) % MODEL_RECENT_TICKS;
 	}
 	for (uint64_t i = 0; i < model->sale_count; i++) {
 		struct sluice_stock *stock = &gate->stock[model->sales[i].slot];
@@ -61,7 +61,7 @@ static void time_in_model(struct model *model, uint64_t ns)
 		model->buckets[i].muted_at = 0;
 	}
 	for (uint64_t i = 0; i < model->recent_count; i++)
-		model->recent[i].at = (uint32_t)(model->recent[i].at - ns / TICK_NS);
+		model->recent[i].at = (model->recent[i].at - ns / TICK_NS) % MODEL_RECENT_TICKS;
 	for (uint64_t i = 0; i < model->sale_count; i++)
 		model->sales[i].pace_tat = back(model->sales[i].pace_tat, ns);
 	for (uint64_t i = 0; i < model->prefix_count; i++)

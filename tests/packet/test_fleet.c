@@ -367,6 +367,7 @@ static void the_same_segment_again_gets_the_same_answer_and_then_closes(void **s
 		}
 		frame.flags = F_ACK | F_FIN;
 		frame.seq += frame.payload_len;
+		frame.ack += again.parsed.payload_len + 1;
 		frame.payload_len = 0;
 		gate_run_frame(gate, &frame, &again);
 		expect_reason(&again, SLUICE_REASON_LEFTOVER, "the client closes");

@@ -154,10 +154,10 @@ static void leftovers_are_acknowledged_to_their_last_byte(void **state)
 	for_each_network(frame)
 	{
 		frame.payload = data;
-		gate_note(*state, &frame, true, 0);
 		for (unsigned i = 0; i < 5 * 5 * 5; i++) {
 			frame.seq = seqs[i % 5];
 			frame.ack = seqs[4 - i % 5] + 77;
+			gate_note(*state, &frame, true, 0);
 			frame.flags = flags[i / 5 % 5];
 			frame.payload_len = lengths[i / 25];
 			frame.tcp_option_bytes = i % 3 * 4;
@@ -247,6 +247,7 @@ static void the_rest_of_a_refused_request_is_acknowledged(void **state)
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_TOKEN_FORM, "refused");
 		frame.seq += frame.payload_len;
+		frame.ack += run.parsed.payload_len + 1;
 		frame.payload = rest;
 		frame.payload_len = sizeof(rest) - 1;
 		gate_run_frame(gate, &frame, &run);
@@ -258,6 +259,96 @@ static void the_rest_of_a_refused_request_is_acknowledged(void **state)
 		gate_note(gate, &frame, true, 23000000000);
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "23 s later");
+	}
+}
+
+/* The second segment was on its way when the answer to the first was lost. An acknowledgement would cover both, and the client would wait for an
+ * answer that nobody has.
+ */
+static void nothing_is_acknowledged_before_the_answer_has_come(void **state)
+{
+	static const char rest[] = "Cookie: more\r\n\r\n";
+	struct gate *gate = *state;
+	struct frame first, frame;
+	struct run run;
+	char order[512];
+	unsigned length = gate_order_request(
+		"not-a-token-not-a-token-not-a-token-not-a-token-not-a-token-not!", order, sizeof(order));
+
+	for_each_network(first)
+	{
+		gate_reset(gate); /* tagged or not, it is one connection */
+		assert_int_equal(gate_handshake(gate, &first, order, length), 0);
+		gate_run_frame(gate, &first, &run);
+		expect_reason(&run, SLUICE_REASON_TOKEN_FORM, "refused, and the answer is lost");
+		frame = first;
+		frame.seq += first.payload_len;
+		for (int with_data = 0; with_data < 2; with_data++) {
+			for (int fin = 0; fin < 2; fin++) {
+				if (!with_data && !fin)
+					continue;
+				frame.flags = F_ACK | F_PSH | (fin ? F_FIN : 0);
+				frame.payload = rest;
+				frame.payload_len = with_data ? sizeof(rest) - 1 : 0;
+				gate_run_frame(gate, &frame, &run);
+				expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "%u bytes, flags %02x",
+					frame.payload_len, frame.flags);
+			}
+		}
+		gate_run_frame(gate, &first, &run);
+		expect_reason(&run, SLUICE_REASON_TOKEN_FORM, "the first, sent again");
+		frame.ack += run.parsed.payload_len; /* its data, and not yet its FIN */
+		for (int i = 0; i < 2; i++, frame.ack++) {
+			gate_run_frame(gate, &frame, &run);
+			expect_reason(&run, SLUICE_REASON_LEFTOVER, "the second, sent again, %d", i);
+			expect_acknowledges(&run, &frame);
+		}
+	}
+}
+
+/* A port may be used again at once: here with other numbers, and its first segment is lost. */
+static void the_answer_to_an_earlier_connection_is_not_taken_for_this_ones(void **state)
+{
+	static const uint32_t seen[] = {0, SLUICE_ANSWER_MAX + 2, 0x8000, 0xffff, 0x10000};
+	struct frame frame;
+	struct run run;
+
+	for_each_network(frame)
+	{
+		frame.flags = F_ACK | F_FIN;
+		gate_note(*state, &frame, true, 0);
+		frame.ack--; /* that of the segment that was answered */
+		for (unsigned i = 0; i < sizeof(seen) / sizeof(*seen); i++) {
+			frame.ack += seen[i];
+			gate_run_frame(*state, &frame, &run);
+			expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "%u more acknowledged", seen[i]);
+			frame.ack -= seen[i];
+		}
+		frame.ack += SLUICE_ANSWER_MAX + 1;
+		gate_run_frame(*state, &frame, &run);
+		expect_reason(&run, SLUICE_REASON_LEFTOVER, "the longest answer");
+	}
+}
+
+/* The time of a note has 24 bits, and its clock is not quite that of the look. */
+static void a_note_is_as_old_as_its_time_says_across_a_wrap(void **state)
+{
+	static const struct {
+		int64_t age;
+		int reason;
+	} ages[] = {{-20, SLUICE_REASON_LEFTOVER}, {-40, SLUICE_REASON_LEFTOVER_UNKNOWN}, {0, SLUICE_REASON_LEFTOVER},
+		{SLUICE_RECENT_ANSWERED - 2, SLUICE_REASON_LEFTOVER},
+		{SLUICE_RECENT_ANSWERED + 20, SLUICE_REASON_LEFTOVER_UNKNOWN},
+		{SLUICE_RECENT_TIME_MASK - 100, SLUICE_REASON_LEFTOVER_UNKNOWN},
+		{SLUICE_RECENT_TIME_MASK + 1LL, SLUICE_REASON_LEFTOVER}};
+	struct frame frame = frame_syn(false);
+	struct run run;
+
+	frame.flags = F_ACK | F_FIN;
+	for (unsigned i = 0; i < sizeof(ages) / sizeof(*ages); i++) {
+		assert_true(gate_note(*state, &frame, true, (uint64_t)(ages[i].age << SLUICE_RECENT_SHIFT)));
+		gate_run_frame(*state, &frame, &run);
+		expect_reason(&run, ages[i].reason, "%lld steps old", (long long)ages[i].age);
 	}
 }
 
@@ -431,6 +522,34 @@ static void a_cookie_is_good_for_its_own_connection_alone(void **state)
 		}
 		gate_run_frame(*state, &good, &run);
 		expect_reason(&run, SLUICE_REASON_REQUEST, "the good one");
+	}
+}
+
+/* Of a connection on which nothing was said yet: a byte before the first, which is nobody's (RFC 1122, 4.2.3.6). */
+static void a_keepalive_probe_is_no_first_segment(void **state)
+{
+	struct gate *gate = *state;
+	struct frame good, probe;
+	struct run run;
+
+	for_each_network(good)
+	{
+		gate_reset(gate); /* tagged or not, it is one connection */
+		assert_int_equal(gate_handshake(gate, &good, "P", 1), 0);
+		probe = good;
+		probe.flags = F_ACK;
+		probe.payload = "";
+		for (int before = 0; before < 2; before++, probe.seq--) {
+			gate_run_frame(gate, &probe, &run);
+			expect_reason(&run, SLUICE_REASON_LEFTOVER_UNKNOWN, "a byte, %d before", before);
+		}
+		gate_run_frame(gate, &good, &run);
+		expect_reason(&run, SLUICE_REASON_REQUEST, "a byte that was written");
+		good.payload = "PO";
+		good.payload_len = 2;
+		good.flags = F_ACK;
+		gate_run_frame(gate, &good, &run);
+		expect_reason(&run, SLUICE_REASON_REQUEST, "two, of more that follow");
 	}
 }
 
@@ -698,6 +817,17 @@ static void a_connection_found_behind_its_cookie_is_the_latest(void **state)
 	give_up(&frame, fd);
 }
 
+/* A connection that the server has closed first, so that the kernel waits behind it. `frame` becomes a SYN from the same port. */
+static void let_wait(struct gate *gate, bool ip6, struct frame *frame)
+{
+	int accepted, client = connect_to(gate, ip6, &accepted, frame);
+	char byte;
+
+	close(accepted);
+	assert_int_equal(recv(client, &byte, 1, 0), 0);
+	close(client);
+}
+
 static void a_syn_in_time_wait_is_left_to_the_kernel(void **state)
 {
 	struct gate *gate = *state;
@@ -705,17 +835,43 @@ static void a_syn_in_time_wait_is_left_to_the_kernel(void **state)
 	struct run run;
 
 	for (int ip6 = 0; ip6 < 2; ip6++) {
-		int accepted, client = connect_to(gate, ip6, &accepted, &frame);
-
-		/* Who closes first waits: the server. */
-		close(accepted);
-		assert_int_equal(recv(client, &run, 1, 0), 0);
-		close(client);
+		let_wait(gate, ip6, &frame);
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_SOCKET, "SYN of a 4-tuple in TIME_WAIT");
 		frame.sport ^= 1;
 		gate_run_frame(gate, &frame, &run);
 		expect_reason(&run, SLUICE_REASON_SYN_COOKIE, "its neighbour");
+	}
+}
+
+/* Nothing that follows will be a first segment: without this, a port in TIME_WAIT would be a way around the rate. */
+static void a_syn_in_time_wait_is_charged_as_a_request(void **state)
+{
+	struct gate *gate = *state;
+	struct frame frame, other;
+	struct run run;
+
+	for (int ip6 = 0; ip6 < 2; ip6++) {
+		gate_reset(gate);
+		gate_limit(gate, SLUICE_LIMIT_SOURCE, 1000000000000ULL, 3);
+		gate_limit(gate, SLUICE_LIMIT_ANSWER, 1000000000000ULL, 2);
+		let_wait(gate, ip6, &frame);
+		for (int i = 0; i < 6; i++) {
+			gate_run_frame(gate, &frame, &run);
+			expect_reason(&run, i < 3 ? SLUICE_REASON_SOCKET : SLUICE_REASON_RATE_DROP, "SYN %d", i);
+		}
+		other = frame;
+		other.sport ^= 1;
+		assert_int_equal(gate_handshake(gate, &other, request, sizeof(request) - 1), 0);
+		gate_run_frame(gate, &other, &run);
+		expect_reason(&run, SLUICE_REASON_RATE_DROP, "a request of that source, which is muted by now");
+		gate_reset(gate);
+		gate_limit(gate, SLUICE_LIMIT_SOURCE, 1000000000000ULL, 1);
+		gate->control->flags |= SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SOURCE);
+		for (int i = 0; i < 2; i++) {
+			gate_run_frame(gate, &frame, &run);
+			expect_reason(&run, SLUICE_REASON_SOCKET, "the limit only looks, SYN %d", i);
+		}
 	}
 }
 
@@ -793,12 +949,16 @@ int main(void)
 		gate_test(what_follows_a_first_segment_goes_up_with_it),
 		gate_test(nothing_is_acknowledged_before_the_first_segment_has_come),
 		gate_test(the_rest_of_a_refused_request_is_acknowledged),
+		gate_test(nothing_is_acknowledged_before_the_answer_has_come),
+		gate_test(the_answer_to_an_earlier_connection_is_not_taken_for_this_ones),
+		gate_test(a_note_is_as_old_as_its_time_says_across_a_wrap),
 		gate_test(a_client_that_says_nothing_may_close),
 		gate_test(an_answer_that_is_mirrored_comes_to_rest),
 		gate_test(no_bare_ack_is_ever_answered),
 		gate_test(data_behind_a_good_cookie_is_a_first_segment),
 		gate_test(a_service_of_kind_tcp_lets_the_first_data_through_unread),
 		gate_test(a_cookie_is_good_for_its_own_connection_alone),
+		gate_test(a_keepalive_probe_is_no_first_segment),
 		gate_test(the_kernel_makes_the_socket_out_of_the_first_segment),
 		gate_test(a_request_repeated_on_its_socket_is_not_charged_again),
 		gate_test(segments_of_a_connection_pass_untouched),
@@ -806,6 +966,7 @@ int main(void)
 		gate_test(nobody_chooses_an_address_whose_connection_is_anothers),
 		gate_test(a_connection_found_behind_its_cookie_is_the_latest),
 		gate_test(a_syn_in_time_wait_is_left_to_the_kernel),
+		gate_test(a_syn_in_time_wait_is_charged_as_a_request),
 		gate_test(a_half_open_connection_of_the_kernel_is_a_connection),
 		gate_test(no_cookie_while_the_accept_queue_is_full),
 		gate_test(no_cookie_when_the_kernel_makes_none),
