@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Sales over the control API: list, show, create, change, pause, resume, end.
  *
- * A change goes to the ledger first; the gate's words follow on the pipeline's thread when the ledger has said yes. One change at a time.
+ * A change goes to the ledger first; the gate's words follow on the pipeline's thread when the ledger has said yes. One change at a time, and none before
+ * the ledger has answered the one before.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #define MULTIPLIER_MAX 1000000
 #define HOLD_DEFAULT_S 900
 #define RETRY_BEHIND_S 1
+#define RETRY_OPEN_S 2
 
 struct sale_body {
 	int64_t stock, per_buyer, hold_seconds, pace_per_second, token_multiplier;
@@ -291,6 +293,16 @@ static enum MHD_Result create_sale(struct http_request *request, const struct sa
 	return store_sale(request, &sale, body->stock);
 }
 
+/* Returns true with *result if what the sales will be is not known yet, which is what a change is made of. */
+static bool is_change_open(struct http_request *request, enum MHD_Result *result)
+{
+	if (!sale_change_is_open(request->d))
+		return false;
+	*result = http_problem_retry(request, 503, "writer_away", RETRY_OPEN_S,
+		"The order writer has not answered an earlier change of a sale, which may still take effect. Nothing else was changed: ask again.");
+	return true;
+}
+
 static bool is_over(struct http_request *request, const struct sale *sale, enum MHD_Result *result)
 {
 	if (sales_state(sale, 1, time_wall_ns()) != SALE_ENDED)
@@ -363,9 +375,12 @@ enum MHD_Result control_put_sale(struct http_request *request)
 	if (err)
 		return http_send_invalid(request, &error);
 	pthread_mutex_lock(&request->d->change_lock);
-	exists = !sales_find(request->d->sales, request->captures[0], &sale);
-	if (http_check_etag(request, exists, exists ? sale_tag(&sale) : 0, &result))
-		result = exists ? change_sale(request, &sale, &body, present) : create_sale(request, &body, present);
+	if (!is_change_open(request, &result)) {
+		exists = !sales_find(request->d->sales, request->captures[0], &sale);
+		if (http_check_etag(request, exists, exists ? sale_tag(&sale) : 0, &result))
+			result = exists ? change_sale(request, &sale, &body, present)
+					: create_sale(request, &body, present);
+	}
 	pthread_mutex_unlock(&request->d->change_lock);
 	return result;
 }
@@ -378,7 +393,8 @@ static enum MHD_Result act(struct http_request *request, enum sale_action action
 	struct sale sale;
 
 	pthread_mutex_lock(&request->d->change_lock);
-	if (http_find_sale(request, &sale, &result) && http_check_etag(request, true, sale_tag(&sale), &result) &&
+	if (!is_change_open(request, &result) && http_find_sale(request, &sale, &result) &&
+		http_check_etag(request, true, sale_tag(&sale), &result) &&
 		(action == ACTION_END || !is_over(request, &sale, &result))) {
 		if (action == ACTION_END)
 			sale.ended = true;

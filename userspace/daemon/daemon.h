@@ -45,6 +45,7 @@ struct daemon {
 	struct lists *lists;
 	pthread_mutex_t lists_lock;
 	pthread_mutex_t change_lock; /* one change of a sale or its stock at a time */
+	atomic_uint sales_changing;  /* changes of sales that the ledger has not answered (sale_change.c) */
 	struct sales *sales;
 	struct orders *orders;
 	struct pipeline *pipeline;

@@ -403,11 +403,12 @@ static bool put_sale(struct work *work, struct setting *setting, struct sale *sa
 {
 	struct pipeline_answer answer;
 	struct sale known;
-	bool exists = !sales_find(work->d->sales, sale->slug, &known),
-	     is_over = sale->ended || sale->ends_ns <= time_wall_ns();
+	bool exists, is_same, is_over = sale->ended || sale->ends_ns <= time_wall_ns();
 	char *text, *wanted;
-	bool is_same;
 
+	if (sale_change_is_open(work->d))
+		return false;
+	exists = !sales_find(work->d->sales, sale->slug, &known);
 	if (exists && known.id != sale->id) {
 		refuse(work, setting,
 			"this node has a sale of that name from before it belonged to the fleet (id %u), and that stays its own",

@@ -31,7 +31,20 @@ static void on_stored(struct daemon *d, void *arg, const struct pipeline_answer 
 	log_info("sale %s: created with %llu units", sale.slug, atomic_load(&sale.counts->put_in));
 }
 
-static const struct pipeline_hooks hooks = {.changes = true, .complete = on_stored};
+/* The last hook of every question, whatever became of it. */
+static void on_settled(void *arg)
+{
+	struct daemon *d = arg;
+
+	atomic_fetch_sub(&d->sales_changing, 1);
+}
+
+static const struct pipeline_hooks hooks = {.changes = true, .complete = on_stored, .release = on_settled};
+
+bool sale_change_is_open(struct daemon *d)
+{
+	return atomic_load(&d->sales_changing) != 0;
+}
 
 int sale_change_store(struct daemon *d, const struct sale *sale, int64_t stock, struct pipeline_answer *answer)
 {
@@ -43,7 +56,8 @@ int sale_change_store(struct daemon *d, const struct sale *sale, int64_t stock, 
 		json_object_set_new(question, "stock", json_integer(stock));
 		json_object_set_new(question, "key", json_string(key));
 	}
-	if (!pipeline_ask(d->pipeline, question, &hooks, NULL, answer))
+	atomic_fetch_add(&d->sales_changing, 1);
+	if (!pipeline_ask(d->pipeline, question, &hooks, d, answer))
 		json_decref(answer->json);
 	answer->json = NULL;
 	return answer->error;

@@ -3,14 +3,20 @@
 #ifndef SLUICE_DAEMON_SALE_CHANGE_H
 #define SLUICE_DAEMON_SALE_CHANGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/pipeline.h"
 #include "daemon/sales.h"
 
 /* Stores `sale`, and waits for it; `stock` < 0: a change, else it is made with so many units. The gate's words follow on the pipeline's thread when the
- * ledger has said yes. Holds no lock of its own: one change at a time (change_lock). Returns answer->error; answer->json is not the caller's.
+ * ledger has said yes, however late. Holds no lock of its own: one change at a time (change_lock). Returns answer->error; answer->json is not the caller's.
  */
 int sale_change_store(struct daemon *d, const struct sale *sale, int64_t stock, struct pipeline_answer *answer);
+
+/* Is there a change that nobody waits for any more, and that the ledger may still make? A change is all of a sale, so one that is made of what is known
+ * now would take that one back. With change_lock held: what is not open then stays so.
+ */
+bool sale_change_is_open(struct daemon *d);
 
 #endif
