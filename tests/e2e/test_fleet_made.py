@@ -137,3 +137,19 @@ def test_a_sale_is_not_called_made_before_a_ledger_has_its_stock(fleet):
     for node in fleet.nodes:
         wait_until(lambda node=node: node.ask("GET", path)["fleet"]["state"] == "open", "it is leased", pause=0.05)
     fleet.verify()
+
+
+def test_what_a_ledger_makes_when_nobody_waits_for_it_any_more_reaches_all(fleet):
+    """A request waits five seconds for its ledger. That is no reason for the other node never to hear of the sale."""
+    path, words = "/v1/sales/late", body()
+    all_run(fleet)
+    with no_ledger_writes(fleet[1]):
+        late = fleet[1].control("PUT", path, words)
+        assert (late.status, late.code()) == (503, "writer_away") and "may still take effect" in late.json()["detail"], late
+        other = fleet[1].control("POST", "/v1/sales/lost/pause")
+        assert (other.status, other.code()) == (503, "writer_away") and "an earlier change" in other.json()["detail"], other
+    for node in fleet.nodes:
+        wait_until(lambda node=node: node.control("GET", path).status == 200 and node.ask("GET", path)["fleet"]["state"] == "open", "it is leased", pause=0.05)
+        assert node.ask("GET", path)["fleet"]["total"] == STOCK
+    assert "not_replicated" not in fleet[1].ask("PUT", path, words)
+    fleet.verify()

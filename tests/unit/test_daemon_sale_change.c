@@ -18,10 +18,12 @@
 
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/fleet_settings_impl.h"
 #include "daemon/pipeline_impl.h"
 #include "daemon/sale_change.h"
 
 #define HOUR_NS 3600000000000ULL
+#define FLEETS 16777300 /* a number that Redis has given */
 
 static struct sluice_sale slots[SLUICE_MAX_SALES];
 static struct sluice_stock stocks[SLUICE_MAX_SALES];
@@ -46,6 +48,12 @@ static int setup(void **state)
 	b->d.maps.control = &control;
 	b->d.sales = sales_new(&b->d.maps);
 	b->d.metrics = metrics_new();
+	b->d.settings = calloc(1, sizeof(*b->d.settings));
+	b->d.settings->d = &b->d;
+	b->d.settings->table = settings_new(1);
+	pthread_mutex_init(&b->d.settings->lock, NULL);
+	pthread_cond_init(&b->d.settings->told, NULL);
+	pthread_cond_init(&b->d.settings->work, NULL);
 	atomic_store(&b->d.sales_known, true);
 	pthread_mutex_init(&b->d.change_lock, NULL);
 	b->listener = (struct http_listener){.d = &b->d, .kind = METRICS_CONTROL};
@@ -77,6 +85,8 @@ static int teardown(void **state)
 	close(b->writer);
 	close(b->p->wake_fd);
 	free(b->p);
+	settings_free(b->d.settings->table);
+	free(b->d.settings);
 	metrics_free(b->d.metrics);
 	sales_free(b->d.sales);
 	free(b);
@@ -181,19 +191,19 @@ static void a_change_is_open_until_the_ledger_has_answered_it(void **state)
 
 	sell(b, &sale);
 	assert_false(sale_change_is_open(&b->d));
-	assert_int_equal(sale_change_store(&b->d, &sale, -1, &said), -ETIMEDOUT);
+	assert_int_equal(sale_change_store(&b->d, &sale, -1, SALE_CHANGED_HERE, &said), -ETIMEDOUT);
 	assert_true(sale_change_is_open(&b->d));
 	question = send_one(b);
 	assert_true(sale_change_is_open(&b->d));
 	make(b, question, 10, 0, 0);
 	assert_false(sale_change_is_open(&b->d));
 	/* A refusal is an answer, */
-	assert_int_equal(sale_change_store(&b->d, &sale, -1, &said), -ETIMEDOUT);
+	assert_int_equal(sale_change_store(&b->d, &sale, -1, SALE_CHANGED_ELSEWHERE, &said), -ETIMEDOUT);
 	answer(b, send_one(b), WIRE_ERROR, "{\"code\":\"conflict\",\"detail\":\"no\"}");
 	assert_false(sale_change_is_open(&b->d));
 	/* and what was never asked is not open. */
 	b->p->asking_allowed = false;
-	assert_int_equal(sale_change_store(&b->d, &sale, -1, &said), -ENOTCONN);
+	assert_int_equal(sale_change_store(&b->d, &sale, -1, SALE_CHANGED_HERE, &said), -ENOTCONN);
 	assert_false(sale_change_is_open(&b->d));
 }
 
@@ -220,12 +230,143 @@ static void a_change_after_one_that_was_not_answered_takes_nothing_of_it_back(vo
 	assert_int_equal(slots[1].pace.interval_ns, 1000000000 / 7);
 }
 
+/* --- what the other nodes hear ----------------------------------------------------------------------------------------------------- */
+/* What they are told of a sale; NULL: nothing. */
+static const struct setting *told(struct bench *b, const char *slug)
+{
+	char name[SETTINGS_NAME_MAX + 1];
+
+	snprintf(name, sizeof(name), "sale/%s", slug);
+	return settings_find(b->d.settings->table, name);
+}
+
+static void assert_told(struct bench *b, const struct sale *sale)
+{
+	const struct setting *setting = told(b, sale->slug);
+	char *wanted = settings_text_of_sale(sale);
+
+	assert_non_null(setting);
+	assert_string_equal(setting->value, wanted);
+	assert_int_equal(setting->stamp.is_final, sale->ended);
+	assert_true(setting->flags & SETTING_DIRTY);
+	free(wanted);
+}
+
+static void a_sale_of_the_fleet_that_is_made_late_is_told_all_the_same(void **state)
+{
+	struct bench *b = *state;
+	struct sale sale = a_sale(FLEETS, "drop");
+	struct pipeline_answer said;
+
+	assert_int_equal(sale_change_store(&b->d, &sale, 0, SALE_CHANGED_HERE, &said), -ETIMEDOUT);
+	assert_null(told(b, "drop"));
+	make(b, send_one(b), 0, 0, 0);
+	assert_told(b, &sale);
+	assert_int_not_equal(fleet_settings_change_of_sale(&b->d, &sale), 0);
+}
+
+static void a_pause_and_an_end_that_are_made_late_are_told_all_the_same(void **state)
+{
+	struct bench *b = *state;
+	struct sale sale = a_sale(FLEETS, "drop");
+
+	sell(b, &sale);
+	assert_int_equal(call(b, control_pause_sale, "drop", ""), 503);
+	make(b, send_one(b), 0, 0, 0);
+	sale.paused = true;
+	assert_told(b, &sale);
+	assert_int_equal(call(b, control_end_sale, "drop", ""), 503);
+	make(b, send_one(b), 0, 0, 0);
+	sale.ended = true;
+	assert_told(b, &sale);
+}
+
+/* As it was learned from the ledger, after a question that was given up, or by a daemon that knew nothing of its making. */
+static void a_sale_of_the_fleet_that_nobody_was_told_of_is_told_with_its_next_change(void **state)
+{
+	struct bench *b = *state;
+	struct sale sale = a_sale(FLEETS, "drop");
+	struct pipeline_answer said;
+
+	sell(b, &sale);
+	assert_null(told(b, "drop"));
+	assert_int_equal(sale_change_store(&b->d, &sale, -1, SALE_CHANGED_HERE, &said), -ETIMEDOUT);
+	make(b, send_one(b), 0, 0, 0);
+	assert_told(b, &sale);
+}
+
+static void what_another_node_has_set_and_what_is_not_made_is_not_told(void **state)
+{
+	struct bench *b = *state;
+	struct sale sale = a_sale(FLEETS, "drop");
+	struct pipeline_answer said;
+
+	assert_int_equal(sale_change_store(&b->d, &sale, 0, SALE_CHANGED_HERE, &said), -ETIMEDOUT);
+	answer(b, send_one(b), WIRE_ERROR, "{\"code\":\"conflict\",\"detail\":\"no\"}");
+	assert_int_equal(sale_change_store(&b->d, &sale, 0, SALE_CHANGED_ELSEWHERE, &said), -ETIMEDOUT);
+	make(b, send_one(b), 0, 0, 0);
+	assert_null(told(b, "drop"));
+}
+
+static void a_sale_from_before_the_fleet_stays_this_nodes_own(void **state)
+{
+	struct bench *b = *state;
+	struct sale lonely = a_sale(1, "lonely"), other = a_sale(FLEETS, "other");
+	struct setting_view theirs = {
+		.name = "sale/other", .value = "{\"id\":16777301,}", .stamp = {.version = 1, .node = 2}};
+
+	sell(b, &lonely);
+	assert_int_equal(call(b, control_pause_sale, "lonely", ""), 503);
+	make(b, send_one(b), 10, 0, 0);
+	assert_null(told(b, "lonely"));
+	assert_int_equal(fleet_settings_change_of_sale(&b->d, &lonely), 0);
+	/* One that the fleet has by another number. */
+	sell(b, &other);
+	settings_merge(b->d.settings->table, &theirs);
+	assert_int_equal(call(b, control_pause_sale, "other", ""), 503);
+	make(b, send_one(b), 10, 0, 0);
+	assert_string_equal(told(b, "other")->value, theirs.value);
+	assert_int_equal(fleet_settings_change_of_sale(&b->d, &other), 0);
+}
+
+static void a_sale_of_the_fleet_that_this_node_died_over_is_told_at_its_next_start(void **state)
+{
+	struct bench *b = *state;
+	struct sale made = a_sale(FLEETS, "made"), over = a_sale(FLEETS + 1, "over"), lonely = a_sale(1, "lonely"),
+		    known = a_sale(FLEETS + 2, "known");
+	struct setting_view theirs = {.name = "sale/known", .value = "theirs", .stamp = {.version = 1, .node = 2}};
+
+	over.ends_ns = time_wall_ns() - 1;
+	sell(b, &made);
+	sell(b, &over);
+	sell(b, &lonely);
+	sell(b, &known);
+	settings_merge(b->d.settings->table, &theirs);
+	settings_adopt_sales(b->d.settings);
+	assert_non_null(told(b, "made"));
+	assert_true(told(b, "made")->flags & SETTING_UNSURE);
+	assert_null(told(b, "over"));
+	assert_null(told(b, "lonely"));
+	assert_string_equal(told(b, "known")->value, "theirs");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_change_is_open_until_the_ledger_has_answered_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_change_after_one_that_was_not_answered_takes_nothing_of_it_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_sale_of_the_fleet_that_is_made_late_is_told_all_the_same, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_pause_and_an_end_that_are_made_late_are_told_all_the_same, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_sale_of_the_fleet_that_nobody_was_told_of_is_told_with_its_next_change, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_another_node_has_set_and_what_is_not_made_is_not_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_sale_from_before_the_fleet_stays_this_nodes_own, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_sale_of_the_fleet_that_this_node_died_over_is_told_at_its_next_start, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -147,20 +147,6 @@ static void warn_of_pace(struct daemon *d, const struct sale *sale, json_t *json
 	log_warn("sale %s: %s", sale->slug, text);
 }
 
-/* Tells the other nodes of a sale of theirs. Returns whether they can know of it. */
-static bool tell_nodes(struct daemon *d, const struct sale *sale)
-{
-	return !fleet_settings_has_sale(d, sale->slug, sale->id) ||
-		fleet_settings_await(d, fleet_settings_note_sale(d, sale));
-}
-
-/* A new sale of the fleet. Its total is in this node's ledger before anybody else hears of it; *is_safe: so it is. */
-static bool make_known(struct daemon *d, const struct sale *sale, bool *is_safe)
-{
-	*is_safe = !fleet_leases_await(d, sale->slug);
-	return fleet_settings_await(d, fleet_settings_note_sale(d, sale));
-}
-
 static enum MHD_Result send_no_ledger(struct http_request *request, const char *slug)
 {
 	return http_problem_retry(request, 503, "fleet_away", RETRY_BEHIND_S,
@@ -171,24 +157,23 @@ static enum MHD_Result send_no_ledger(struct http_request *request, const char *
 /* Stores `sale`, and answers with it as it is afterwards. `stock` < 0: a change. */
 static enum MHD_Result store_sale(struct http_request *request, struct sale *sale, int64_t stock)
 {
+	struct daemon *d = request->d;
 	struct pipeline_answer answer;
-	bool is_replicated, is_safe = true;
+	bool is_replicated;
 	json_t *json;
 
-	if (sale_change_store(request->d, sale, stock, &answer))
+	if (sale_change_store(d, sale, stock, SALE_CHANGED_HERE, &answer))
 		return control_send_writer_error(request, &answer);
-	if (sales_find_id(request->d->sales, sale->id, sale))
+	if (sales_find_id(d->sales, sale->id, sale))
 		return http_problem(
 			request, 500, "internal_error", "The sale was stored, but this daemon has lost sight of it.");
-	if (stock >= 0 && request->d->fleet)
-		is_replicated = make_known(request->d, sale, &is_safe);
-	else
-		is_replicated = tell_nodes(request->d, sale);
-	if (!is_safe)
+	/* A new sale of the fleet: its total is to be in this node's ledger. */
+	if (stock >= 0 && d->fleet && fleet_leases_await(d, sale->slug))
 		return send_no_ledger(request, sale->slug);
+	is_replicated = fleet_settings_await(d, fleet_settings_change_of_sale(d, sale));
 	http_set_etag(request, sale_tag(sale));
-	json = sale_json(request->d, sale);
-	warn_of_pace(request->d, sale, json);
+	json = sale_json(d, sale);
+	warn_of_pace(d, sale, json);
 	return http_send_json(request, stock >= 0 ? 201 : 200, fleet_settings_mark(json, is_replicated));
 }
 

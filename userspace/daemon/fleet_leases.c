@@ -31,8 +31,6 @@
 #define LOOKS_PER_TURN 16
 /* Sales at rest are told of so often, all together. */
 #define REST_CALLS_PER_S 64
-/* Sales of the fleet have higher numbers (FIRST_ID of scripts/settings.lua). */
-#define LAST_LONELY_ID 16777216u
 
 /* --- sales ---------------------------------------------------------------------------------------------------------------------- */
 struct leased_sale *leases_find(struct fleet_leases *leases, const char *slug)
@@ -148,7 +146,7 @@ static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *
 			sale->sale.slug, sale->sale.id);
 		return;
 	}
-	if (!text && sale->sale.id <= LAST_LONELY_ID) {
+	if (!text && sale->sale.id <= FLEET_LAST_LONELY_SALE) {
 		set_state(d->leases, sale, LEASED_NOT);
 		set_flags(d, sale, (struct lease_flags){.more = false});
 		return;

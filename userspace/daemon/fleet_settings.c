@@ -267,26 +267,6 @@ int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id, bo
 	return err;
 }
 
-bool fleet_settings_has_sale(struct daemon *d, const char *slug, uint32_t id)
-{
-	char name[SETTINGS_NAME_MAX + 1], wanted[32];
-	const struct setting *setting;
-	bool has = false;
-
-	if (!d->settings)
-		return false;
-	snprintf(name, sizeof(name), "sale/%s", slug);
-	settings_lock(d->settings);
-	setting = settings_find(d->settings->table, name);
-	if (setting && setting->value) {
-		/* Keys are sorted and nothing stands between them, so the id has one form. */
-		snprintf(wanted, sizeof(wanted), "\"id\":%" PRIu32 ",", id);
-		has = strstr(setting->value, wanted) != NULL;
-	}
-	settings_unlock(d->settings);
-	return has;
-}
-
 /* --- the part ------------------------------------------------------------------------------------------------------------------- */
 static uint64_t settings_step(struct daemon *d, struct fleet_round *round, uint64_t now)
 {

@@ -37,16 +37,18 @@ uint64_t fleet_settings_note_answer(struct daemon *d, enum sluice_answer code); 
 uint64_t fleet_settings_note_origin(struct daemon *d);                          /* under answers_lock */
 uint64_t fleet_settings_note_entries(
 	struct daemon *d, const struct sluice_list_key *keys, unsigned count); /* under kept_lists_lock */
-/* A sale of the fleet was changed: as the registry has it. Under change_lock. */
-uint64_t fleet_settings_note_sale(struct daemon *d, const struct sale *sale);
+/* A sale was made or changed here, and the ledger has it so; on the pipeline's thread, or under change_lock. Nothing for one that is not the fleet's: it is from
+ * before this node belonged to it, and its own.
+ */
+void fleet_settings_note_sale(struct daemon *d, const struct sale *sale);
+/* The number of what was noted of the sale last. */
+uint64_t fleet_settings_change_of_sale(struct daemon *d, const struct sale *sale);
 
 /* Waits until Redis has the change. False at once if Redis is known to be away, and when it has not answered for a second: it goes out later. */
 bool fleet_settings_await(struct daemon *d, uint64_t change);
 /* Adds "not_replicated":true to an answer if it is not. */
 json_t *fleet_settings_mark(json_t *answer, bool is_replicated);
 
-/* Is the sale one of the fleet, known by this id on all nodes? (Else it is from before this node belonged to the fleet, and its own.) */
-bool fleet_settings_has_sale(struct daemon *d, const char *slug, uint32_t id);
 /* Gives a new sale its number, which no node knows already. Waits for Redis. Returns 0; -EEXIST: the fleet has a sale of that name, which
  * is on its way to this node; -ENOTCONN: Redis cannot be asked; -ENOSPC: there is no room for one more sale. *is_again: somebody has asked before, and
  * may have made its stock.

@@ -404,6 +404,7 @@ static bool put_sale(struct work *work, struct setting *setting, struct sale *sa
 	struct pipeline_answer answer;
 	struct sale known;
 	bool exists, is_same, is_over = sale->ended || sale->ends_ns <= time_wall_ns();
+	enum sale_change_where where = SALE_CHANGED_ELSEWHERE;
 	char *text, *wanted;
 
 	if (sale_change_is_open(work->d))
@@ -427,16 +428,21 @@ static bool put_sale(struct work *work, struct setting *setting, struct sale *sa
 		return false;
 	}
 	if (exists) {
+		/* Ended here, and this node died before it had noted that: which is final, so the others hear of it now. */
+		if (known.ended && !sale->ended)
+			where = SALE_CHANGED_HERE;
 		sale->ended |= known.ended;
 		text = settings_text_of_sale(&known);
 		wanted = settings_text_of_sale(sale);
 		is_same = is_text(text, wanted);
 		free(text);
 		free(wanted);
+		if (is_same && where == SALE_CHANGED_HERE)
+			fleet_settings_note_sale(work->d, sale);
 		if (is_same)
 			return true;
 	}
-	if (sale_change_store(work->d, sale, exists ? -1 : 0, &answer)) {
+	if (sale_change_store(work->d, sale, exists ? -1 : 0, where, &answer)) {
 		if (answer.error == -EREMOTEIO)
 			refuse(work, setting, "the ledger refused: %s", answer.detail);
 		return answer.error == -EREMOTEIO && !strcmp(answer.code, "conflict");

@@ -77,6 +77,10 @@ bool settings_file_save(struct fleet_settings *s);
 /* --- fleet_settings_note.c ---------------------------------------------------------------------------------------------------- */
 /* Takes in what was set here and nothing is known of. */
 void settings_adopt_all(struct fleet_settings *s);
+/* Of it, sales of the fleet that were made here, when this node died before it had noted them. What a node has sold alone is its own, and what is over is of no
+ * use to others.
+ */
+void settings_adopt_sales(struct fleet_settings *s);
 /* What is in force here, as the table says it; NULL: nothing that was set by hand. The caller frees it. */
 char *settings_text_of_limit(struct daemon *d, unsigned which);
 char *settings_text_of_shadow(struct daemon *d, unsigned which);

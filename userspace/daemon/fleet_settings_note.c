@@ -7,6 +7,7 @@
  */
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,14 +164,52 @@ uint64_t fleet_settings_note_origin(struct daemon *d)
 	return d->settings ? note_one(d->settings, "cors", settings_text_of_origin(), false) : 0;
 }
 
-uint64_t fleet_settings_note_sale(struct daemon *d, const struct sale *sale)
+static void name_of_sale(const struct sale *sale, char name[SETTINGS_NAME_MAX + 1])
+{
+	snprintf(name, SETTINGS_NAME_MAX + 1, "sale/%s", sale->slug);
+}
+
+/* By this number on all nodes? Keys are sorted and nothing stands between them, so the number has one form. */
+static bool is_of_sale(const struct setting *setting, const struct sale *sale)
+{
+	char wanted[32];
+
+	snprintf(wanted, sizeof(wanted), "\"id\":%" PRIu32 ",", sale->id);
+	return setting && setting->value && strstr(setting->value, wanted);
+}
+
+void fleet_settings_note_sale(struct daemon *d, const struct sale *sale)
+{
+	char name[SETTINGS_NAME_MAX + 1], *value;
+	const struct setting *setting;
+	bool is_taken;
+
+	if (!d->settings || sale->id <= FLEET_LAST_LONELY_SALE)
+		return;
+	name_of_sale(sale, name);
+	settings_lock(d->settings);
+	setting = settings_find(d->settings->table, name);
+	is_taken = setting && !is_of_sale(setting, sale);
+	settings_unlock(d->settings);
+	value = is_taken ? NULL : settings_text_of_sale(sale);
+	if (value)
+		note_one(d->settings, name, value, sale->ended);
+}
+
+uint64_t fleet_settings_change_of_sale(struct daemon *d, const struct sale *sale)
 {
 	char name[SETTINGS_NAME_MAX + 1];
+	const struct setting *setting;
+	uint64_t change;
 
 	if (!d->settings)
 		return 0;
-	snprintf(name, sizeof(name), "sale/%s", sale->slug);
-	return note_one(d->settings, name, settings_text_of_sale(sale), sale->ended);
+	name_of_sale(sale, name);
+	settings_lock(d->settings);
+	setting = settings_find(d->settings->table, name);
+	change = is_of_sale(setting, sale) ? setting->op : 0;
+	settings_unlock(d->settings);
+	return change;
 }
 
 static uint64_t until_of(const struct sluice_list_entry *entry)
@@ -271,7 +310,19 @@ static void adopt_answers(struct fleet_settings *s)
 	answers_unlock();
 }
 
-/* Not sales: what a node has sold alone is its own. */
+void settings_adopt_sales(struct fleet_settings *s)
+{
+	char name[SETTINGS_NAME_MAX + 1];
+	struct sale sale;
+
+	for (unsigned i = 0; !sales_at(s->d->sales, i, &sale); i++) {
+		if (sale.id <= FLEET_LAST_LONELY_SALE || sales_state(&sale, 1, time_wall_ns()) == SALE_ENDED)
+			continue;
+		name_of_sale(&sale, name);
+		adopt(s, name, settings_text_of_sale(&sale), 0);
+	}
+}
+
 void settings_adopt_all(struct fleet_settings *s)
 {
 	size_t before, after;
@@ -281,6 +332,7 @@ void settings_adopt_all(struct fleet_settings *s)
 	settings_unlock(s);
 	adopt_limits(s);
 	adopt_answers(s);
+	settings_adopt_sales(s);
 	if (lists_each(s->d->lists, SLUICE_LIST_DENY, adopt_entry, s) ||
 		lists_each(s->d->lists, SLUICE_LIST_ALLOW, adopt_entry, s))
 		log_warn("not all entries of this node's lists could be read, and the other nodes may lack some");
