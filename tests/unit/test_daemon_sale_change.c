@@ -350,6 +350,27 @@ static void a_sale_of_the_fleet_that_this_node_died_over_is_told_at_its_next_sta
 	assert_string_equal(told(b, "known")->value, "theirs");
 }
 
+/* --- the gate ---------------------------------------------------------------------------------------------------------------------- */
+static void a_sale_that_did_not_fit_the_gate_is_not_opened_by_a_change(void **state)
+{
+	struct bench *b = *state;
+	struct sale sale = a_sale(1, "large");
+
+	sell(b, &sale);
+	sales_leave_gate(b->d.sales, &sale); /* as recovery does */
+	assert_int_equal(call(b, control_pause_sale, "large", ""), 503);
+	make(b, send_one(b), 10, 0, 3); /* cancelled ones have spent tokens too */
+	assert_int_equal(slots[1].id, 0);
+	/* A sale that nobody has ordered of has nothing that could be missing. */
+	sale = a_sale(2, "new");
+	sell(b, &sale);
+	sales_leave_gate(b->d.sales, &sale);
+	assert_int_equal(call(b, control_resume_sale, "new", ""), 503);
+	make(b, send_one(b), 10, 0, 0);
+	assert_int_equal(slots[2].id, 2);
+	assert_int_equal(stocks[2].free, 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -367,6 +388,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_sale_from_before_the_fleet_stays_this_nodes_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_sale_of_the_fleet_that_this_node_died_over_is_told_at_its_next_start, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_sale_that_did_not_fit_the_gate_is_not_opened_by_a_change, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

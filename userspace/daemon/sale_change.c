@@ -8,19 +8,22 @@
 #include "common/timefmt.h"
 #include "daemon/fleet_settings.h"
 
-/* The ledger has the sale; now the gate gets it. A slot that another sale needs stays with that one. */
+/* The ledger has the sale; now the gate gets it. A slot that another sale needs stays with that one. A sale that has sold and has no slot did not fit the maps, or
+ * has lost it to a younger one: to judge by it the gate would need the admissions and buyers too, which is recovery.c's work.
+ */
 static void put_in_gate(struct daemon *d, const struct sale *sale)
 {
-	uint64_t gone;
-
 	if (sales_in_gate(d->sales, sale)) {
 		sales_write_words(d->sales, sale);
 		return;
 	}
 	if (!sales_slot_is_free(d->sales, sale->id, time_wall_ns()))
 		return;
-	gone = atomic_load(&sale->counts->held) + atomic_load(&sale->counts->confirmed);
-	sales_fill_slot(d->sales, sale, atomic_load(&sale->counts->put_in) - gone);
+	if (atomic_load(&sale->counts->ordered)) {
+		log_warn("sale %s: changed, and closed as before: its orders are not in the gate", sale->slug);
+		return;
+	}
+	sales_fill_slot(d->sales, sale, atomic_load(&sale->counts->put_in));
 	log_info("sale %s: created with %llu units", sale->slug, atomic_load(&sale->counts->put_in));
 }
 
