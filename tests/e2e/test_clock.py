@@ -126,3 +126,29 @@ def test_a_clock_that_was_wrong_for_a_moment_has_ended_nothing(clocked):
     world.clock.wait_followed()
     wait_until(lambda: world.order(token).status == 201, "the sale is open again")
     sale.assert_books(put_in=5, free=4, held=1)
+
+
+def test_what_a_wrong_clock_has_swept_out_comes_back_from_the_ledger(clocked):
+    """The gate has forgotten who has ordered, so the sale must stay ended until it knows them again."""
+    world = clocked
+    sale = world.sale(stock=5, opens_in=-10, ends_in=100)
+    first, second = sale.token("first"), sale.token("second")
+    assert world.order(first).status == 201
+    world.clock.step(100 + 700)
+    world.clock.wait_followed()
+    wait_until(lambda: not world.map_dump("admissions") and not world.map_dump("buyers"), "the gate has forgotten the order")
+    world.clock.step(0)
+    world.clock.wait_followed()
+    for change in ({"pace_per_second": 7}, {"ends_at": rfc3339(world.clock.now() + 3600)}):
+        assert world.control("PUT", sale.path, change).code() == "sale_ended"
+    world.ask("POST", "/v1/reconcile")
+    assert world.ask("GET", sale.path)["state"] == "ended"
+    assert world.order(second).code() == "sale_ended"
+
+    world.daemon.stop()
+    world.start_daemon(env=world.clock.environment())
+    again = world.order(first)
+    assert again.status == 200, again
+    assert world.order(sale.signed(first, serial=1)).code() == "already_ordered"
+    assert world.order(second).status == 201
+    sale.assert_books(put_in=5, free=3, held=2)

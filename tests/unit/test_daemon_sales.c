@@ -128,6 +128,32 @@ static void pausing_and_ending_are_flags(void **state)
 	sales_free(sales);
 }
 
+/* The gate may have forgotten who has ordered. */
+static void a_sale_that_was_swept_stays_ended_whatever_is_written(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale = learn(sales, 1, "drop", 10), stale = sale;
+
+	(void)state;
+	sales_fill_slot(sales, &sale, 10);
+	sales_mark_ended(sales, &sale);
+	sales_write_words(sales, &stale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_ENDED);
+	/* A new window, a pause and its end, what the ledger says: */
+	stale.ends_ns = ENDS + 1;
+	stale.paused = true;
+	sales_write_words(sales, &stale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_PAUSED | SLUICE_SALE_ENDED);
+	sale = learn(sales, 1, "drop", 10);
+	sales_write_words(sales, &sale);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_ENDED);
+	sales_fill_slot(sales, &sale, 10);
+	assert_int_equal(slots[1].flags, SLUICE_SALE_ENDED);
+	/* So is what is said of it. */
+	assert_int_equal(sales_state(&sale, 10, OPENS), SALE_ENDED);
+	sales_free(sales);
+}
+
 static void units_are_taken_all_or_none(void **state)
 {
 	struct sales *sales = registry();
@@ -331,6 +357,7 @@ int main(void)
 		cmocka_unit_test(json_that_is_no_sale_is_refused),
 		cmocka_unit_test(a_filled_slot_has_stock_window_and_id),
 		cmocka_unit_test(pausing_and_ending_are_flags),
+		cmocka_unit_test(a_sale_that_was_swept_stays_ended_whatever_is_written),
 		cmocka_unit_test(units_are_taken_all_or_none),
 		cmocka_unit_test(the_state_follows_clock_flags_and_stock),
 		cmocka_unit_test(leases_are_flags_that_no_other_change_touches),

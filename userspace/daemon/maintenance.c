@@ -47,7 +47,7 @@ static struct {
 
 bool maintenance_is_forgotten(const struct sale *sale, uint64_t wall_ns)
 {
-	return wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > SLUICE_KEEP_NS;
+	return sale->swept || (wall_ns > sale->ends_ns && wall_ns - sale->ends_ns > SLUICE_KEEP_NS);
 }
 
 /* `held` is read before `free`: but for changes of orders, which are seen whole or not at all, units only move from free to ordered meanwhile, so a

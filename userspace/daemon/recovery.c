@@ -3,8 +3,8 @@
  * every break of the connection, while orders are closed in the gate.
  *
  * In this order: who is there, the ledger's sales, every admission that is not known to be durable, questions that were cut off. Then nothing is in
- * flight; limits, answers and lists are put into a gate that has not had them (recovery_kept.c); and gate and ledger can be compared sale by sale: a sale that the gate has not (a reboot, or a crash between the two) is rebuilt from the
- * ledger, and a stock that differs (a crash in the middle of a change) is set to put in - held - confirmed; then buyers are counted anew
+ * flight; limits, answers and lists are put into a gate that has not had them (recovery_kept.c); and gate and ledger can be compared sale by sale: a sale that the gate has not (a reboot, or a crash between the two), or has ended
+ * by a clock that was wrong, is rebuilt from the ledger, and a stock that differs (a crash in the middle of a change) is set to put in - held - confirmed; then buyers are counted anew
  * (recovery_buyers.c).
  * Promise: when it returns 0, the conservation equation holds for every sale with a slot.
  */
@@ -183,6 +183,14 @@ static void correct_stock(struct pipeline *p, const struct sale *sale, uint64_t 
 		sales_take_units(p->d->sales, sale, now - free_units);
 }
 
+/* A daemon of before, whose clock was wrong, or whose ledger, has ended what is not over, and may have taken admissions and buyers out of the gate. */
+static bool was_ended_wrongly(const struct pipeline *p, const struct sale *sale)
+{
+	return (__atomic_load_n(&p->d->maps.sales[sale->id % SLUICE_MAX_SALES].flags, __ATOMIC_ACQUIRE) &
+		       SLUICE_SALE_ENDED) &&
+		!sale->ended && !maintenance_is_forgotten(sale, time_wall_ns());
+}
+
 static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 {
 	uint64_t put_in = atomic_load(&sale->counts->put_in);
@@ -204,7 +212,7 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 			sale->slug, put_in, gone);
 		gone = put_in;
 	}
-	if (owner == sale->id) {
+	if (owner == sale->id && !was_ended_wrongly(p, sale)) {
 		correct_stock(p, sale, put_in - gone);
 		sales_write_words(p->d->sales, sale);
 		return 0;
@@ -218,6 +226,7 @@ static int reconcile_sale(struct pipeline *p, const struct sale *sale)
 	}
 	err = rebuild_sale(p, sale, put_in - gone);
 	if (err == -E2BIG) {
+		sales_leave_gate(p->d->sales, sale);
 		log_error(
 			"sale %s: its orders do not fit the gate's maps; raise gate.max_admissions and attach again. The sale stays closed",
 			sale->slug);

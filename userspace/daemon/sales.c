@@ -257,7 +257,7 @@ uint64_t sales_wanted_units(struct sales *sales, const struct sale *sale)
 
 enum sale_state sales_state(const struct sale *sale, uint64_t free_units, uint64_t wall_ns)
 {
-	if (sale->ended || wall_ns >= sale->ends_ns)
+	if (sale->ended || sale->swept || wall_ns >= sale->ends_ns)
 		return SALE_ENDED;
 	if (sale->paused)
 		return SALE_PAUSED;
@@ -348,14 +348,14 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	return 0;
 }
 
-/* `sale` is what is to be, and may be older than the leases of its entry. */
+/* `sale` is what is to be, and may be older than what other threads have set in its entry. */
 static uint32_t gate_flags(struct sales *sales, const struct sale *sale)
 {
 	const struct entry *entry = find_id(sales, sale->id);
-	const struct sale *leased = entry ? &entry->sale : sale;
+	const struct sale *now = entry ? &entry->sale : sale;
 
-	return (sale->paused ? SLUICE_SALE_PAUSED : 0) | (sale->ended ? SLUICE_SALE_ENDED : 0) |
-		(leased->more ? SLUICE_SALE_MORE : 0) | (leased->withheld ? SLUICE_SALE_WITHHELD : 0);
+	return (sale->paused ? SLUICE_SALE_PAUSED : 0) | (sale->ended || now->swept ? SLUICE_SALE_ENDED : 0) |
+		(now->more ? SLUICE_SALE_MORE : 0) | (now->withheld ? SLUICE_SALE_WITHHELD : 0);
 }
 
 /* The lock is held for writing. */
@@ -490,8 +490,15 @@ void sales_give_units(struct sales *sales, const struct sale *sale, uint64_t uni
 
 void sales_mark_ended(struct sales *sales, const struct sale *sale)
 {
+	struct entry *entry;
+
+	pthread_rwlock_wrlock(&sales->lock);
+	entry = find_id(sales, sale->id);
+	if (entry)
+		entry->sale.swept = true;
 	if (sales_in_gate(sales, sale))
 		__atomic_fetch_or(&slot_of(sales, sale->id)->flags, SLUICE_SALE_ENDED, __ATOMIC_SEQ_CST);
+	pthread_rwlock_unlock(&sales->lock);
 }
 
 void sales_follow_books(struct sales *sales, const struct sale *sale)

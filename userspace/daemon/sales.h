@@ -63,6 +63,7 @@ struct sale {
 	uint32_t not_before_s; /* tokens issued before this second are revoked; not in the ledger, see revocation.h */
 	bool paused, ended;
 	bool more, withheld; /* of the fleet's leases, see sales_set_lease_flags; not in the ledger */
+	bool swept;          /* see sales_mark_ended; not in the ledger */
 	struct sale_counts *counts;
 };
 
@@ -114,6 +115,10 @@ void sales_set_not_before(struct sales *sales, uint32_t id, uint32_t not_before_
 void sales_set_lease_flags(struct sales *sales, uint32_t id, bool more, bool withheld);
 /* Units that this node's judge has refused because they may be elsewhere, since the sale got its slot; only grows. 0 without a slot. */
 uint64_t sales_wanted_units(struct sales *sales, const struct sale *sale);
+/* Marks a sale that is over, of which the gate begins to forget admissions and buyers: neither a step of the clock nor a change opens it again as long as this
+ * daemon runs. In the registry and, by one store, in the gate. Any thread.
+ */
+void sales_mark_ended(struct sales *sales, const struct sale *sale);
 
 /* The rest is for the pipeline's thread. */
 
@@ -125,7 +130,7 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
 /* The sale loses its slot: the gate does not know it any more. */
 void sales_leave_gate(struct sales *sales, const struct sale *sale);
-/* Writes window, limits and flags into the slot that the sale has; those of its leases are the registry's. */
+/* Writes window, limits and flags into the slot that the sale has; those of its leases, and whether it was swept, are the registry's. */
 void sales_write_words(struct sales *sales, const struct sale *sale);
 /* The JSON object for the writer's sale_put. New reference. */
 json_t *sales_to_ledger(const struct sale *sale);
@@ -134,7 +139,5 @@ int sales_take_units(struct sales *sales, const struct sale *sale, uint64_t unit
 void sales_give_units(struct sales *sales, const struct sale *sale, uint64_t units);
 /* Free units as the ledger's figures have them, for a sale whose judge takes nothing any more. */
 void sales_follow_books(struct sales *sales, const struct sale *sale);
-/* Marks a sale that is over in the gate, so that no step of the clock can open it again (one store). */
-void sales_mark_ended(struct sales *sales, const struct sale *sale);
 
 #endif
