@@ -154,6 +154,26 @@ static void a_sale_that_was_swept_stays_ended_whatever_is_written(void **state)
 	sales_free(sales);
 }
 
+static void revoked_tokens_stay_so_whoever_writes_what_he_read_before(void **state)
+{
+	struct sales *sales = registry();
+	struct sale sale = learn(sales, 1, "drop", 10), stale = sale;
+
+	(void)state;
+	/* While it is rebuilt and has no slot: */
+	sales_set_not_before(sales, 1, 1700000000);
+	assert_int_equal(slots[1].not_before_s, 0);
+	sales_fill_slot(sales, &stale, 10);
+	assert_int_equal(slots[1].not_before_s, 1700000000);
+	/* and when it has one. An earlier second takes a later one back. */
+	sales_set_not_before(sales, 1, 1600000000);
+	assert_int_equal(slots[1].not_before_s, 1600000000);
+	stale.not_before_s = 1700000000;
+	sales_write_words(sales, &stale);
+	assert_int_equal(slots[1].not_before_s, 1600000000);
+	sales_free(sales);
+}
+
 static void units_are_taken_all_or_none(void **state)
 {
 	struct sales *sales = registry();
@@ -358,6 +378,7 @@ int main(void)
 		cmocka_unit_test(a_filled_slot_has_stock_window_and_id),
 		cmocka_unit_test(pausing_and_ending_are_flags),
 		cmocka_unit_test(a_sale_that_was_swept_stays_ended_whatever_is_written),
+		cmocka_unit_test(revoked_tokens_stay_so_whoever_writes_what_he_read_before),
 		cmocka_unit_test(units_are_taken_all_or_none),
 		cmocka_unit_test(the_state_follows_clock_flags_and_stock),
 		cmocka_unit_test(leases_are_flags_that_no_other_change_touches),

@@ -4,7 +4,8 @@
  *
  * Promises: a sale that was learned is never forgotten while the daemon runs, so its counts may be pointed to; each word of the gate
  * is one atomic store, and SLUICE_SALE_CLOSED stands around a change of more than one; a slot's stock is there before its id. The flags of a fleet's
- * leases are the registry's: they are set by another thread than all else, and who writes a slot's flags holds the lock.
+ * leases, the mark of what was swept and the second before which tokens are revoked are the registry's: they are set by other threads than all else, and who
+ * writes a slot holds the lock.
  */
 #include "daemon/sales.h"
 
@@ -348,21 +349,20 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	return 0;
 }
 
-/* `sale` is what is to be, and may be older than what other threads have set in its entry. */
-static uint32_t gate_flags(struct sales *sales, const struct sale *sale)
+/* `now`: its entry, for what other threads set. */
+static uint32_t gate_flags(const struct sale *sale, const struct sale *now)
 {
-	const struct entry *entry = find_id(sales, sale->id);
-	const struct sale *now = entry ? &entry->sale : sale;
-
 	return (sale->paused ? SLUICE_SALE_PAUSED : 0) | (sale->ended || now->swept ? SLUICE_SALE_ENDED : 0) |
 		(now->more ? SLUICE_SALE_MORE : 0) | (now->withheld ? SLUICE_SALE_WITHHELD : 0);
 }
 
-/* The lock is held for writing. */
+/* The lock is held for writing. `sale` is what is to be, and may be older than what other threads have set in its entry. */
 static void write_words(struct sales *sales, const struct sale *sale)
 {
+	const struct entry *entry = find_id(sales, sale->id);
+	const struct sale *now = entry ? &entry->sale : sale;
 	struct sluice_sale *slot = slot_of(sales, sale->id);
-	uint32_t flags = gate_flags(sales, sale);
+	uint32_t flags = gate_flags(sale, now);
 	struct sluice_limit pace = {0};
 	bool same;
 
@@ -382,7 +382,7 @@ static void write_words(struct sales *sales, const struct sale *sale)
 		__atomic_store_n(&slot->pace.tolerance_ns, pace.tolerance_ns, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&slot->per_buyer, sale->per_buyer, __ATOMIC_SEQ_CST);
 	}
-	__atomic_store_n(&slot->not_before_s, sale->not_before_s, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&slot->not_before_s, now->not_before_s, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&slot->flags, flags, __ATOMIC_SEQ_CST);
 }
 

@@ -130,7 +130,9 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
 /* The sale loses its slot: the gate does not know it any more. */
 void sales_leave_gate(struct sales *sales, const struct sale *sale);
-/* Writes window, limits and flags into the slot that the sale has; those of its leases, and whether it was swept, are the registry's. */
+/* Writes window, limits and flags into the slot that the sale has. The flags of its leases, whether it was swept, and before which second tokens are revoked are
+ * the registry's, however old `sale` is; so with sales_fill_slot.
+ */
 void sales_write_words(struct sales *sales, const struct sale *sale);
 /* The JSON object for the writer's sale_put. New reference. */
 json_t *sales_to_ledger(const struct sale *sale);
