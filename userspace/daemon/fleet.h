@@ -20,9 +20,6 @@
 struct fleet;
 struct fleet_round;
 
-/* The fleet's sales have higher numbers (FIRST_ID of scripts/settings.lua); up to this they are of nodes that were alone. */
-#define FLEET_LAST_LONELY_SALE 16777216u
-
 /* `error` and `reply` as in struct redis_call. */
 typedef void (*fleet_done)(struct daemon *d, void *arg, int error, const redisReply *reply);
 

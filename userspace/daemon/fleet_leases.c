@@ -146,7 +146,7 @@ static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *
 			sale->sale.slug, sale->sale.id);
 		return;
 	}
-	if (!text && sale->sale.id <= FLEET_LAST_LONELY_SALE) {
+	if (!text && sale->sale.id <= SALES_LAST_LONELY_ID) {
 		set_state(d->leases, sale, LEASED_NOT);
 		set_flags(d, sale, (struct lease_flags){.more = false});
 		return;

@@ -184,7 +184,7 @@ void fleet_settings_note_sale(struct daemon *d, const struct sale *sale)
 	const struct setting *setting;
 	bool is_taken;
 
-	if (!d->settings || sale->id <= FLEET_LAST_LONELY_SALE)
+	if (!d->settings || sale->id <= SALES_LAST_LONELY_ID)
 		return;
 	name_of_sale(sale, name);
 	settings_lock(d->settings);
@@ -316,7 +316,7 @@ void settings_adopt_sales(struct fleet_settings *s)
 	struct sale sale;
 
 	for (unsigned i = 0; !sales_at(s->d->sales, i, &sale); i++) {
-		if (sale.id <= FLEET_LAST_LONELY_SALE || sales_state(&sale, 1, time_wall_ns()) == SALE_ENDED)
+		if (sale.id <= SALES_LAST_LONELY_ID || sales_state(&sale, 1, time_wall_ns()) == SALE_ENDED)
 			continue;
 		name_of_sale(&sale, name);
 		adopt(s, name, settings_text_of_sale(&sale), 0);

@@ -13,6 +13,8 @@
 #define SALE_SLUG_MAX 63
 #define SALE_MODE_MAX 16
 #define SALE_ORDER_STATES 8 /* ORDER_STATE_COUNT */
+/* Sales that nodes made when they were alone; those of a fleet have higher numbers (FIRST_ID of scripts/settings.lua). */
+#define SALES_LAST_LONELY_ID 16777216u
 
 /* Figures of a sale that change with every order. They live as long as the daemon, so others may keep the pointer. */
 struct sale_counts {
