@@ -84,6 +84,7 @@ class HookedWorld(World):
         wait_until(taken, f"the events of {sale.slug}", timeout=40)
         expected = self.events(sale)
         assert [(delivery.position, delivery.type) for delivery in self.receiver.once(sale.slug)] == expected
+        assert [delivery.id for delivery in self.receiver.once(sale.slug)] == [f"evt_{sale.id}_{position}" for position, _ in expected]
         for delivery in self.receiver.once(sale.slug):
             MESSAGE.validate(delivery.message)
         self.receiver.assert_sound(self.secrets())

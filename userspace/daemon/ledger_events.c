@@ -5,6 +5,7 @@
 #include "daemon/ledger_events.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/timefmt.h"
@@ -145,9 +146,29 @@ int ledger_events_find_end(struct daemon *d, uint64_t before_ns, uint64_t *posit
 }
 
 /* --- what is told -------------------------------------------------------------------------------------------------------------- */
+/* The number of this node, if others may tell an event of the same sale and position: positions are each ledger's own, and so are the numbers of sales that
+ * were made alone. A sale of a fleet is one of several nodes for ever, also when its node has left the fleet. 0: there is nobody else.
+ */
+static uint32_t node_to_name(const struct daemon *d, uint32_t sale)
+{
+	return config_is_fleet(&d->config) || sale > SALES_LAST_LONELY_ID ? d->config.fleet.node : 0;
+}
+
+void ledger_event_id(const struct daemon *d, const struct ledger_event *event, char id[LEDGER_EVENT_ID_MAX])
+{
+	uint32_t node = node_to_name(d, event->sale);
+	unsigned long long position = event->position;
+
+	if (node)
+		snprintf(id, LEDGER_EVENT_ID_MAX, "evt_%u_%u_%llu", node, event->sale, position);
+	else
+		snprintf(id, LEDGER_EVENT_ID_MAX, "evt_%u_%llu", event->sale, position);
+}
+
 json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event)
 {
 	char time_text[TIME_TEXT_MAX];
+	uint32_t node = node_to_name(d, event->sale);
 	struct sale sale;
 	json_t *data;
 
@@ -155,6 +176,8 @@ json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event)
 	if (sales_find_id(d->sales, event->sale, &sale))
 		sale.slug[0] = '\0';
 	data = json_pack("{s:s, s:I}", "sale", sale.slug, "sale_id", (json_int_t)event->sale);
+	if (node)
+		json_object_set_new(data, "node", json_integer(node));
 	json_object_update(data, (json_t *)(uintptr_t)event->data);
 	if (event->order)
 		json_object_set_new(data, "order", order_facts_control_json(d, event->order));

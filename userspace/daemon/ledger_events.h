@@ -43,6 +43,12 @@ int ledger_events_find_end(struct daemon *d, uint64_t before_ns, uint64_t *posit
 /* Takes an element of `events` apart; *event points into it. Returns 0 or -EPROTO. */
 int ledger_event_decode(const json_t *json, struct ledger_event *event);
 
+#define LEDGER_EVENT_ID_MAX 64
+
+/* What an event is called by who posts it: "evt_SALE_POSITION" of a node that is alone; "evt_NODE_SALE_POSITION" in a fleet. The same for the same event,
+ * always, but for the events of its own sales when a node joins a fleet or leaves it.
+ */
+void ledger_event_id(const struct daemon *d, const struct ledger_event *event, char id[LEDGER_EVENT_ID_MAX]);
 /* {"type","timestamp","data"} as webhooks and the event stream have it: the same text for the same event, always. New reference, NULL without memory. */
 json_t *ledger_event_message(struct daemon *d, const struct ledger_event *event);
 

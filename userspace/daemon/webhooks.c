@@ -231,11 +231,11 @@ static void give_up(struct webhooks *w, struct webhook_slot *slot, const struct 
 static int send_event(struct webhooks *w, struct webhook_slot *slot)
 {
 	struct ledger_event event = event_of(slot);
-	char id[WEBHOOK_ID_MAX];
+	char id[LEDGER_EVENT_ID_MAX];
 	json_t *message;
 	int err;
 
-	snprintf(id, sizeof(id), "evt_%u_%llu", event.sale, (unsigned long long)event.position);
+	ledger_event_id(w->d, &event, id);
 	message = ledger_event_message(w->d, &event);
 	pthread_mutex_lock(&w->lock);
 	webhook_table_find(&w->table, slot->sale)->oldest_ns = event.at_ns;
