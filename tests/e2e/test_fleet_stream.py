@@ -464,9 +464,14 @@ def test_two_consumers_make_the_ledger_of_the_streams_whatever_is_killed(clean, 
     question = re.search(r"^```sql\n(.*?)^```", VERIFY_MD, re.M | re.S).group(1)
     assert server.query(question) == []
     row = server.query("SELECT sale, buyer, quantity FROM sluice_fleet_orders WHERE state = 'held' LIMIT 1")[0]
-    server.query("INSERT INTO sluice_fleet_orders SELECT 'of-two', sale, 2, position, seq, state, quantity, buyer, source, network, admitted_at, "
+    server.query("INSERT INTO sluice_fleet_orders SELECT id, sale, 2, position, seq, state, quantity, buyer, source, network, admitted_at, "
                  f"committed_at, expires_at, resolved_at, resolved_by, restocked FROM sluice_fleet_orders WHERE buyer = '{row[1]}' LIMIT 1")
     assert server.query(question) == [[row[0], row[1], "2", str(2 * int(row[2]))]]
+    # That of docs/stream.md: orders that have events and no row.
+    question = re.search(r"^```sql\n(.*?)^```", STREAM_MD, re.M | re.S).group(1)
+    assert server.query(question) == []
+    gone = server.query("DELETE FROM sluice_fleet_orders WHERE node = 1 AND id IN (SELECT id FROM sluice_fleet_orders WHERE node = 2) RETURNING sale, node, id")
+    assert len(gone) == 1 and server.query(question) == gone
 
 
 def test_a_consumer_that_dies_after_the_commit_and_before_the_acknowledgement_changes_nothing(clean, fleet, node, server, consumers):

@@ -23,7 +23,7 @@ static const char *const schema_sql[] = {
 	" put_in bigint, held bigint, confirmed bigint," /* units, of a sale's event */
 	" PRIMARY KEY (sale, node, position))",
 	"CREATE TABLE IF NOT EXISTS sluice_fleet_orders("
-	" id text PRIMARY KEY,"
+	" id text NOT NULL,"
 	" sale text NOT NULL,"
 	" node bigint NOT NULL,"
 	" position bigint NOT NULL," /* of the last change */
@@ -38,7 +38,8 @@ static const char *const schema_sql[] = {
 	" expires_at timestamptz,"
 	" resolved_at timestamptz,"
 	" resolved_by text,"
-	" restocked boolean NOT NULL)",
+	" restocked boolean NOT NULL,"
+	" PRIMARY KEY (id, node))", /* all nodes make ids with the same keys */
 	"CREATE INDEX IF NOT EXISTS sluice_fleet_orders_by_sale ON sluice_fleet_orders(sale, state)",
 	"CREATE TABLE IF NOT EXISTS sluice_fleet_rejected("
 	" stream text NOT NULL,"
@@ -48,6 +49,16 @@ static const char *const schema_sql[] = {
 	" at timestamptz NOT NULL DEFAULT now(),"
 	" PRIMARY KEY (stream, entry))",
 };
+
+/* Tables of earlier versions had one row for an id, whichever node came first with it. The key may have been given another name. */
+#define OLD_KEY_SQL \
+	"SELECT conname::text FROM pg_constraint WHERE conrelid = 'sluice_fleet_orders'::regclass AND contype = 'p' AND " \
+	"array_length(conkey, 1) = 1"
+static const char new_key_sql[] =
+	"DO $$ BEGIN EXECUTE format('ALTER TABLE sluice_fleet_orders DROP CONSTRAINT %I, ADD PRIMARY KEY (id, node)', (" OLD_KEY_SQL
+	")); END $$";
+/* The index is built anew: some ten million orders. */
+#define NEW_KEY_WAIT_MS 600000
 
 #define ORDER "sluice_consume_order"
 #define SALE "sluice_consume_sale"
@@ -61,9 +72,9 @@ static const char order_sql[] =
 	"committed_at, expires_at, resolved_at, resolved_by, restocked) VALUES ($6::text, $1::text, $2::bigint, $3::bigint, $7::bigint, "
 	"$8::text, $9::bigint, $10::text, $11::text, $12::bigint, $13::text::timestamptz, $14::text::timestamptz, "
 	"nullif($15::text, '')::timestamptz, nullif($16::text, '')::timestamptz, nullif($17::text, ''), $18::bigint = 1) "
-	"ON CONFLICT (id) DO UPDATE SET position = excluded.position, state = excluded.state, resolved_at = excluded.resolved_at, "
+	"ON CONFLICT (id, node) DO UPDATE SET position = excluded.position, state = excluded.state, resolved_at = excluded.resolved_at, "
 	"resolved_by = excluded.resolved_by, restocked = excluded.restocked "
-	"WHERE o.node = excluded.node AND o.position < excluded.position";
+	"WHERE o.position < excluded.position";
 static const char sale_sql[] =
 	"INSERT INTO sluice_fleet_events(sale, node, position, type, at, put_in, held, confirmed) VALUES ($1::text, $2::bigint, $3::bigint, "
 	"$4::text, $5::text::timestamptz, $6::bigint, $7::bigint, $8::bigint) ON CONFLICT DO NOTHING";
@@ -93,8 +104,37 @@ static int take_all(struct link *link, const char *doing)
 	return code ? code : link_finish(link);
 }
 
-static int make_tables(struct link *link)
+/* Within the transaction of make_tables. */
+static int renew_key(struct consume_store *store)
 {
+	static const char doing[] = "give sluice_fleet_orders the key (id, node)";
+	struct link *link = &store->link;
+	int code, wait_ms = link->wait_ms;
+	PGresult *result;
+	bool is_old;
+
+	code = link_run_sql(link, OLD_KEY_SQL, NULL, doing, &result);
+	is_old = !code && PQntuples(result);
+	PQclear(result);
+	if (!is_old)
+		return code;
+	if (!store->told_of_key)
+		log_info(
+			"the table sluice_fleet_orders is of an earlier version: its key becomes (id, node), which takes a while if there are many orders");
+	store->told_of_key = true;
+	link->wait_ms = NEW_KEY_WAIT_MS;
+	code = link_run_sql(link, "SET LOCAL statement_timeout = 0", NULL, doing, NULL);
+	if (!code)
+		code = link_run_sql(link, new_key_sql, NULL, doing, NULL);
+	link->wait_ms = wait_ms;
+	return code;
+}
+
+/* One transaction: a crash leaves nothing or everything. */
+static int make_tables(struct consume_store *store)
+{
+	static const char doing[] = "make the consumer's tables";
+	struct link *link = &store->link;
 	int code = link_queue_sql(link, "BEGIN", NULL);
 
 	if (!code)
@@ -102,8 +142,10 @@ static int make_tables(struct link *link)
 	for (unsigned i = 0; !code && i < sizeof(schema_sql) / sizeof(*schema_sql); i++)
 		code = link_queue_sql(link, schema_sql[i], NULL);
 	if (!code)
-		code = link_queue_sql(link, "COMMIT", NULL);
-	return code ? code : take_all(link, "make the consumer's tables");
+		code = take_all(link, doing);
+	if (!code)
+		code = renew_key(store);
+	return code ? code : link_run_sql(link, "COMMIT", NULL, doing, NULL);
 }
 
 int consume_store_open(struct consume_store *store)
@@ -112,7 +154,7 @@ int consume_store_open(struct consume_store *store)
 	int code = link_open(link);
 
 	if (!code)
-		code = make_tables(link);
+		code = make_tables(store);
 	if (!code)
 		code = link_prepare(link, ORDER, order_sql);
 	if (!code)

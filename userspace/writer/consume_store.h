@@ -9,11 +9,12 @@
 struct consume_store {
 	struct link link;
 	char error[STORE_ERROR_MAX];
+	bool told_of_key; /* that the tables are of an earlier version: once, not at each attempt */
 };
 
 /* `conninfo` is kept. Connects to nobody yet. Returns 0 or -EINVAL with a sentence in store->error. */
 int consume_store_init(struct consume_store *store, const char *conninfo);
-/* Makes the tables if they are not there. Returns 0 or -EIO with a sentence in store->error. */
+/* Makes the tables if they are not there, and brings those of an earlier version up to date. Returns 0 or -EIO with a sentence in store->error. */
 int consume_store_open(struct consume_store *store);
 void consume_store_close(struct consume_store *store);
 /* Stores the entries in one transaction, those with a reason among the rejected. Twice the same changes nothing. An entry that the database cannot
