@@ -9,6 +9,7 @@
 #include "common/timefmt.h"
 #include "fleet/redis.h"
 #include "fleet/redis_connection.h"
+#include "fleet/redis_impl.h"
 #include "fleet/redis_script.h"
 #include "fleet/redis_slots.h"
 #include "redis_server.h"
@@ -875,6 +876,76 @@ static void a_master_that_dies_is_replaced_by_its_replica(void **state)
 	redis_link_free(link);
 }
 
+/* --- a server that leaves its cluster and goes on running ------------------------------------------------------------------------------ */
+static struct redis_cluster shrunk;
+#define LEFT 0
+#define STAYS 1 /* has {a} from the beginning */
+
+/* What redis-cli --cluster del-node does, of a server that has no keys. */
+static void leave_cluster(void)
+{
+	char id[48];
+
+	redis_cluster_id(&shrunk.nodes[LEFT], id);
+	redis_server_do(&shrunk.nodes[STAYS], "CLUSTER FORGET %s", id);
+	redis_server_do(&shrunk.nodes[LEFT], "CLUSTER RESET SOFT");
+	redis_server_do(&shrunk.nodes[STAYS], "CLUSTER ADDSLOTSRANGE 0 %d", 16384 / 2 - 1);
+	redis_cluster_await(&shrunk.nodes[STAYS], "CLUSTER INFO", "cluster_state:ok");
+}
+
+static void note_heard(void *arg, const char *message)
+{
+	unsigned *heard = arg;
+
+	*heard += message && !strcmp(message, "units");
+}
+
+/* Nobody is redirected: what was asked of the cluster was never at the one that leaves. */
+static void a_subscription_leaves_a_server_that_has_left_its_cluster(void **state)
+{
+	struct redis_link *link;
+	struct redis_call call = count_call("{a}:n");
+	unsigned heard = 0;
+	uint64_t end;
+
+	(void)state;
+	redis_cluster_start(&shrunk, 2, false);
+	link = link_to(shrunk.addresses, 1000);
+	assert_int_equal(redis_link_subscribe(link, "fleet:news", note_heard, &heard), 0);
+	assert_int_equal(ask(link, &call), 0);
+	await_news(link);
+	assert_int_equal(link->news.port, shrunk.nodes[LEFT].port);
+	leave_cluster();
+	/* It answers PING for ever. The first one is asked for now, not in five seconds. */
+	link->news_heard_ns -= 60000 * MS;
+	end = time_mono_ns() + PATIENCE_NS;
+	while (link->news.port != shrunk.nodes[STAYS].port || !figures_of(link).subscribed) {
+		call = count_call("{a}:n");
+		assert_int_equal(ask(link, &call), 0);
+		wait_news(link, 10);
+		assert_true(time_mono_ns() < end);
+	}
+	redis_server_do(&shrunk.nodes[STAYS], "PUBLISH fleet:news units");
+	await_news(link);
+	assert_int_equal(heard, 1);
+	redis_link_free(link);
+}
+
+static void a_server_that_has_left_its_cluster_does_not_say_where_keys_are(void **state)
+{
+	struct redis_link *link = link_to(shrunk.addresses, 1000); /* the one that left is named first */
+	struct redis_call call = count_call("{a}:n");
+
+	(void)state;
+	assert_int_equal(ask(link, &call), 0);
+	redis_link_free(link);
+	link = link_to(shrunk.nodes[LEFT].address, 300);
+	call = count_call("{a}:n");
+	assert_int_equal(ask(link, &call), -ENOTCONN);
+	assert_non_null(strstr(figures_of(link).failure, "in no Redis Cluster"));
+	redis_link_free(link);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -905,6 +976,8 @@ int main(void)
 		cmocka_unit_test_setup(a_message_of_one_server_is_heard_at_another, start_cluster),
 		cmocka_unit_test_setup(a_master_that_hangs_does_not_hold_up_the_calls_to_others, start_cluster),
 		cmocka_unit_test_setup(a_master_that_dies_is_replaced_by_its_replica, start_cluster),
+		cmocka_unit_test(a_subscription_leaves_a_server_that_has_left_its_cluster),
+		cmocka_unit_test(a_server_that_has_left_its_cluster_does_not_say_where_keys_are),
 	};
 	int failed;
 
@@ -914,6 +987,7 @@ int main(void)
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	redis_server_stop(&server, SIGKILL);
 	redis_cluster_stop(&cluster);
+	redis_cluster_stop(&shrunk);
 	redis_script_unmake(&counter);
 	redis_script_unmake(&broken);
 	return failed;

@@ -276,6 +276,19 @@ static void become_single(struct redis_link *link, struct redis_node *node)
 	node_failed(link, node);
 }
 
+/* It has left its cluster, or is in none yet. That it knows of no slots is no word about those of others; its own are to be asked for again. */
+static void leave_node(struct redis_link *link, struct redis_node *node)
+{
+	redis_connection_rest(&node->connection, time_mono_ns(), "it is in no Redis Cluster that has slots");
+	note_failure(link, node->connection.failure);
+	node->is_master = false;
+	for (unsigned slot = 0; slot < REDIS_SLOTS; slot++)
+		if (link->owners[slot] == node)
+			link->owners[slot] = NULL;
+	link->is_stale = true;
+	link->slots_asked_ns = 0; /* the next is asked at once */
+}
+
 static void read_slots(struct redis_link *link, struct redis_node *node, const redisReply *reply)
 {
 	struct telling telling = {link, node};
@@ -288,6 +301,10 @@ static void read_slots(struct redis_link *link, struct redis_node *node, const r
 		redis_connection_rest(&node->connection, time_mono_ns(),
 			reply->type == REDIS_REPLY_ERROR ? reply->str : "no answer to CLUSTER SLOTS");
 		note_failure(link, node->connection.failure);
+		return;
+	}
+	if (!reply->elements) {
+		leave_node(link, node);
 		return;
 	}
 	for (unsigned i = 0; i < link->node_count; i++)

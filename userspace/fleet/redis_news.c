@@ -2,7 +2,7 @@
 /* The subscription of a link, and its waiting; see redis.h. The connection is of its own because one that is subscribed takes no other commands.
  *
  * Messages may be lost at any time (Redis does not keep them). So whoever subscribes anew is told to look, and a connection that is silent is asked
- * whether it is still there.
+ * whether it is still there. A server that has left its cluster is, and carries nothing: only the slots tell that it has, so they are asked for too.
  */
 #include <errno.h>
 #include <poll.h>
@@ -28,6 +28,20 @@ static bool is_of_use(const struct redis_link *link, const struct redis_node *no
 	return link->kind != REDIS_CLUSTER || node->is_master;
 }
 
+/* Is the server that was chosen still one that carries messages? */
+static bool is_server_of_use(const struct redis_link *link)
+{
+	const struct redis_connection *news = &link->news;
+
+	for (unsigned i = 0; i < link->node_count; i++) {
+		const struct redis_node *node = link->nodes[i];
+
+		if (node->connection.port == news->port && !strcmp(node->connection.host, news->host))
+			return is_of_use(link, node);
+	}
+	return false;
+}
+
 /* The next server in turn; the one after that if it fails. In a cluster any carries the messages of all. */
 static void choose_server(struct redis_link *link, uint64_t now)
 {
@@ -51,7 +65,7 @@ static void open_news(struct redis_link *link, uint64_t now)
 	if (redis_connection_is_resting(&link->news, now))
 		return;
 	choose_server(link, now);
-	if (link->news.port)
+	if (is_server_of_use(link))
 		redis_connection_open(&link->news, &link->options, now);
 }
 
@@ -75,7 +89,7 @@ static void talk(struct redis_link *link, uint64_t now)
 	} else if ((!link->news_on || link->news_pinged) && silent_ns > link->options.timeout_ms * REDIS_MS) {
 		redis_connection_fail(&link->news, now, "the subscription is silent");
 	} else if (link->news_on && !link->news_pinged && silent_ns > PING_AFTER_NS) {
-		link->news_pinged = true;
+		link->news_pinged = link->is_stale = true;
 		send_word(link, 1, ping, now);
 	}
 }
@@ -178,6 +192,8 @@ bool redis_link_wait(struct redis_link *link, int wake_fd, uint64_t until_mono_n
 		uint64_t now = time_mono_ns(), due = until_mono_ns;
 		unsigned count = 0;
 
+		if (link->news.state != REDIS_CLOSED && !is_server_of_use(link))
+			redis_connection_close(&link->news);
 		if (*link->channel && link->news.state == REDIS_CLOSED)
 			open_news(link, now);
 		if (link->news.state == REDIS_READY)
