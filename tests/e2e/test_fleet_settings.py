@@ -300,6 +300,8 @@ def test_what_a_node_had_set_before_it_joined_goes_to_all_unless_the_fleet_has_s
         newcomer.stop_programs()
         two[1].start()
         two[1].ask("PATCH", "/v1/limits", {"source": {"rate": 50.0, "burst": 50}})
+        past = two[1].sale(stock=4, slug="past")
+        two[1].ask("POST", f"{past.path}/end")
         newcomer.settings["fleet.redis"] = redis
         newcomer.write_config()
         newcomer.start()
@@ -311,6 +313,10 @@ def test_what_a_node_had_set_before_it_joined_goes_to_all_unless_the_fleet_has_s
         shown = newcomer.ask("GET", own.path)
         assert shown["id"] == own.id and shown.get("fleet") is None and shown["stock"] == 4
         newcomer.ask("POST", f"{own.path}/end")
+        # A sale that was over before this node heard of it is not made here: it is not on its way either.
+        for node in (two[1], newcomer):
+            answer = node.control("PUT", past.path, {"stock": 4, "opens_at": "2026-01-01T00:00:00Z", "ends_at": "2036-01-01T00:00:00Z"})
+            assert (answer.status, answer.json()["code"]) == (409, "sale_ended"), answer.body
 
 
 def test_clocks_a_minute_apart_do_no_harm():

@@ -217,6 +217,11 @@ static enum MHD_Result send_too_many(struct http_request *request)
 		"The gate holds %d sales, and none of them is over for good.", SLUICE_MAX_SALES);
 }
 
+static enum MHD_Result send_over(struct http_request *request)
+{
+	return http_problem(request, 409, "sale_ended", "The sale is over; that is final. Create another one.");
+}
+
 /* Puts its units into Redis. Returns false with *result if that could not be. */
 static bool make_total(struct http_request *request, const struct sale *sale, uint64_t stock, bool may_be_sold,
 	enum MHD_Result *result)
@@ -240,6 +245,8 @@ static enum MHD_Result create_fleet_sale(struct http_request *request, struct sa
 	bool is_again = false;
 	int err = fleet_settings_new_sale(request->d, sale->slug, &sale->id, &is_again);
 
+	if (err == -ESTALE)
+		return send_over(request);
 	if (err == -EEXIST)
 		return http_problem_retry(request, 503, "fleet_behind", RETRY_BEHIND_S,
 			"The fleet has a sale %s already, which is on its way to this node: ask again. Nothing was changed.",
@@ -292,7 +299,7 @@ static bool is_over(struct http_request *request, const struct sale *sale, enum 
 {
 	if (sales_state(sale, 1, time_wall_ns()) != SALE_ENDED)
 		return false;
-	*result = http_problem(request, 409, "sale_ended", "The sale is over; that is final. Create another one.");
+	*result = send_over(request);
 	return true;
 }
 

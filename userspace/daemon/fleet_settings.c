@@ -148,18 +148,23 @@ static int read_id(const redisReply *reply, uint32_t *id)
 	return number >= 1 && number <= UINT32_MAX ? 0 : -EPROTO;
 }
 
-/* What the fleet has of that name is taken in, so that it comes into force here. */
+/* What the fleet has of that name is taken in, so that it comes into force here; a sale that is over never does. */
 static int take_existing(struct fleet_settings *s, const struct new_sale *sale, const redisReply *reply)
 {
 	char name[SETTINGS_NAME_MAX + 1], *copy = reply->type == REDIS_REPLY_STRING ? strdup(reply->str) : NULL;
 	struct setting_view view = {.name = name};
 	int err = copy ? setting_parse(copy, &view) : -EPROTO;
+	bool is_over = false;
+	struct sale known;
 
 	snprintf(name, sizeof(name), "sale/%s", sale->slug);
-	if (!err)
+	if (!err) {
+		is_over = !settings_sale_of_text(view.value, sale->slug, &known) &&
+			sales_state(&known, 1, time_wall_ns()) == SALE_ENDED;
 		settings_merge(s->table, &view);
+	}
 	free(copy);
-	return err ? err : -EEXIST;
+	return err ? err : is_over ? -ESTALE : -EEXIST;
 }
 
 /* 1: to be asked again. */
@@ -197,7 +202,7 @@ static void on_new_sale(struct daemon *d, void *arg, int error, const redisReply
 		sale->state = NEW_SALE_WAITS;
 	} else {
 		sale->state = NEW_SALE_ANSWERED;
-		sale->error = err == -ENOSPC || err == -EEXIST || !err ? err : -ENOTCONN;
+		sale->error = err == -ENOSPC || err == -EEXIST || err == -ESTALE || !err ? err : -ENOTCONN;
 	}
 	if (sale->is_abandoned) {
 		unlink_new_sale(s, sale);

@@ -50,7 +50,7 @@ bool fleet_settings_await(struct daemon *d, uint64_t change);
 json_t *fleet_settings_mark(json_t *answer, bool is_replicated);
 
 /* Gives a new sale its number, which no node knows already. Waits for Redis. Returns 0; -EEXIST: the fleet has a sale of that name, which
- * is on its way to this node; -ENOTCONN: Redis cannot be asked; -ENOSPC: there is no room for one more sale. *is_again: somebody has asked before, and
+ * is on its way to this node; -ESTALE: it has one that is over, which does not come any more; -ENOTCONN: Redis cannot be asked; -ENOSPC: there is no room for one more sale. *is_again: somebody has asked before, and
  * may have made its stock.
  */
 int fleet_settings_new_sale(struct daemon *d, const char *slug, uint32_t *id, bool *is_again);

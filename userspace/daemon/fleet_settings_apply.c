@@ -366,7 +366,7 @@ out:
 }
 
 /* --- sales ---------------------------------------------------------------------------------------------------------------------- */
-static int read_sale(const char *value, const char *slug, struct sale *sale)
+int settings_sale_of_text(const char *value, const char *slug, struct sale *sale)
 {
 	json_t *json = value ? json_loads(value, JSON_REJECT_DUPLICATES, NULL) : NULL;
 	json_int_t id, opens, ends, per_buyer, hold, pace, multiplier;
@@ -459,7 +459,7 @@ static void apply_sale(struct work *work, struct setting *setting)
 
 	lock_changes(work);
 	value = take_value(work->s, setting);
-	if (read_sale(value, setting->name + strlen("sale/"), &sale))
+	if (settings_sale_of_text(value, setting->name + strlen("sale/"), &sale))
 		refuse(work, setting, "it is not understood");
 	else
 		is_done = put_sale(work, setting, &sale);

@@ -91,6 +91,8 @@ char *settings_text_of_sale(const struct sale *sale);
 void settings_name_of_entry(const struct sluice_list_key *key, char name[SETTINGS_NAME_MAX + 1]);
 
 /* --- fleet_settings_apply.c --------------------------------------------------------------------------------------------------- */
+/* Reads the text of a sale of that name. Returns 0 or -EINVAL. */
+int settings_sale_of_text(const char *value, const char *slug, struct sale *sale);
 /* Puts in force what is due. Takes locks, and may wait for the order writer. Returns false if something has to be tried again later. */
 bool settings_apply_due(struct fleet_settings *s);
 
