@@ -369,6 +369,33 @@ static void a_slot_of_a_sale_that_nobody_knows_is_left_alone(void **state)
 	sales_free(sales);
 }
 
+/* A slot goes to higher ids only (recovery.c), so one that a fleet's sale has had is nothing for a lower id, whatever has become of that sale. */
+static void a_node_that_has_left_its_fleet_gives_no_numbers_of_the_fleet(void **state)
+{
+	struct sales *sales = registry();
+	char slug[16];
+
+	(void)state;
+	learn(sales, 6, "own", 1);
+	learn(sales, SALES_LAST_LONELY_ID + 7, "of-the-fleet", 1);
+	assert_int_equal(sales_highest_id(sales), SALES_LAST_LONELY_ID + 7);
+	assert_int_equal(sales_next_id(sales, ENDS + 1), 8);
+	sales_free(sales);
+	/* Where every slot was a fleet's, it is one above all, as ever. */
+	sales = registry();
+	for (uint32_t i = 1; i <= SLUICE_MAX_SALES; i++) {
+		snprintf(slug, sizeof(slug), "sale-%u", i);
+		learn(sales, SALES_LAST_LONELY_ID + i, slug, 1);
+	}
+	assert_int_equal(sales_next_id(sales, ENDS + 1), SALES_LAST_LONELY_ID + SLUICE_MAX_SALES + 1);
+	sales_free(sales);
+	/* And of its own numbers the last is the last. */
+	sales = registry();
+	learn(sales, SALES_LAST_LONELY_ID - 1, "own", 1);
+	assert_int_equal(sales_next_id(sales, ENDS + 1), SALES_LAST_LONELY_ID);
+	sales_free(sales);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -386,6 +413,7 @@ int main(void)
 		cmocka_unit_test(in_a_fleet_nothing_is_sold_until_the_leases_say_so),
 		cmocka_unit_test(a_sale_is_not_sold_out_while_units_may_come),
 		cmocka_unit_test(ids_go_up_and_a_slot_is_reused_only_when_nothing_of_its_sale_can_come_back),
+		cmocka_unit_test(a_node_that_has_left_its_fleet_gives_no_numbers_of_the_fleet),
 		cmocka_unit_test(a_slot_of_a_sale_that_nobody_knows_is_left_alone),
 	};
 

@@ -228,15 +228,36 @@ uint32_t sales_highest_id(struct sales *sales)
 	return id;
 }
 
+/* The smallest id above `last` and up to `limit` whose slot may be had, and is not among the others' (NULL: nobody's). 0: there is none. */
+static uint32_t reusable_above(
+	struct sales *sales, uint32_t last, uint32_t limit, const bool others[SLUICE_MAX_SALES], uint64_t wall_ns)
+{
+	for (uint32_t i = 1; i <= SLUICE_MAX_SALES && limit >= i && last <= limit - i; i++)
+		if ((!others || !others[(last + i) % SLUICE_MAX_SALES]) && slot_is_reusable(sales, last + i, wall_ns))
+			return last + i;
+	return 0;
+}
+
+/* A node that has been in a fleet has sales of higher numbers, which its own must not get: by them a fleet's sales are known. Nor do they get the slot of such
+ * a sale, because slots go to higher ids only (recovery.c). Where nothing else is left, it is one above all.
+ */
 uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns)
 {
-	uint32_t last, id = 0;
+	bool is_fleets[SLUICE_MAX_SALES] = {0};
+	uint32_t last = 0, id;
 
 	pthread_rwlock_rdlock(&sales->lock);
-	last = highest_id(sales);
-	for (uint32_t i = 1; i <= SLUICE_MAX_SALES && !id && last <= UINT32_MAX - i; i++)
-		if (slot_is_reusable(sales, last + i, wall_ns))
-			id = last + i;
+	for (unsigned i = 0; i < sales->count; i++) {
+		uint32_t known = sales->all[i]->sale.id;
+
+		if (known > SALES_LAST_LONELY_ID)
+			is_fleets[known % SLUICE_MAX_SALES] = true;
+		else if (known > last)
+			last = known;
+	}
+	id = reusable_above(sales, last, SALES_LAST_LONELY_ID, is_fleets, wall_ns);
+	if (!id)
+		id = reusable_above(sales, highest_id(sales), UINT32_MAX, NULL, wall_ns);
 	pthread_rwlock_unlock(&sales->lock);
 	return id;
 }

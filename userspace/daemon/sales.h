@@ -89,7 +89,7 @@ struct sale_counts *sales_counts(struct sales *sales, uint32_t id);
 int sales_at(struct sales *sales, unsigned index, struct sale *sale);
 unsigned sales_count(struct sales *sales);
 
-/* The smallest id above all known ones whose slot is free or may be taken over; 0: every slot is in use. */
+/* For a sale of a node that is alone: the smallest id above those of its own sales whose slot is free or may be taken over; 0: every slot is in use. */
 uint32_t sales_next_id(struct sales *sales, uint64_t wall_ns);
 /* May a sale of this id have its slot? It is free, or nothing of the sale that has it can come back. */
 bool sales_slot_is_free(struct sales *sales, uint32_t id, uint64_t wall_ns);
