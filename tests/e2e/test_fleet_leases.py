@@ -8,6 +8,7 @@ import contextlib
 import json
 import random
 import shutil
+import sqlite3
 
 import pytest
 
@@ -481,3 +482,23 @@ def test_a_sale_from_before_the_fleet_stays_the_nodes_own():
         sale = fleet.sale(stock=5)
         sell(sale, 5)
         sold_out(fleet, sale, 5)
+        # Out of the fleet, and back: what it makes meanwhile is its own as well. So is what an earlier version made then, with a number of the fleet's.
+        node.daemon.stop()
+        node.settings["fleet.redis"] = ""
+        node.write_config()
+        node.start_daemon()
+        between = [node.sale(stock=10), node.sale(stock=10)]
+        assert all(one.id < 1 << 24 for one in between)
+        node.daemon.stop()
+        node.die()  # its gate would not know the number
+        with contextlib.closing(sqlite3.connect(node.ledger)) as ledger:
+            number, between[1].id = between[1].id, sale.id + 100
+            ledger.executescript("".join(f"UPDATE {table} SET {column} = {between[1].id} WHERE {column} = {number};"
+                                         for table, column in (("sales", "id"), ("stock_moves", "sale"), ("events", "sale"))))
+        node.settings["fleet.redis"] = redis
+        node.write_config()
+        node.start()
+        for one in between:
+            sell(one, 2)
+            assert one.move(5)["put_in"] == 15 and one.show()["fleet"] is None
+            one.assert_books(put_in=15, held=2, free=13)

@@ -131,7 +131,9 @@ static void set_state(struct fleet_leases *leases, struct leased_sale *sale, enu
 	pthread_mutex_unlock(&leases->lock);
 }
 
-/* A sale without a book is new, and no unit of it was ever leased to this node; or this node has made it when it was alone, as its number tells. */
+/* A sale without a book is new, and no unit of it was ever leased to this node; or this node has made it when it was alone. Its number tells, or that it has
+ * units: those of a fleet's sale come with its book, in one transaction.
+ */
 static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *json)
 {
 	const char *text = json_string_value(json_object_get(json, "document"));
@@ -146,7 +148,7 @@ static void take_book(struct daemon *d, struct leased_sale *sale, const json_t *
 			sale->sale.slug, sale->sale.id);
 		return;
 	}
-	if (!text && sale->sale.id <= SALES_LAST_LONELY_ID) {
+	if (!text && (sale->sale.id <= SALES_LAST_LONELY_ID || atomic_load(&sale->sale.counts->put_in))) {
 		set_state(d->leases, sale, LEASED_NOT);
 		set_flags(d, sale, (struct lease_flags){.more = false});
 		return;
