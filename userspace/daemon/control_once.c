@@ -4,9 +4,9 @@
  * control listeners around the route's handler.
  *
  * Changes of orders are kept by the ledger in their own transaction (order_changes.h). For every other route the answer is put into the
- * ledger before it is sent; an answer that nobody got may have been lost with the daemon, and then the request is made anew, which moves no
- * stock twice (control_stock.c). Kept are answers that say what became of the change: 2xx, 409 and 410. What could not be read, or could not be
- * done now, may be sent again.
+ * ledger before it is sent; one that could not be kept is not given, and one that nobody got may have been lost with the daemon: then the
+ * request is made anew, which moves no stock twice (control_stock.c). Kept are answers that say what became of the change: 2xx, 409 and
+ * 410. What could not be read, or could not be done now, may be sent again.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,6 +21,7 @@
 
 /* Requests with one key come one after the other; those of two keys that share a lock, too. */
 #define LOCKS 32
+#define RETRY_S 2
 /* Halves of the fingerprint: any two keys will do, as long as they never change. */
 #define LEFT_KEY 0x736c756963652d31ULL
 #define RIGHT_KEY 0x736c756963652d32ULL
@@ -109,6 +110,19 @@ static enum MHD_Result send_kept(struct http_request *request, const json_t *kep
 		&(struct http_text){.status = (unsigned)status, .type = type, .text = body, .length = strlen(body)});
 }
 
+/* What was asked for has been decided by now, so the writer's absence says nothing of the change. */
+static enum MHD_Result send_not_kept(struct http_request *request, unsigned status)
+{
+	if (status >= 300)
+		return http_problem_retry(request, 503, "writer_away", RETRY_S,
+			"Nothing was changed; the order writer could not keep that answer (%u). Send the same request with the same " HTTP_ONCE_KEY
+			" again.",
+			status);
+	return http_problem_retry(request, 503, "writer_away", RETRY_S,
+		"The change was made, but the order writer could not keep the answer. Look at what was changed, or send the same request with the same " HTTP_ONCE_KEY
+		" again: that moves no stock twice, under another key it would.");
+}
+
 /* Before the answer goes out. */
 static bool keep_answer(struct http_request *request, const struct http_text *answer, enum MHD_Result *result)
 {
@@ -127,7 +141,7 @@ static bool keep_answer(struct http_request *request, const struct http_text *an
 		    json_pack("{s:s, s:o, s:{s:s, s:s}}", "op", "once_put", "answer", kept, "once", "key",
 			    request->once_key, "fingerprint", request->once_fingerprint),
 		    NULL, NULL, &stored)) {
-		*result = control_send_writer_error(request, &stored);
+		*result = send_not_kept(request, answer->status);
 		return false;
 	}
 	json_decref(stored.json);
