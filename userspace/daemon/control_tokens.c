@@ -166,8 +166,8 @@ static enum MHD_Result revoke_by_buyer(struct http_request *request, const char 
 		return http_problem(request, 404, "no_token", "This buyer has no live token of this sale%s.",
 			d->fleet_homes ? " here; he may have one at another node" : "");
 	/* Tokens of one round share the serial; none of them can outlive the sale. */
-	return send_revoked(request, serial, sale.slug,
-		revocation_token(d, serial, hash, sale.id, (uint32_t)((sale.ends_ns + NS_PER_S - 1) / NS_PER_S)));
+	return send_revoked(
+		request, serial, sale.slug, revocation_token(d, serial, hash, sale.id, revocation_until(&sale)));
 }
 
 enum MHD_Result control_revoke_token(struct http_request *request)

@@ -366,8 +366,8 @@ void issue_take_back(struct daemon *d, uint32_t sale, uint64_t buyer)
 	pthread_mutex_lock(lock);
 	if (!bpf_map_lookup_elem(d->maps.issued, &who, &entry)) {
 		/* Tokens of one round share the serial; none of them can outlive the sale. */
-		err = revocation_token(d, token_serial(&d->keys, sale, buyer, entry.round), buyer, sale,
-			(uint32_t)((of.ends_ns + NS_PER_S - 1) / NS_PER_S));
+		err = revocation_token(
+			d, token_serial(&d->keys, sale, buyer, entry.round), buyer, sale, revocation_until(&of));
 		if (!err || err == -EIO)
 			forget(d, &who);
 	}

@@ -20,7 +20,6 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/line_log.h"
-#include "daemon/sales.h"
 
 #define NS_PER_S 1000000000ULL
 #define KEY_IDS 256
@@ -292,6 +291,13 @@ void revocation_apply(struct daemon *d)
 	for (size_t i = 0; i < r->before_count; i++)
 		sales_set_not_before(d->sales, r->befores[i].sale, r->befores[i].second);
 	pthread_mutex_unlock(&r->lock);
+}
+
+uint32_t revocation_until(const struct sale *sale)
+{
+	uint64_t end_s = (sale->ends_ns + NS_PER_S - 1) / NS_PER_S;
+
+	return end_s > UINT32_MAX ? UINT32_MAX : (uint32_t)end_s;
 }
 
 int revocation_token(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s)

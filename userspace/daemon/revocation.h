@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "daemon/daemon.h"
+#include "daemon/sales.h"
 
 struct revocations;
 
@@ -23,6 +24,8 @@ void revocation_close(struct revocations *revocations);
 /* Sets the second of every sale that the registry knows. Called by recovery before the gate's words are written. */
 void revocation_apply(struct daemon *d);
 
+/* The second after which no token of the sale is good: so long one that is taken back stays so. */
+uint32_t revocation_until(const struct sale *sale);
 /* Returns 0 (also if it was revoked before), -EEXIST: it was admitted, and a yes is never taken back; -EBUSY: it is being judged, ask again;
  * -E2BIG: the gate's map is full; -EIO: revoked, but the file could not be written, so it will not outlive a reboot: the same again tries to
  * write it again.
