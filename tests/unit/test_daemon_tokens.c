@@ -260,6 +260,19 @@ static struct place *need_place(void **state)
 	return place;
 }
 
+/* Nothing of the gate's admissions is left, and the daemon starts. */
+static void forget_gate(struct place *place)
+{
+	struct daemon *d = &place->daemon;
+	char error[256] = "";
+
+	close(d->maps.admissions);
+	d->maps.admissions = make_map(sizeof(__u64), sizeof(struct sluice_admission));
+	revocation_close(d->revocations);
+	d->revocations = revocation_open(d, error, sizeof(error));
+	assert_string_equal(error, "");
+}
+
 /* --- asking --- */
 static void ask(struct place *place, enum MHD_Result (*handle)(struct http_request *), json_t *body)
 {
@@ -296,7 +309,7 @@ static bool is_swept(struct place *place, uint64_t serial)
 	__u64 key = serial;
 
 	assert_int_equal(bpf_map_lookup_elem(place->daemon.maps.admissions, &key, &entry), 0);
-	if (!revocation_is_over(&entry, time_wall_ns()))
+	if (!revocation_is_over(&place->daemon, &entry, time_wall_ns()))
 		return false;
 	bpf_map_delete_elem(place->daemon.maps.admissions, &key);
 	return true;
@@ -329,6 +342,63 @@ static void such_a_token_is_also_taken_back_for_more_than_a_moment(void **state)
 	assert_false(is_swept(place, token.serial));
 }
 
+static void take_back(struct place *place, const char *text)
+{
+	ask(place, control_revoke_token, json_pack("{s:s}", "token", text));
+	assert_int_equal(world.status, 200);
+}
+
+static void ask_publicly(struct place *place)
+{
+	ask_token(place, http_token_post_public, 1);
+}
+
+static void a_revoked_token_is_not_issued_again_when_it_would_have_expired(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_TOKEN_TEXT + 1], second_text[SLUICE_TOKEN_TEXT + 1];
+	struct sluice_token first, second;
+
+	set_sale(place, now_s() - 60, now_s() + 24 * HOUR_S);
+	first = issue(place, 1, text);
+	world.wall_ahead_s += TTL_S / 2;
+	second = issue(place, 2, second_text);
+	assert_int_equal(first.serial, second.serial);
+	assert_true(second.expires_at_s > first.expires_at_s);
+	take_back(place, text);
+	world.wall_ahead_s += TTL_S / 2 + HOUR_S + 1;
+	/* The other one of its serial has not expired, and would be good again. */
+	assert_false(is_swept(place, first.serial));
+	ask_publicly(place);
+	assert_int_equal(world.status, 403);
+	assert_string_equal(world.code, "token_revoked");
+	world.wall_ahead_s += 24 * HOUR_S;
+	assert_true(is_swept(place, first.serial));
+}
+
+static void a_revocation_lasts_as_long_as_its_sale_when_that_is_prolonged(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_TOKEN_TEXT + 1];
+	struct sluice_token token;
+	uint64_t ends_s = now_s() + HOUR_S;
+
+	set_sale(place, now_s() - 60, ends_s);
+	token = issue(place, 1, text);
+	take_back(place, text);
+	set_sale(place, now_s() - 60, ends_s + 5 * HOUR_S);
+	assert_false(is_swept(place, token.serial));
+	world.wall_ahead_s += 3 * HOUR_S;
+	assert_false(is_swept(place, token.serial));
+	ask_publicly(place);
+	assert_string_equal(world.code, "token_revoked");
+	/* Also after a reboot: so says the file. */
+	forget_gate(place);
+	assert_true(revocation_has(&place->daemon, token.serial));
+	world.wall_ahead_s += 5 * HOUR_S;
+	assert_true(is_swept(place, token.serial));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
 
 int main(void)
@@ -336,6 +406,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_buyers_token_of_a_sale_of_the_next_century_is_revoked_for_more_than_a_moment),
 		TEST(such_a_token_is_also_taken_back_for_more_than_a_moment),
+		TEST(a_revoked_token_is_not_issued_again_when_it_would_have_expired),
+		TEST(a_revocation_lasts_as_long_as_its_sale_when_that_is_prolonged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

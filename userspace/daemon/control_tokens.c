@@ -149,8 +149,9 @@ static enum MHD_Result revoke_by_token(struct http_request *request, const char 
 			"This token is at home at node %u: revoke it over the control API of that node.", token.node);
 	if (sales_find_id(d->sales, token.sale, &sale))
 		return http_problem(request, 404, "unknown_sale", "The sale of this token is not known here.");
+	/* For as long as any token of its round may be good, and the public route shall issue no other. */
 	return send_revoked(request, token.serial, sale.slug,
-		revocation_token(d, token.serial, token.buyer, token.sale, token.expires_at_s));
+		revocation_token(d, token.serial, token.buyer, token.sale, revocation_until(&sale)));
 }
 
 static enum MHD_Result revoke_by_buyer(struct http_request *request, const char *slug, const char *buyer)

@@ -138,7 +138,7 @@ static int review_admission(struct daemon *d, __u64 serial, const struct sluice_
 	struct sale sale;
 
 	if (admission->state == SLUICE_ADMISSION_REVOKED)
-		return admission->serial == serial && revocation_is_over(admission, wall_ns);
+		return admission->serial == serial && revocation_is_over(d, admission, wall_ns);
 	/* Another serial: the entry was used anew while it was copied. */
 	if (admission->state != SLUICE_ADMISSION_DONE || admission->serial != serial)
 		return 0;

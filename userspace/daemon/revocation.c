@@ -339,8 +339,15 @@ int revocation_before(struct daemon *d, uint32_t sale, uint32_t not_before_s)
 	return err;
 }
 
-bool revocation_is_over(const struct sluice_admission *entry, uint64_t wall_ns)
+bool revocation_is_over(struct daemon *d, const struct sluice_admission *entry, uint64_t wall_ns)
 {
+	struct sale sale;
+
+	/* Maintenance asks every few seconds, so this is found long before the entry is over. */
+	if (!sales_find_id(d->sales, entry->sale, &sale) && revocation_until(&sale) > entry->expires_at_s) {
+		revocation_token(d, entry->serial, entry->buyer, entry->sale, revocation_until(&sale));
+		return false;
+	}
 	return (uint64_t)entry->expires_at_s + EXPIRED_KEEP_S < wall_ns / NS_PER_S;
 }
 

@@ -33,8 +33,8 @@ uint32_t revocation_until(const struct sale *sale);
 int revocation_token(struct daemon *d, uint64_t serial, uint64_t buyer, uint32_t sale, uint32_t expires_at_s);
 /* Revokes all tokens of the sale that were issued before `not_before_s`; 0 = none. Returns 0, or -EIO: nothing was changed. */
 int revocation_before(struct daemon *d, uint32_t sale, uint32_t not_before_s);
-/* May the entry of a revoked token go? */
-bool revocation_is_over(const struct sluice_admission *entry, uint64_t wall_ns);
+/* May the entry of a revoked token go? Where its sale ends later than it did, entry and line are prolonged instead, which waits for the disk. */
+bool revocation_is_over(struct daemon *d, const struct sluice_admission *entry, uint64_t wall_ns);
 /* Is this serial revoked by itself? */
 bool revocation_has(struct daemon *d, uint64_t serial);
 
