@@ -16,13 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/timefmt.h"
 #include "daemon/pipeline_impl.h"
 
 struct bench {
 	struct daemon d;
 	struct pipeline *p;
 	int writer;
-	unsigned completed, released;
+	unsigned completed, released, late;
 	int error; /* as it was told */
 };
 
@@ -40,6 +41,16 @@ static void on_release(void *arg)
 	((struct bench *)arg)->released++;
 }
 
+static void on_late(struct daemon *d, void *arg)
+{
+	struct bench *b = arg;
+
+	(void)d;
+	assert_int_equal(b->completed, 0);
+	b->late++;
+}
+
+static const struct pipeline_hooks impatient = {.late = on_late, .complete = on_complete, .release = on_release};
 static const struct pipeline_hooks changing = {.changes = true, .complete = on_complete, .release = on_release};
 static const struct pipeline_hooks reading = {.complete = on_complete, .release = on_release};
 
@@ -157,6 +168,46 @@ static void who_only_reads_hears_at_once_that_the_store_failed(void **state)
 	assert_int_equal(b->error, -EREMOTEIO);
 }
 
+#define PATIENCE_NS 5000000000ULL
+
+/* Nobody is kept waiting by a writer that stands still, nor by one that is away. */
+static void who_waits_for_a_writer_that_does_not_answer_is_told_so_once(void **state)
+{
+	struct bench *b = *state;
+	uint64_t now = time_mono_ns();
+	struct question *question;
+	struct sent *sent;
+
+	assert_int_equal(pipeline_tell(b->p, json_pack("{s:s}", "op", "test"), &impatient, b), 0);
+	assert_int_equal(questions_send(b->p), 0);
+	questions_tell_late(b->p, now + PATIENCE_NS - 1);
+	assert_int_equal(b->late, 0);
+	questions_tell_late(b->p, now + 2 * PATIENCE_NS);
+	questions_tell_late(b->p, now + 3 * PATIENCE_NS);
+	assert_int_equal(b->late, 1);
+	/* The answer comes after all. */
+	sent = TAILQ_FIRST(&b->p->sent);
+	TAILQ_REMOVE(&b->p->sent, sent, next);
+	question = sent->question;
+	free(sent);
+	assert_int_equal(answer(b, question, WIRE_QUERY, "{}"), 0);
+	assert_int_equal(b->completed, 1);
+	assert_int_equal(b->released, 1);
+}
+
+static void who_is_to_be_asked_for_again_is_told_so_while_there_is_no_writer(void **state)
+{
+	struct bench *b = *state;
+	struct question *question = send_question(b, &impatient);
+
+	STAILQ_INSERT_TAIL(&b->p->again, question, next);
+	questions_tell_late(b->p, time_mono_ns() + 2 * PATIENCE_NS);
+	assert_int_equal(b->late, 1);
+	STAILQ_REMOVE_HEAD(&b->p->again, next);
+	questions_finish(b->p, question, -ETIMEDOUT, NULL, NULL);
+	assert_int_equal(b->completed, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +217,10 @@ int main(void)
 			a_change_that_every_store_fails_at_does_not_close_orders_for_ever, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_refusal_is_an_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_only_reads_hears_at_once_that_the_store_failed, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			who_waits_for_a_writer_that_does_not_answer_is_told_so_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			who_is_to_be_asked_for_again_is_told_so_while_there_is_no_writer, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

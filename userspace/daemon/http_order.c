@@ -3,9 +3,11 @@
  *
  * A POST always goes through the call door: for what the gate admitted on the wire the judge says "admitted again", for what XDP could not
  * read it judges now. Then the connection is suspended until the order is durable. Promises: 201 only after the writer's acknowledgement; a
- * refusal with the gate's own bytes; nobody waits longer than WAIT_NS, and a unit that was admitted stays the buyer's until the ledger says otherwise.
+ * refusal with the gate's own bytes; nobody waits longer than WAIT_NS for his order to be durable, nor longer than the pipeline has patience
+ * (pipeline.h, `late`) for what only the ledger knows; and a unit that was admitted stays the buyer's until the ledger says otherwise.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -96,33 +98,57 @@ static enum MHD_Result send_writer_away(struct http_request *request)
 		request, 503, "writer_away", RETRY_PENDING_S, "The order writer cannot be asked at the moment.");
 }
 
+/* A question to the ledger outlives a request that has waited long enough. */
+struct ledger_question {
+	struct http_request *request; /* NULL: answered without it */
+};
+
 /* On the pipeline's thread. The connection stays suspended until the resume, so the request is there. */
 static void on_ledger_answer(struct daemon *d, void *arg, const struct pipeline_answer *answer)
 {
-	struct http_request *request = arg;
+	struct http_request *request = ((struct ledger_question *)arg)->request;
+	json_t *json = json_object_get(answer->json, "order");
 	struct told_order order;
 
+	if (json && !order_facts_read(json, &order))
+		orders_learn_times(d->orders, order.serial, &order.facts);
+	if (!request)
+		return;
 	request->later_error = answer->error;
 	if (answer->error == -EREMOTEIO && !strcmp(answer->code, "not_found"))
 		request->later_error = -ENOENT;
-	request->later = json_incref(json_object_get(answer->json, "order"));
-	if (request->later && !order_facts_read(request->later, &order))
-		orders_learn_times(d->orders, order.serial, &order.facts);
+	request->later = json_incref(json);
 	MHD_resume_connection(request->connection);
 }
 
-static const struct pipeline_hooks ledger_hooks = {.complete = on_ledger_answer};
+/* Likewise. */
+static void on_ledger_late(struct daemon *d, void *arg)
+{
+	struct ledger_question *question = arg;
+
+	(void)d;
+	question->request->later_error = -ETIMEDOUT;
+	MHD_resume_connection(question->request->connection);
+	question->request = NULL;
+}
+
+static const struct pipeline_hooks ledger_hooks = {
+	.late = on_ledger_late, .complete = on_ledger_answer, .release = free};
 
 static enum MHD_Result ask_ledger(struct http_request *request, uint64_t serial)
 {
+	struct ledger_question *question = calloc(1, sizeof(*question));
 	char id[ORDER_ID_DIGITS + 1];
 
 	request->has_waited = request->has_asked = true;
 	request->serial = serial;
+	if (question)
+		question->request = request;
 	MHD_suspend_connection(request->connection);
-	if (pipeline_tell(request->d->pipeline,
-		    json_pack("{s:s, s:s}", "op", "order_get", "id", order_id_text(serial, id)), &ledger_hooks,
-		    request)) {
+	if (!question ||
+		pipeline_tell(request->d->pipeline,
+			json_pack("{s:s, s:s}", "op", "order_get", "id", order_id_text(serial, id)), &ledger_hooks,
+			question)) {
 		request->later_error = -ENOMEM;
 		MHD_resume_connection(request->connection);
 	}
@@ -300,6 +326,9 @@ static enum MHD_Result answer_cancelled(struct http_request *request)
 
 	if (request->later_error == -EAGAIN)
 		return send_not_durable(request);
+	if (request->later_error == -ETIMEDOUT)
+		return http_problem_retry(request, 503, "writer_away", RETRY_PENDING_S,
+			"The order writer has not answered in time. The order may still be cancelled: ask again.");
 	if (request->later_error || !word)
 		return send_writer_away(request);
 	if (!strcmp(word, "not_found"))

@@ -33,6 +33,7 @@ struct item {
 struct changes {
 	void (*done)(struct daemon *d, void *arg, const struct pipeline_answer *answer);
 	void *done_arg;
+	bool has_patience; /* `done` need not be told before there is an answer */
 	unsigned count;
 	struct item items[];
 };
@@ -184,8 +185,20 @@ static void complete(struct daemon *d, void *arg, const struct pipeline_answer *
 		changes->done(d, changes->done_arg, answer);
 }
 
+/* The buyer goes; table and gate wait for what the ledger says. */
+static void late(struct daemon *d, void *arg)
+{
+	const struct pipeline_answer answer = {.error = -ETIMEDOUT};
+	struct changes *changes = arg;
+
+	if (!changes->done || changes->has_patience)
+		return;
+	changes->done(d, changes->done_arg, &answer);
+	changes->done = NULL;
+}
+
 static const struct pipeline_hooks change_hooks = {
-	.changes = true, .prepare = prepare, .complete = complete, .release = free};
+	.changes = true, .prepare = prepare, .late = late, .complete = complete, .release = free};
 
 /* --- asking ---------------------------------------------------------------------------------------------------------------- */
 static json_t *change_json(const struct order_change *change, const char *by)
@@ -290,6 +303,7 @@ static void on_due(struct daemon *d, void *arg, const struct pipeline_answer *an
 	}
 	changes->count = count;
 	changes->done = on_expired;
+	changes->has_patience = true;
 	if (pipeline_tell(d->pipeline, question_of(changes, "time"), &change_hooks, changes))
 		atomic_store(&expiring, false);
 }

@@ -28,8 +28,8 @@ struct order_once {
  */
 int order_change_ask(struct daemon *d, const struct order_change *change, const struct order_once *once,
 	struct pipeline_answer *answer);
-/* Cancels an order for its buyer; `done` is told on the pipeline's thread what order_change_ask would have answered. Returns 0, or -ENOMEM: then
- * it is not called.
+/* Cancels an order for its buyer; `done` is told once, on the pipeline's thread, what order_change_ask would have answered, and when. Returns 0, or
+ * -ENOMEM: then it is not called.
  */
 int order_cancel_tell(struct daemon *d, uint64_t serial,
 	void (*done)(struct daemon *d, void *arg, const struct pipeline_answer *answer), void *arg);

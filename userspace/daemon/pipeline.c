@@ -81,7 +81,13 @@ static void take_submissions(struct pipeline *p)
 
 void pipeline_pump(struct pipeline *p)
 {
+	uint64_t now = time_mono_ns();
+
 	heartbeat_pipeline_alive();
+	if (now >= p->late_look_ns) {
+		questions_tell_late(p, now);
+		p->late_look_ns = now + POLL_MS * 1000000ULL;
+	}
 	ring_buffer__consume(p->ring);
 	take_submissions(p);
 }

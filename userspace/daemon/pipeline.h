@@ -27,12 +27,14 @@ struct pipeline_answer {
 /* What a question does in the gate. The hooks run on the pipeline's thread, so that the gate's words change in the order in which the
  * ledger changed. `prepare` runs just before the question is sent for the first time and may refuse. `complete` runs exactly once,
  * after it was answered or has failed for good, even if the asker has given up waiting; only a pipeline_ask that returns -ENOTCONN without
- * having asked runs no hook but `release`, which frees `arg`. A question that `changes` something is asked again, first of all on the next
+ * having asked runs no hook but `release`, which frees `arg`. `late` runs at most once, and before `complete`, when no answer has come within the time
+ * that pipeline_ask waits: for an asker who does not wait on a thread, and whom `complete` shall not look for any more. A question that `changes` something is asked again, first of all on the next
  * connection, if the store failed at it: the gate must not be told that a change was not made that the ledger then turns out to have.
  */
 struct pipeline_hooks {
 	bool changes;
 	int (*prepare)(struct daemon *d, void *arg);
+	void (*late)(struct daemon *d, void *arg);
 	void (*complete)(struct daemon *d, void *arg, const struct pipeline_answer *answer);
 	void (*release)(void *arg);
 };

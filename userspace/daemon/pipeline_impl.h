@@ -34,6 +34,8 @@ struct question {
 	const struct pipeline_hooks *hooks;
 	void *arg;
 	struct pipeline_answer answer;
+	uint64_t
+		late_ns; /* mono: from then on the asker is told that it takes too long; 0 = he was told, or does not ask to be */
 	unsigned failed; /* how often the store has failed at it */
 	unsigned refs;   /* under lock */
 	bool done;       /* under lock */
@@ -68,6 +70,7 @@ struct pipeline {
 	struct order_ack *acks;     /* WIRE_BATCH_MAX */
 	struct question_list
 		again; /* sent, and the connection broke or the store failed before the answer: asked once more first of all */
+	uint64_t late_look_ns; /* when to look next who has waited too long */
 	bool slow;
 	bool kept_is_read; /* the ledger's limits and answers, once in a daemon's life: from then on it knows better */
 
@@ -89,7 +92,7 @@ struct pipeline {
 
 /* pipeline.c */
 void pipeline_open_orders(struct pipeline *p);
-/* Takes what is in the ring, and tells the heartbeat that the pipeline is alive. */
+/* Takes what is in the ring, tells the heartbeat that the pipeline is alive, and askers that an answer takes too long. */
 void pipeline_pump(struct pipeline *p);
 /* Sends one frame and waits for its answer; only while nothing else is on its way. Returns 0, -ECANCELED (stop), or negative errno: the
  * connection is broken.
@@ -107,6 +110,8 @@ void batches_take_back(struct pipeline *p, struct batch *batch);
 /* questions.c */
 int questions_send(struct pipeline *p);
 int questions_exchange_again(struct pipeline *p);
+/* Tells those that have waited too long, whether or not there is a writer. */
+void questions_tell_late(struct pipeline *p, uint64_t now_ns);
 /* The writer's frame for a question: finishes it and returns 0, or -EREMOTEIO: the store has failed at a change, so the connection is to end, and the
  * question, which stays the caller's, to be asked again.
  */

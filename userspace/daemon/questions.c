@@ -3,8 +3,8 @@
  *
  * Promises: what was never sent fails at once when the writer is away, and has changed nothing. What was sent and not answered is asked again
  * on the next connection before anything else (every question is idempotent), so the gate's words never miss a change that
- * the ledger made. A store that failed at a change has not answered: a COMMIT whose answer was lost, or whose sync failed, may be found made when the
- * store is opened anew.
+ * the ledger made; nobody waits for that longer than ASK_TIMEOUT_S. A store that failed at a change has not answered: a COMMIT whose answer
+ * was lost, or whose sync failed, may be found made when the store is opened anew.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +18,7 @@
 #include "daemon/pipeline_impl.h"
 
 #define ASK_TIMEOUT_S 5
+#define NS_PER_S 1000000000ULL
 /* Connections on which the store answered everything that comes before a question, and failed at that one, before it is taken for the question's fault: some
  * four seconds.
  */
@@ -62,6 +63,8 @@ static struct question *question_new(json_t *json, const struct pipeline_hooks *
 	}
 	question->hooks = hooks;
 	question->arg = arg;
+	if (hooks && hooks->late)
+		question->late_ns = time_mono_ns() + ASK_TIMEOUT_S * NS_PER_S;
 	question->refs = refs;
 	return question;
 }
@@ -268,6 +271,27 @@ int questions_exchange_again(struct pipeline *p)
 		}
 	}
 	return 0;
+}
+
+static void tell_late(struct pipeline *p, struct question *question, uint64_t now_ns)
+{
+	if (!question->late_ns || now_ns < question->late_ns)
+		return;
+	question->late_ns = 0;
+	question->hooks->late(p->d, question->arg);
+}
+
+/* What has not been sent is sent, or fails, within a round of the thread. */
+void questions_tell_late(struct pipeline *p, uint64_t now_ns)
+{
+	struct question *question;
+	struct sent *sent;
+
+	TAILQ_FOREACH(sent, &p->sent, next)
+	if (sent->question)
+		tell_late(p, sent->question, now_ns);
+	STAILQ_FOREACH(question, &p->again, next)
+	tell_late(p, question, now_ns);
 }
 
 void questions_fail_unsent(struct pipeline *p, int error)
