@@ -76,6 +76,24 @@ def test_from_countdown_to_order(world, chromium, family):
     sale.assert_books(put_in=3, free=2, held=1)
 
 
+def test_a_browser_whose_clock_is_stepped_back_opens_in_time(world, chromium):
+    """As after a laptop's sleep: whatever the page measured before, and however well, is wrong by an hour."""
+    page = chromium
+    step_back = "const now = Date.now; Date.now = () => now() - 3600000;"
+    sale = world.sale(stock=3, opens_in=5)
+    page.open(address("ipv4", f"/sales/{sale.slug}"))
+    wait_text(page, "Opens in")
+    page.run("offsetError = 0;" + step_back + "draw();")
+    assert re.search(r"Opens in (01:00|59):\d\d", button(page)[0]), button(page)
+    page.run("return readSale()")
+    assert not re.search(r"Opens in (01:00|59):\d\d", button(page)[0]), button(page)
+    wait_armed(page)
+    # And once the server has said that the sale is open, no clock says otherwise.
+    page.run("return readSale()")
+    page.run("offsetError = 0;" + step_back + "draw();")
+    assert button(page) == ("Order", True)
+
+
 def test_a_second_press_and_a_second_tab_order_nothing_more(world, chromium):
     page = chromium
     sale = world.sale(stock=3)

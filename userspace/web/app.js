@@ -62,13 +62,15 @@ const tokenKey = "sluice.token." + slug;
 // --- time ----------------------------------------------------------------------------------------------------------------------------------
 const serverNow = () => Date.now() + clockOffset;
 
-// The server's time is taken to be that of the middle of the round trip; of several measurements the one with the shortest trip counts.
-function learnTime(serverTime, sent, received) {
-	const error = (received - sent) / 2;
-	if (!serverTime || error > offsetError)
+// The server's time is taken to be that of the middle of the round trip; of several measurements the one with the shortest trip counts, as long as
+// the others agree with it. If one cannot be true beside it, a clock was stepped (at the end of a laptop's sleep, say), and the last one counts. The
+// trip is measured by the clock that nobody steps.
+function learnTime(serverTime, trip, received) {
+	const error = trip / 2, offset = Date.parse(serverTime) - (received - error);
+	if (!serverTime || (error > offsetError && Math.abs(offset - clockOffset) <= error + offsetError))
 		return;
 	offsetError = error;
-	clockOffset = Date.parse(serverTime) - (sent + received) / 2;
+	clockOffset = offset;
 }
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -85,9 +87,9 @@ async function ask(method, path, body, timeout) {
 		options.body = JSON.stringify(body);
 		options.headers = {"Content-Type": "application/json"};
 	}
-	const sent = Date.now();
+	const sent = performance.now();
 	const response = await fetch(path, options);
-	const received = Date.now();
+	const trip = performance.now() - sent, received = Date.now();
 	let json = null;
 	try {
 		json = await response.json();
@@ -95,7 +97,7 @@ async function ask(method, path, body, timeout) {
 		// the short form of a refusal has no body: its status says enough
 	}
 	if (json)
-		learnTime(json.server_time, sent, received);
+		learnTime(json.server_time, trip, received);
 	return {status: response.status, json: json || {}, response};
 }
 
@@ -165,7 +167,8 @@ function stateNow() {
 	const now = serverNow();
 	if (now >= Date.parse(sale.ends_at))
 		return "ended";
-	if (now < Date.parse(sale.opens_at))
+	// Where the server has seen it open, our clock is not asked.
+	if (sale.state === "scheduled" && now < Date.parse(sale.opens_at))
 		return "scheduled";
 	return sale.availability === "sold_out" ? "sold_out" : "open";
 }
