@@ -4,6 +4,7 @@
  * becomes of orders is in test_writer_faults_life.c.
  */
 #include <fcntl.h>
+#include <glob.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -370,6 +371,226 @@ static void a_ledger_that_is_moved_away_gets_no_more_orders(void **state)
 	fixture_audit(fixture);
 }
 
+/* Orders in the file at `path`, as a program finds them that has only this file. */
+static unsigned orders_in(const char *path)
+{
+	struct ledger_fixture other = {.backend = &fixture_sqlite};
+
+	snprintf(other.path, sizeof(other.path), "%s", path);
+	return (unsigned)atoi(fixture_sql(&other, "SELECT count(*) FROM orders"));
+}
+
+static off_t size_of(const struct ledger_fixture *fixture, const char *suffix)
+{
+	struct stat status;
+	char path[80];
+
+	snprintf(path, sizeof(path), "%s%s", fixture->path, suffix);
+	return stat(path, &status) ? -1 : status.st_size;
+}
+
+/* The only file that the store has put aside: its number of orders. Removes it. */
+static unsigned orders_put_aside(const struct ledger_fixture *fixture)
+{
+	struct stat status;
+	unsigned orders;
+	char pattern[80];
+	glob_t found;
+
+	snprintf(pattern, sizeof(pattern), "%s.rescued-*", fixture->path);
+	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+	assert_int_equal(found.gl_pathc, 1);
+	assert_int_equal(stat(found.gl_pathv[0], &status), 0);
+	assert_int_equal(status.st_mode & 07777, 0600);
+	orders = orders_in(found.gl_pathv[0]);
+	assert_int_equal(unlink(found.gl_pathv[0]), 0);
+	globfree(&found);
+	return orders;
+}
+
+/* As `cp` does it. */
+static void copy_file(const char *from, const char *to)
+{
+	int in = open(from, O_RDONLY), out = open(to, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+	char bytes[4096];
+	ssize_t got;
+
+	assert_true(in >= 0 && out >= 0);
+	while ((got = read(in, bytes, sizeof(bytes))) > 0)
+		assert_int_equal(write(out, bytes, (size_t)got), got);
+	assert_int_equal(got, 0);
+	close(in);
+	close(out);
+}
+
+/* A writer of its own that stores a batch and is killed: what it stored last is in the WAL alone. */
+static void store_and_be_killed(struct ledger_fixture *fixture, unsigned batch)
+{
+	int result;
+	pid_t child;
+
+	fixture_close(fixture);
+	fflush(stdout);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		_exit(fixture_open(fixture) || fixture_admit_range(fixture, 1, 1 + batch * SWEEP_ORDERS, SWEEP_ORDERS));
+	assert_int_equal(waitpid(child, &result, 0), child);
+	assert_int_equal(result, 0);
+	assert_true(size_of(fixture, "-wal") > 0);
+}
+
+static void a_ledger_that_is_moved_away_takes_its_orders_along(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80];
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	deliver(fixture, 0);
+	assert_int_equal(rename(fixture->path, away), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1 + SWEEP_ORDERS, 1), -EIO);
+	assert_int_equal(orders_in(away), SWEEP_ORDERS);
+	assert_int_equal(size_of(fixture, "-wal"), 0);
+	/* and so it is if the writer is stopped before it has seen it */
+	assert_int_equal(rename(away, fixture->path), 0);
+	deliver(fixture, 1);
+	assert_int_equal(rename(fixture->path, away), 0);
+	fixture_close(fixture);
+	assert_int_equal(orders_in(away), 2 * SWEEP_ORDERS);
+	assert_int_equal(rename(away, fixture->path), 0);
+	fixture_reopen(fixture);
+	expect_all(fixture, 2 * SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
+/* To another file system a file is moved by a copy of it, which lacks what is in the WAL; the file itself has no name any more. */
+static void a_ledger_that_has_lost_its_name_is_put_aside_whole(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80];
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	deliver(fixture, 0);
+	for (unsigned stopped = 0; stopped < 2; stopped++) {
+		copy_file(fixture->path, away);
+		assert_int_equal(unlink(fixture->path), 0);
+		if (!stopped) {
+			assert_int_equal(fixture_admit_range(fixture, 1, 1 + SWEEP_ORDERS, 1), -EIO);
+			assert_non_null(strstr(fixture->store->error, "moved or replaced"));
+		}
+		fixture_close(fixture);
+		assert_int_equal(orders_put_aside(fixture), (1 + stopped) * SWEEP_ORDERS);
+		if (!stopped) {
+			assert_int_equal(unlink(away), 0);
+			assert_int_equal(fixture_open(fixture), 0);
+			assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+			deliver(fixture, 0);
+			deliver(fixture, 1);
+		}
+	}
+}
+
+static void a_ledger_that_is_replaced_leaves_nothing_to_its_successor(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80], sql[128];
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	snprintf(sql, sizeof(sql), "VACUUM INTO '%s'", away);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	deliver(fixture, 0);
+	fixture_sql(fixture, sql);
+	assert_int_equal(chmod(away, 0600), 0);
+	deliver(fixture, 1);
+	assert_int_equal(rename(away, fixture->path), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1 + 2 * SWEEP_ORDERS, 1), -EIO);
+	assert_int_equal(size_of(fixture, "-wal"), 0);
+	assert_int_equal(orders_put_aside(fixture), 2 * SWEEP_ORDERS);
+	fixture_reopen(fixture);
+	fixture_expect_sums(fixture, 1, 1000, SWEEP_ORDERS, 0, SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
+/* A full disk: then the WAL is all that is left, and stays. */
+static void a_ledger_that_cannot_be_put_aside_keeps_its_wal(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80];
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	deliver(fixture, 0);
+	copy_file(fixture->path, away);
+	assert_int_equal(unlink(fixture->path), 0);
+	arm(FAULT_WRITE, 1, true);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1 + SWEEP_ORDERS, 1), -EIO);
+	disarm();
+	fixture_close(fixture);
+	assert_int_equal(rename(away, fixture->path), 0);
+	fixture_reopen(fixture);
+	expect_all(fixture, SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
+static void no_empty_ledger_is_made_beside_the_wal_of_another(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80];
+	int fd;
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	deliver(fixture, 0);
+	store_and_be_killed(fixture, 1);
+	assert_int_equal(rename(fixture->path, away), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(fixture_open(fixture), -EPROTO);
+		assert_non_null(strstr(fixture->error, "-wal"));
+		assert_true(size_of(fixture, "-wal") > 0);
+		/* an empty file in its place is none either */
+		fd = open(fixture->path, O_CREAT | O_WRONLY, 0600);
+		close(fd);
+	}
+	assert_int_equal(rename(away, fixture->path), 0);
+	assert_int_equal(fixture_open(fixture), 0);
+	expect_all(fixture, 2 * SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
+/* A backup was put back and the old ledger's WAL was forgotten: SQLite takes it for the backup's. */
+static void a_ledger_whose_books_object_is_left_as_it_was(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char away[80], copy[80], command[192], sql[128];
+
+	snprintf(away, sizeof(away), "%s.away", fixture->path);
+	snprintf(copy, sizeof(copy), "%s.copy", fixture->path);
+	snprintf(sql, sizeof(sql), "VACUUM INTO '%s'", away);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 100000), 0);
+	deliver(fixture, 0);
+	fixture_sql(fixture, sql);
+	for (unsigned batch = 1; batch < 20; batch++)
+		deliver(fixture, batch);
+	fixture_close(fixture); /* the WAL that is left has only the last batch */
+	store_and_be_killed(fixture, 20);
+	assert_int_equal(rename(away, fixture->path), 0);
+	assert_int_equal(chmod(fixture->path, 0600), 0);
+	copy_file(fixture->path, copy);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_not_equal(fixture_open(fixture), 0);
+	snprintf(command, sizeof(command), "cmp %s %s", fixture->path, copy);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(unlink(copy), 0);
+	/* without it the backup is what it was */
+	snprintf(copy, sizeof(copy), "%s-wal", fixture->path);
+	assert_int_equal(unlink(copy), 0);
+	fixture_reopen(fixture);
+	expect_all(fixture, SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
 static void a_stranger_that_writes_to_the_ledger_only_delays(void **state)
 {
 	struct ledger_fixture *fixture = *state;
@@ -418,6 +639,12 @@ int main(void)
 		TEST(a_file_size_limit_is_an_error_and_nothing_is_half_stored),
 		TEST(what_was_acknowledged_survives_sigkill),
 		TEST(a_ledger_that_is_moved_away_gets_no_more_orders),
+		TEST(a_ledger_that_is_moved_away_takes_its_orders_along),
+		TEST(a_ledger_that_has_lost_its_name_is_put_aside_whole),
+		TEST(a_ledger_that_is_replaced_leaves_nothing_to_its_successor),
+		TEST(a_ledger_that_cannot_be_put_aside_keeps_its_wal),
+		TEST(no_empty_ledger_is_made_beside_the_wal_of_another),
+		TEST(a_ledger_whose_books_object_is_left_as_it_was),
 		TEST(a_stranger_that_writes_to_the_ledger_only_delays),
 		TEST(the_wal_stays_bounded),
 		TEST(a_full_disk_stops_orders_until_there_is_room),

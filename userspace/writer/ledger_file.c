@@ -3,8 +3,8 @@
  *
  * The lock is flock(2) on a file of its own beside the ledger, not on the ledger: SQLite holds POSIX locks there, and
  * closing any other descriptor of the same file would silently drop them. For the same reason nothing here opens an
- * existing ledger. The lock goes with the process, however it dies. Readers (the sqlite3 shell) are not concerned by
- * it.
+ * existing ledger but with O_PATH, whose closing drops nothing. The lock goes with the process, however it dies. Readers
+ * (the sqlite3 shell) are not concerned by it.
  */
 #include "writer/ledger_file.h"
 
@@ -20,6 +20,7 @@
 #include "writer/store.h"
 
 #define LEDGER_LOCK_SUFFIX ".lock"
+#define LEDGER_WAL_SUFFIX "-wal" /* SQLite's */
 
 static bool trusted_owner(uid_t owner)
 {
@@ -100,7 +101,7 @@ static int take_lock(const char *path, struct ledger_file *file, char *error)
 }
 
 /* An empty file is a ledger whose tables are not made yet. Its name must be as durable as what it will hold. */
-static int create_empty(const char *path, char *error)
+int ledger_file_create(const char *path, char *error)
 {
 	char directory[PATH_MAX];
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -130,12 +131,46 @@ static int create_empty(const char *path, char *error)
 	return 0;
 }
 
+/* SQLite deletes a WAL that lies beside an empty database. Where the ledger was moved away and its WAL was left behind, that would
+ * be orders.
+ */
+static int refuse_lone_wal(const char *path, char *error)
+{
+	char wal_path[PATH_MAX];
+	struct stat status;
+
+	if (!lstat(path, &status) && status.st_size)
+		return 0;
+	snprintf(wal_path, sizeof(wal_path), "%s" LEDGER_WAL_SUFFIX, path);
+	if (lstat(wal_path, &status) || !status.st_size)
+		return 0;
+	return store_explain(error, -EPROTO,
+		"there is no ledger %s, but orders of one are in %s: put the ledger back beside it; if they are of no use, remove it",
+		path, wal_path);
+}
+
+/* Closing a descriptor of O_PATH drops no lock. */
+static int keep_name(const char *path, struct ledger_file *file, char *error)
+{
+	int code;
+
+	file->name_fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (file->name_fd >= 0)
+		return 0;
+	code = -errno;
+	return store_explain(error, code, "cannot read the ledger %s: %s", path, strerror(-code));
+}
+
 int ledger_file_claim(const char *path, struct ledger_file *file, char *error)
 {
 	int code = take_lock(path, file, error);
 
 	if (!code)
-		code = create_empty(path, error);
+		code = refuse_lone_wal(path, error);
+	if (!code)
+		code = ledger_file_create(path, error);
+	if (!code)
+		code = keep_name(path, file, error);
 	if (!code)
 		code = ledger_file_inspect(path, file, error);
 	if (code)
@@ -150,8 +185,18 @@ bool ledger_file_same(const char *path, const struct ledger_file *file)
 	return !lstat(path, &status) && status.st_dev == file->device && status.st_ino == file->inode;
 }
 
+bool ledger_file_has_name(const struct ledger_file *file)
+{
+	struct stat status;
+
+	return !fstat(file->name_fd, &status) && status.st_nlink > 0;
+}
+
 void ledger_file_release(struct ledger_file *file)
 {
+	if (file->name_fd >= 0)
+		close(file->name_fd);
+	file->name_fd = -1;
 	if (file->lock_fd >= 0)
 		close(file->lock_fd);
 	file->lock_fd = -1;

@@ -11,15 +11,21 @@
  * 2. Opening ends with a full checkpoint that must succeed. Recovery can find a transaction in the WAL whose fsync had
  * not happened (killed between write and fsync) or had failed; to a later delivery it would look stored (KNOWN). The
  * checkpoint writes all of it into the database file once more and syncs that, so what is acknowledged is on the disk.
+ * 3. A ledger that is not at its path any more is left with all its orders in one place. SQLite would leave those in
+ * the WAL behind, to be lost with it or to be mixed into the file that takes the ledger's place.
  *
  * Checkpoints are made in maintain(), after the acknowledgement has been sent, and never by a COMMIT.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
+#include "common/timefmt.h"
 #include "sluice/plant.h"
 #include "writer/store_sqlite.h"
 
@@ -57,6 +63,12 @@ static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
 	return SQLITE_OK;
 }
 
+static void reset_statements(struct ledger *ledger)
+{
+	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++)
+		sqlite3_reset(ledger->statements[i]);
+}
+
 static void close_database(struct ledger *ledger)
 {
 	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++) {
@@ -85,6 +97,59 @@ static int checkpoint_all(struct ledger *ledger, char *error)
 			error, -EBUSY, "a reader keeps an old snapshot of the ledger %s open: end it", ledger->path);
 	return store_explain(
 		error, -EIO, "cannot checkpoint the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
+}
+
+static int sync_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int code = fd < 0 || fsync(fd) ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return code;
+}
+
+/* Writes all that is in the ledger into a new file beside it. */
+static int put_aside(struct ledger *ledger, char *error)
+{
+	char path[PATH_MAX];
+	char *sql = NULL;
+	int code;
+
+	if (snprintf(path, sizeof(path), "%s.rescued-%" PRIu64, ledger->path, time_wall_ns()) >= (int)sizeof(path))
+		return store_explain(error, -ENAMETOOLONG, "the path of the ledger is too long: %s", ledger->path);
+	code = ledger_file_create(path, error);
+	if (code)
+		return code;
+	reset_statements(ledger);
+	sql = sqlite3_mprintf("VACUUM INTO %Q", path);
+	if (!sql || sqlite3_exec(ledger->db, sql, NULL, NULL, NULL) || sync_file(path)) {
+		code = store_explain(error, -EIO, "cannot write %s: %s", path, sqlite3_errmsg(ledger->db));
+		unlink(path);
+	} else {
+		log_error("all that was in the ledger %s is now in %s", ledger->path, path);
+	}
+	sqlite3_free(sql);
+	return code;
+}
+
+/* Before a file is closed that its path does not name any more. If it was renamed, the checkpoint makes it whole where it is now. If it has
+ * no name left (it was replaced, or moved to another file system, which is a copy and a removal) it ends with its last descriptor; then the
+ * WAL may be emptied only when all is in a file of its own.
+ */
+static void leave_moved(struct ledger *ledger)
+{
+	char error[STORE_ERROR_MAX];
+	int code = 0;
+
+	log_error("the ledger %s was moved or replaced while it was in use", ledger->path);
+	if (!ledger_file_has_name(&ledger->file))
+		code = put_aside(ledger, error);
+	if (!code)
+		code = checkpoint_all(ledger, error);
+	if (code)
+		log_error("%s. The last orders are only in %s-wal: leave it there, and put the ledger back beside it",
+			error, ledger->path);
 }
 
 static int use_wal(struct ledger *ledger, char *error)
@@ -122,7 +187,8 @@ static int open_database(struct ledger *ledger, char *error)
 
 	if (!ledger_file_same(ledger->path, &ledger->file))
 		return store_explain(error, -EIO,
-			"the ledger %s was moved or replaced: put it back, or restart the writer", ledger->path);
+			"the ledger %s was moved or replaced: put it back; if it comes back as a copy, restart the writer then",
+			ledger->path);
 	code = sqlite3_open_v2(ledger->path, &ledger->db,
 		SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, NULL);
 	if (code == SQLITE_OK) {
@@ -142,9 +208,9 @@ static int open_database(struct ledger *ledger, char *error)
 	if (!code)
 		code = use_wal(ledger, error);
 	if (!code)
-		code = checkpoint_all(ledger, error);
-	if (!code)
 		code = ledger_books_check(ledger->db, ledger->path, version, false, error);
+	if (!code)
+		code = checkpoint_all(ledger, error);
 	if (!code)
 		code = ledger_guard_load(ledger->db, ledger->path, &ledger->guard, &ledger->due, error);
 	if (!code)
@@ -156,6 +222,9 @@ static int open_database(struct ledger *ledger, char *error)
 	ledger->checkpoint_at = WAL_CHECKPOINT_PAGES;
 	sqlite3_wal_hook(ledger->db, note_wal_pages, ledger); /* also turns SQLite's own checkpoints off */
 out:
+	/* The WAL of another ledger may lie beside this one, and the books object: then the file stays what it is. */
+	if (code && ledger->db)
+		sqlite3_db_config(ledger->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	if (code)
 		close_database(ledger);
 	return code;
@@ -166,8 +235,7 @@ int ledger_fail(struct ledger *ledger, const char *doing)
 	store_explain(ledger->base.error, -EIO, "cannot %s in the ledger %s: %s (SQLite code %d)", doing, ledger->path,
 		sqlite3_errmsg(ledger->db), sqlite3_extended_errcode(ledger->db));
 	log_error("%s; it is closed, and opened anew before the next transaction", ledger->base.error);
-	for (unsigned i = 0; i < LEDGER_STATEMENT_COUNT; i++)
-		sqlite3_reset(ledger->statements[i]);
+	reset_statements(ledger);
 	/* Closing would roll back as well; SQLite has often done so by itself. */
 	if (!sqlite3_get_autocommit(ledger->db))
 		ledger_step_done(ledger->statements[LEDGER_ROLLBACK]);
@@ -180,7 +248,7 @@ int ledger_begin(struct ledger *ledger)
 	if (ledger->in_bracket)
 		return ledger->db ? 0 : store_explain(ledger->base.error, -EIO, "the transaction has failed before");
 	if (ledger->db && !ledger_file_same(ledger->path, &ledger->file)) {
-		log_error("the ledger %s was moved or replaced while it was in use", ledger->path);
+		leave_moved(ledger);
 		close_database(ledger);
 	}
 	if (!ledger->db) {
@@ -312,7 +380,9 @@ static void sqlite_close(struct store *store)
 	struct ledger *ledger = ledger_of(store);
 	char error[STORE_ERROR_MAX];
 
-	if (ledger->db && checkpoint_all(ledger, error))
+	if (ledger->db && !ledger_file_same(ledger->path, &ledger->file))
+		leave_moved(ledger);
+	else if (ledger->db && checkpoint_all(ledger, error))
 		log_warn("%s; nothing is lost, the next start does it", error);
 	close_database(ledger);
 	ledger_file_release(&ledger->file);
@@ -365,6 +435,7 @@ int store_sqlite_open(const char *path, struct store **store, char *error)
 		return store_explain(error, -ENOMEM, "out of memory");
 	ledger->base.ops = &sqlite_ops;
 	ledger->file.lock_fd = -1;
+	ledger->file.name_fd = -1;
 	strcpy(ledger->path, path);
 	ledger->batch_sales = calloc(WIRE_BATCH_MAX, sizeof(*ledger->batch_sales));
 	code = ledger->batch_sales ? ledger_file_claim(path, &ledger->file, error)
@@ -380,7 +451,7 @@ int store_sqlite_open(const char *path, struct store **store, char *error)
 
 int store_sqlite_audit(const char *path, char *error)
 {
-	struct ledger_file file = {.lock_fd = -1};
+	struct ledger_file file = {.lock_fd = -1, .name_fd = -1};
 	int64_t version = 0;
 	sqlite3 *db = NULL;
 	int code = ledger_file_inspect(path, &file, error);
