@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Answers that the daemon keeps under its idempotency keys: the first stays, and a key names one question, whatever kind it is of. */
+/* Answers under idempotency keys, the daemon's own and those of changes: the first stays, a key names one question, whatever kind it is of,
+ * and that an order is not there is no answer to be kept.
+ */
 #include <jansson.h>
 
 #include "common/log.h"
@@ -45,6 +47,50 @@ static void a_key_names_one_question_of_any_kind(void **state)
 	expect(*state, change, WIRE_QUERY, "{\"results\":[]}");
 }
 
+#define CONFIRM(serials) \
+	"{\"op\":\"orders_change\",\"changes\":[" serials "],\"once\":{\"key\":\"k\",\"fingerprint\":\"f\"}}"
+#define ONE(id) "{\"id\":\"000000000000000" id "\",\"action\":\"confirm\",\"by\":\"shop\"}"
+
+static bool answers(struct ledger_fixture *fixture, const char *question, const char *part)
+{
+	char *text = NULL;
+	bool found;
+
+	assert_int_equal(writer_query_answer(fixture->store, question, strlen(question), NOW_NS, &text), WIRE_QUERY);
+	found = strstr(text, part);
+	free(text);
+	return found;
+}
+
+/* It was asked before the order came: a machine that broke down, a buyer who sends his token again. */
+static void that_an_order_is_not_there_is_not_kept(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+
+	assert_int_equal(fixture_sale(fixture, 1, 1, 10), 0);
+	assert_true(answers(fixture, CONFIRM(ONE("1")), "\"not_found\""));
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 1), 0);
+	assert_true(answers(fixture, CONFIRM(ONE("1")), "\"changed\""));
+	/* this is its answer from now on */
+	assert_true(answers(fixture, CONFIRM(ONE("1")), "\"changed\""));
+	fixture_expect_sums(fixture, 1, 10, 0, 1, 1);
+	fixture_audit(fixture);
+}
+
+/* What was changed beside it stays, and is the same when it is asked again. */
+static void one_order_that_is_not_there_keeps_the_whole_answer_open(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+
+	assert_int_equal(fixture_sale(fixture, 1, 1, 10), 0);
+	assert_int_equal(fixture_admit_range(fixture, 1, 1, 1), 0);
+	assert_true(answers(fixture, CONFIRM(ONE("2") "," ONE("1")), "\"changed\""));
+	assert_int_equal(fixture_admit_range(fixture, 1, 2, 1), 0);
+	assert_true(answers(fixture, CONFIRM(ONE("2") "," ONE("1")), "\"same\""));
+	fixture_expect_sums(fixture, 1, 10, 0, 2, 2);
+	fixture_audit(fixture);
+}
+
 static void what_cannot_be_kept_is_refused(void **state)
 {
 	expect(*state, PUT("one", "\"text\""), WIRE_ERROR, "answer must be an object");
@@ -61,6 +107,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_first_answer_under_a_key_stays),
 		TEST(a_key_names_one_question_of_any_kind),
+		TEST(that_an_order_is_not_there_is_not_kept),
+		TEST(one_order_that_is_not_there_keeps_the_whole_answer_open),
 		TEST(what_cannot_be_kept_is_refused),
 	};
 

@@ -4,7 +4,7 @@
  * Finds the operation, which is in one of the other query_*.c, and makes its answer a text. A question that changes
  * something is one transaction with the making of its answer, so that nothing is stored of what cannot be answered for
  * lack of memory. Where it names an idempotency key, looking that up and keeping the answer belong to it too: the answer
- * that is given again is the text that was sent the first time.
+ * that is given again is the text that was sent the first time. That an order is not there is not kept: it may come yet.
  */
 #include "writer/query.h"
 
@@ -105,7 +105,7 @@ static int ask_to_change(
 		error = store->ops->once_get(store, once, text);
 	if (!error && !*text) {
 		error = ask(question, operation, text);
-		if (!error && once)
+		if (!error && once && !question->passing)
 			error = store->ops->once_put(store, once, *text, question->now_ns);
 	}
 	error = error ? store->ops->rollback(store, error) : store->ops->commit(store);

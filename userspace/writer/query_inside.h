@@ -14,6 +14,7 @@ struct question {
 	struct fields fields;
 	uint64_t now_ns;
 	json_t *answer;
+	bool passing; /* the answer may be another the next time: nothing to keep under an idempotency key */
 };
 
 /* A list as it grows. A list that memory did not suffice for is no answer: `failed`. */

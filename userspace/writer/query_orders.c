@@ -114,8 +114,10 @@ int ask_orders_change(struct question *question)
 		error = fields_end(fields);
 	if (!error)
 		error = question->store->ops->orders_change(question->store, changes, count, question->now_ns, results);
-	for (unsigned i = 0; !error && i < count; i++)
+	for (unsigned i = 0; !error && i < count; i++) {
+		question->passing |= results[i].result == STORE_NOT_FOUND;
 		listing_append(&listing, result_json(&changes[i], &results[i]));
+	}
 	error = listing_answer(question, &listing, "results", error);
 	free(changes);
 	free(results);
