@@ -606,6 +606,30 @@ static void a_stranger_that_writes_to_the_ledger_only_delays(void **state)
 	fixture_audit(fixture);
 }
 
+/* The checkpoint that an opening needs cannot copy what the reader's snapshot is older than. */
+static void a_reader_of_an_old_snapshot_keeps_the_ledger_shut_until_it_ends(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	char shm[80];
+	sqlite3 *reader;
+
+	snprintf(shm, sizeof(shm), "fuser %s-shm", fixture->path);
+	assert_int_equal(fixture_sale(fixture, 1, 1, 1000), 0);
+	assert_int_equal(sqlite3_open_v2(fixture->path, &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM orders", NULL, NULL, NULL), SQLITE_OK);
+	deliver(fixture, 0);
+	fixture_close(fixture);
+	assert_int_equal(fixture_open(fixture), -EBUSY);
+	/* the log must say who it is */
+	if (!strstr(fixture->error, shm))
+		fail_msg("%s", fixture->error);
+	assert_int_equal(sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(reader);
+	fixture_reopen(fixture);
+	expect_all(fixture, SWEEP_ORDERS);
+	fixture_audit(fixture);
+}
+
 static void the_wal_stays_bounded(void **state)
 {
 	struct ledger_fixture *fixture = *state;
@@ -646,6 +670,7 @@ int main(void)
 		TEST(no_empty_ledger_is_made_beside_the_wal_of_another),
 		TEST(a_ledger_whose_books_object_is_left_as_it_was),
 		TEST(a_stranger_that_writes_to_the_ledger_only_delays),
+		TEST(a_reader_of_an_old_snapshot_keeps_the_ledger_shut_until_it_ends),
 		TEST(the_wal_stays_bounded),
 		TEST(a_full_disk_stops_orders_until_there_is_room),
 	};

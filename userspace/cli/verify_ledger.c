@@ -2,7 +2,8 @@
 /* The ledger, read out of its SQLite file. Called by `sluice verify`.
  *
  * Not by way of the daemon, because the daemon is one of those whose word is checked, and because it may be away; and not with the writer's code, which is
- * another. One read transaction is one snapshot: what is in it fits together however busy the writer is, and holds nobody up (WAL).
+ * another. One read transaction is one snapshot: what is in it fits together however busy the writer is, and holds no order up (WAL). Only a writer that opens
+ * the ledger meanwhile waits for its end.
  * It knows the tables of schema versions 1 and 2, of which it needs the columns that both have.
  */
 #include <errno.h>

@@ -11,6 +11,8 @@
  * 2. Opening ends with a full checkpoint that must succeed. Recovery can find a transaction in the WAL whose fsync had
  * not happened (killed between write and fsync) or had failed; to a later delivery it would look stored (KNOWN). The
  * checkpoint writes all of it into the database file once more and syncs that, so what is acknowledged is on the disk.
+ * A reader with an older snapshot stands against it, and until he ends the ledger stays shut: to sync the WAL again may do
+ * nothing (see 1), and to write it anew in place would put at risk what has been acknowledged.
  * 3. A ledger that is not at its path any more is left with all its orders in one place. SQLite would leave those in
  * the WAL behind, to be lost with it or to be mixed into the file that takes the ledger's place.
  *
@@ -93,8 +95,9 @@ static int checkpoint_all(struct ledger *ledger, char *error)
 	if (code == SQLITE_OK || (code == SQLITE_BUSY && pages >= 0 && pages == copied))
 		return 0;
 	if ((code & 0xff) == SQLITE_BUSY)
-		return store_explain(
-			error, -EBUSY, "a reader keeps an old snapshot of the ledger %s open: end it", ledger->path);
+		return store_explain(error, -EBUSY,
+			"a reader keeps an old snapshot of the ledger %s open: end it (fuser %s-shm tells which)",
+			ledger->path, ledger->path);
 	return store_explain(
 		error, -EIO, "cannot checkpoint the ledger %s: %s", ledger->path, sqlite3_errmsg(ledger->db));
 }
