@@ -183,7 +183,7 @@ static int fence_by_ledger(const struct cli_call *call, uint64_t node, json_t *r
 
 	if (code)
 		return code;
-	code = verify_read_file(call->value[FENCE_LEDGER], &ledger);
+	code = verify_read_file(call->value[FENCE_LEDGER], VERIFY_OF_ANOTHER, &ledger);
 	if (code) {
 		json_decref(fleet);
 		return code;

@@ -83,7 +83,7 @@ static int look(struct verify *v)
 		code = verify_gate_read(&v->maps, v->gate);
 	if (!code)
 		code = v->from_daemon ? verify_read_daemon(v->api, &v->ledger)
-				      : verify_read_file(v->ledger_path, &v->ledger);
+				      : verify_read_file(v->ledger_path, VERIFY_OUR_OWN, &v->ledger);
 	/* What the daemon believes is told apart from what is read through it. */
 	if (!code && v->gate->alive && !v->from_daemon) {
 		code = verify_read_accounts(v->api, &v->ledger, v->gate, &accounts);

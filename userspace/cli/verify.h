@@ -178,8 +178,13 @@ void verify_result_free(struct verify_result *result);
 struct cli_api;
 struct gate_maps;
 
-/* One snapshot of the SQLite file, which is only read; a writer may be at work on it. CLI_NOT_FOUND if there is no such file. */
-int verify_read_file(const char *path, struct verify_ledger *ledger);
+/* Of this machine, where a writer may be at work on it or begin meanwhile; or of another, whose writer does not run: nothing is written
+ * beside it if it was closed, so it may be on a disk that is only to be read.
+ */
+enum verify_whose { VERIFY_OUR_OWN, VERIFY_OF_ANOTHER };
+
+/* One snapshot of the SQLite file, which is only read. CLI_NOT_FOUND if there is no such file. */
+int verify_read_file(const char *path, enum verify_whose whose, struct verify_ledger *ledger);
 /* Through the daemon and the writer: whatever the store is. Sums of rows and movements are not known this way. */
 int verify_read_daemon(struct cli_api *api, struct verify_ledger *ledger);
 /* What the daemon says of the sales that are in the gate. */

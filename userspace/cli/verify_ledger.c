@@ -10,6 +10,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -173,7 +174,65 @@ static int read_orders(sqlite3 *db, const char *path, struct verify_ledger *ledg
 	return code;
 }
 
-int verify_read_file(const char *path, struct verify_ledger *ledger)
+/* Opens and reads the first page, which is when SQLite finds out what it lacks. *db is to be closed in either case. */
+static int open_by(const char *name, int flags, sqlite3 **db)
+{
+	int code = sqlite3_open_v2(name, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | flags, NULL);
+
+	if (code)
+		return code;
+	sqlite3_busy_timeout(*db, BUSY_MS);
+	return sqlite3_exec(*db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+}
+
+/* The path as a URI: every byte that could mean something in one is escaped. */
+static int open_immutable(const char *path, sqlite3 **db)
+{
+	sqlite3_str *uri = sqlite3_str_new(NULL);
+	char *text;
+	int code;
+
+	sqlite3_str_appendall(uri, *path == '/' ? "file://" : "file:");
+	for (; *path; path++)
+		sqlite3_str_appendf(uri, strchr("%?#", *path) ? "%%%02X" : "%c", (unsigned char)*path);
+	sqlite3_str_appendall(uri, "?immutable=1");
+	text = sqlite3_str_finish(uri);
+	code = text ? open_by(text, SQLITE_OPEN_URI, db) : SQLITE_NOMEM;
+	sqlite3_free(text);
+	return code;
+}
+
+/* Bytes in the WAL beside a ledger; -1 if there is none. */
+static off_t wal_size(const char *path)
+{
+	char *wal = sqlite3_mprintf("%s-wal", path);
+	struct stat status;
+	off_t size = wal && !stat(wal, &status) ? status.st_size : -1;
+
+	sqlite3_free(wal);
+	return size;
+}
+
+/* A ledger whose writer was stopped has no WAL, and yet says that it is one of that kind: SQLite would make a WAL and its index to read it,
+ * where nothing is to be written, or can be. Told that nobody changes it, it makes none; nor does it look at a WAL, so it is never told so
+ * where one has something. An empty one is what a writer that has just begun has too: there it is the last resort.
+ */
+static int open_of_another(const char *path, sqlite3 **db)
+{
+	off_t wal = wal_size(path);
+	int code = wal < 0 ? open_immutable(path, db) : open_by(path, 0, db);
+
+	if (!wal && (code == SQLITE_CANTOPEN || code == SQLITE_READONLY)) {
+		sqlite3_close(*db);
+		code = open_immutable(path, db);
+	}
+	if (wal > 0 && (code == SQLITE_CANTOPEN || code == SQLITE_READONLY))
+		cli_say("its last orders are in %s-wal, which cannot be read without writing: mount the disk writable, or copy %s, -wal and -shm together",
+			path, path);
+	return code;
+}
+
+int verify_read_file(const char *path, enum verify_whose whose, struct verify_ledger *ledger)
 {
 	sqlite3 *db = NULL;
 	int64_t version;
@@ -186,11 +245,10 @@ int verify_read_file(const char *path, struct verify_ledger *ledger)
 			: errno == EACCES || errno == EPERM ? CLI_NOT_ALLOWED
 							    : CLI_FAILED;
 	}
-	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL)) {
+	if (whose == VERIFY_OF_ANOTHER ? open_of_another(path, &db) : open_by(path, 0, &db)) {
 		code = cannot_read(db, path);
 		goto out;
 	}
-	sqlite3_busy_timeout(db, BUSY_MS);
 	code = check_kind(db, path, &version);
 	if (!code && sqlite3_exec(db, "BEGIN", NULL, NULL, NULL))
 		code = cannot_read(db, path);
