@@ -8,6 +8,7 @@
 struct process redis;
 uint64_t now;
 bool said;
+unsigned calls;
 
 bool ask(const struct lease_call *call, struct lease_reply *reply)
 {
@@ -17,6 +18,7 @@ bool ask(const struct lease_call *call, struct lease_reply *reply)
 	if (answer.error)
 		fail_msg("%s: %s", call->script, answer.message);
 	said = answer.said;
+	calls++;
 	assert_int_equal(lease_reply_decode(reply, answer.texts, answer.lengths, answer.count), 0);
 	return reply->answer == LEASE_OK;
 }
@@ -46,6 +48,8 @@ void go_on(struct shop *shop, unsigned steps)
 			.admitted = shop->admitted,
 			.order_max = 1,
 			.leaving = shop->leaving,
+			.over = shop->over,
+			.rest_ns = shop->rest_ns,
 			.ordered = shop->admitted};
 
 		lease_next(&shop->lease, &view, &action);

@@ -23,7 +23,8 @@
 
 extern struct process redis;
 extern uint64_t now;
-extern bool said; /* the last call has published "look" */
+extern bool said;      /* the last call has published "look" */
+extern unsigned calls; /* so far */
 
 /* A daemon with its ledger; a copy of it is a copy of both. */
 struct shop {
@@ -32,7 +33,8 @@ struct shop {
 	struct lease_book book;
 	int64_t unsold;
 	uint64_t admitted; /* by this ledger, orders of one unit */
-	bool leaving;
+	bool leaving, over;
+	uint64_t rest_ns;
 };
 
 /* Setup and teardown of a group. */

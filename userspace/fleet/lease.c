@@ -83,13 +83,17 @@ static void call_add_number(struct lease_call *call, int64_t number)
 	call_add(call, text);
 }
 
-/* What every call begins with. The texts fit: the longest list of members has 1,020 bytes, and the others 64 at the most. */
-static void call_begin(const struct lease *l, struct lease_call *call, const char *script, int64_t seq)
+/* What every call begins with. `announces`: it names the nodes that are new in the config, and the ledgers of all are to know of these before they hold
+ * units. So does who may want units for them, and who makes the sale; not who only looks, nor who has nothing to sell any more: a node that
+ * comes when a sale is over may never speak of it. The texts fit: the longest list of members has 1,020 bytes, and the others 64 at the most.
+ */
+static void call_begin(const struct lease *l, struct lease_call *call, const char *script, int64_t seq, bool announces)
 {
 	struct lease_members members = l->book.members;
 	char text[LEASE_MEMBERS_TEXT_MAX];
 
-	lease_members_join(&members, &l->options.members);
+	if (announces)
+		lease_members_join(&members, &l->options.members);
 	lease_members_add(&members, l->options.node);
 	lease_members_encode(&members, text);
 	call->script = script;
@@ -114,7 +118,7 @@ static void call_begin(const struct lease *l, struct lease_call *call, const cha
 
 void lease_total_call(const struct lease *l, const char *operation, int64_t delta, struct lease_call *call)
 {
-	call_begin(l, call, "total", l->seq);
+	call_begin(l, call, "total", l->seq, false);
 	call_add(call, operation);
 	call_add_number(call, delta);
 	call_add(call, "");
@@ -124,7 +128,7 @@ void lease_total_call(const struct lease *l, const char *operation, int64_t delt
 void lease_create_call(const struct lease *l, const char *operation, int64_t total, const struct lease_reply *absent,
 	struct lease_call *call)
 {
-	call_begin(l, call, "total", l->seq);
+	call_begin(l, call, "total", l->seq, true);
 	call_add(call, operation);
 	call_add_number(call, total);
 	call_add(call, absent ? absent->run : "any");
@@ -134,7 +138,7 @@ void lease_create_call(const struct lease *l, const char *operation, int64_t tot
 void lease_fence_call(const struct lease *l, unsigned target, const struct lease_row *shown, int64_t sold, bool exact,
 	struct lease_call *call)
 {
-	call_begin(l, call, "fence", l->seq);
+	call_begin(l, call, "fence", l->seq, false);
 	call_add_number(call, target);
 	call_add_number(call, shown->epoch);
 	call_add_number(call, shown->heard);
@@ -144,12 +148,12 @@ void lease_fence_call(const struct lease *l, unsigned target, const struct lease
 
 void lease_rebuild_call(const struct lease *l, struct lease_call *call)
 {
-	call_begin(l, call, "rebuild", l->seq);
+	call_begin(l, call, "rebuild", l->seq, false);
 }
 
 void lease_show_call(const struct lease *l, unsigned node, struct lease_call *call)
 {
-	call_begin(l, call, "show", l->seq);
+	call_begin(l, call, "show", l->seq, false);
 	call_add_number(call, node);
 }
 
@@ -359,19 +363,29 @@ static int64_t wish(const struct lease *l, const struct lease_view *view, int64_
 	return first > 0 && view->unsold < first / 2 ? first - view->unsold : 0;
 }
 
+/* A sale that is over, while other members have not settled: this one has said all that it has to say, and nobody hurries. Some may never come: a node that was
+ * taken out of the fleet, or that slept through the sale.
+ */
+static bool is_over_and_settling(const struct lease *l, const struct lease_view *view)
+{
+	return view->over && !l->last.open;
+}
+
 /* Nobody wants units, and nothing has changed since it was told: a report would say what is known. Whoever comes to want some says so in a message. */
 static bool is_at_rest(const struct lease *l, const struct lease_view *view)
 {
-	return l->last.open && !missed(l) && !l->last.demand && view->unsold == l->unsold_told &&
-		(view->over ? !view->unsold : is_idle(l, view->now_ns));
+	if (missed(l) || view->unsold != l->unsold_told)
+		return false;
+	return is_over_and_settling(l, view) ||
+		(l->last.open && !l->last.demand && (view->over ? !view->unsold : is_idle(l, view->now_ns)));
 }
 
 static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 {
 	bool busy = view->unsold > 0 || missed(l) > 0 || l->last.demand > 0;
 	bool scarce = missed(l) > 0 || l->last.demand > 0 || (view->unsold > 0 && l->last.free <= 0);
-	uint64_t every = !l->last.open     ? GATHER_NS
-		: view->over               ? OVER_NS
+	uint64_t every = view->over        ? OVER_NS
+		: !l->last.open            ? GATHER_NS
 		: scarce                   ? SCARCE_NS
 		: is_idle(l, view->now_ns) ? QUIET_NS
 					   : SELLING_NS;
@@ -382,7 +396,8 @@ static uint64_t report_due(const struct lease *l, const struct lease_view *view)
 		every = rest_ns;
 	if (fence_ns && every > fence_ns)
 		every = fence_ns;
-	if (l->look)
+	/* Each such report is a message to all that somebody is missing, and would have all of them report. */
+	if (l->look && !is_over_and_settling(l, view))
 		every = busy || !l->last.open ? LOOK_NS : LOOK_QUIET_NS;
 	return l->answered_ns + every;
 }
@@ -424,7 +439,8 @@ static void call(struct lease *l, const struct lease_view *view, struct lease_ac
 	l->sent_ns = view->now_ns;
 	l->unsold_sent = view->unsold;
 	action->kind = LEASE_CALL;
-	call_begin(l, &action->call, scripts[under_way], under_way == LEASE_RETURN_CALL ? l->book.seq : l->seq + next);
+	call_begin(l, &action->call, scripts[under_way], under_way == LEASE_RETURN_CALL ? l->book.seq : l->seq + next,
+		!view->over);
 }
 
 void lease_next(struct lease *l, const struct lease_view *view, struct lease_action *action)
