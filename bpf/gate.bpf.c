@@ -108,7 +108,8 @@ static __always_inline int gate_syn(struct xdp_md *ctx, struct packet *pkt)
  */
 static __always_inline int gate_may_be_first(const struct packet *pkt)
 {
-	return !(pkt->flags & (TCP_SYN | TCP_RST)) && (pkt->payload_len > 1 || (pkt->payload_len && (pkt->flags & TCP_PSH)));
+	return !(pkt->flags & (TCP_SYN | TCP_RST)) &&
+		(pkt->payload_len > 1 || (pkt->payload_len && (pkt->flags & TCP_PSH)));
 }
 
 /* A TCP segment to a protected service. */

@@ -686,7 +686,8 @@ void world_frame(const uint8_t *bytes, uint32_t length, bool at_end, struct worl
 		/* But whose connection was here a minute ago is proved by that. */
 		CHECK(before.rates == shim_map_digest(SHIM_MAP(&rates)) ||
 				(shim.socket_state == BPF_TCP_TIME_WAIT &&
-					(run->reason == SLUICE_REASON_SOCKET || run->reason == SLUICE_REASON_RATE_DROP)),
+					(run->reason == SLUICE_REASON_SOCKET ||
+						run->reason == SLUICE_REASON_RATE_DROP)),
 			"a rate for a source that no cookie has proved");
 		CHECK(before.recent == shim_map_digest(SHIM_MAP(&recent)),
 			"a note of a source that no cookie has proved");

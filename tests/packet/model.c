@@ -266,7 +266,8 @@ static int judge_segment(struct model *model, const struct model_packet *packet,
 	if (!packet->data_len && !fin)
 		return model_socket_exists(model, packet) ? SLUICE_REASON_SOCKET : SLUICE_REASON_BARE_ACK;
 	/* A single byte that nobody wrote is a probe. */
-	if (!packet->data_len || (packet->data_len == 1 && !(packet->flags & F_PSH)) || !model_cookie_is_good(model, packet))
+	if (!packet->data_len || (packet->data_len == 1 && !(packet->flags & F_PSH)) ||
+		!model_cookie_is_good(model, packet))
 		return judge_later(model, packet);
 	if (!allowed && model_rate_muted(model, &packet->source, now))
 		return SLUICE_REASON_RATE_DROP;

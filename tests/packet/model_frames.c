@@ -171,7 +171,8 @@ static void wrap(struct frame *frame, struct dice *dice)
  */
 static uint32_t seen(const struct arena_flow *flow, struct dice *dice)
 {
-	static const uint32_t edges[] = {0, 1, SLUICE_ANSWER_MAX + 1, SLUICE_ANSWER_MAX + 2, 0x8000, 0xffff, 0x10000, 0x10001};
+	static const uint32_t edges[] = {
+		0, 1, SLUICE_ANSWER_MAX + 1, SLUICE_ANSWER_MAX + 2, 0x8000, 0xffff, 0x10000, 0x10001};
 
 	if (dice_once_in(dice, 8))
 		return edges[dice_below(dice, sizeof(edges) / sizeof(*edges))];

@@ -293,8 +293,7 @@ static bool compare_recent(struct arena *arena)
 
 	for (uint64_t i = 0; i < model->recent_count; i++) {
 		const struct model_recent *wanted = &model->recent[i];
-		uint64_t word =
-			wanted->mark << 41 | wanted->answered << 40 | wanted->acknowledged << 24 | wanted->at;
+		uint64_t word = wanted->mark << 41 | wanted->answered << 40 | wanted->acknowledged << 24 | wanted->at;
 
 		if (arena->gate.recent[wanted->slot] != word)
 			return arena_wrong(arena, "what became of a first segment: %016llx, not %016llx",

@@ -72,7 +72,7 @@ struct http_request {
 	size_t body_length;
 	size_t body_seen; /* also what was too long to keep */
 	size_t body_max;
-	bool is_first;    /* of its connection: the gate has charged it, or the SYN if it came from a port in TIME_WAIT */
+	bool is_first;    /* of its connection: the gate has charged it (or its SYN) */
 	bool is_admitted; /* `admit` has been asked */
 	bool must_close;  /* no other request is read from this connection */
 	bool is_stream;   /* set before http_send: the answer has no end, and its connection keeps its place */
