@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "ledger_fixture.h"
+#include "writer/consume_store.h"
 
 #define DELIVERIES_MAX 200
 
@@ -648,6 +649,26 @@ static void an_acknowledged_order_survives_though_its_role_waits_for_no_commit(v
 	reconfigure("ALTER SYSTEM RESET wal_writer_delay");
 }
 
+/* What it has stored it acknowledges to Redis, which then gives it to nobody else. */
+static void the_consumer_waits_for_its_commits_though_its_role_does_not(void **state)
+{
+	struct ledger_fixture *fixture = *state;
+	struct consume_store store;
+	PGresult *result = NULL;
+
+	admin("ALTER ROLE writer SET synchronous_commit = off");
+	assert_int_equal(consume_store_init(&store, fixture->path), 0);
+	if (consume_store_open(&store) ||
+		link_run_sql(&store.link, "SELECT current_setting('synchronous_commit')", NULL, "look", &result))
+		fail_msg("%s", store.error);
+	assert_string_equal(link_text(result, 0, 0), "on");
+	PQclear(result);
+	link_run_sql(&store.link, "DROP TABLE sluice_fleet_events, sluice_fleet_orders, sluice_fleet_rejected", NULL,
+		"drop", NULL);
+	consume_store_close(&store);
+	admin("ALTER ROLE writer RESET synchronous_commit");
+}
+
 /* Waits until the writer's COMMIT waits for a standby that is not there; then `sql` meets it, and the standby is no longer asked for. */
 static pid_t disturb_commit(const char *sql)
 {
@@ -866,6 +887,7 @@ int main(void)
 		TEST(without_a_server_every_call_fails_until_it_is_back),
 		TEST(whatever_a_server_was_killed_in_is_there_once_or_not_at_all),
 		TEST(an_acknowledged_order_survives_though_its_role_waits_for_no_commit),
+		TEST(the_consumer_waits_for_its_commits_though_its_role_does_not),
 		TEST(a_commit_whose_wait_was_cancelled_is_not_acknowledged),
 		TEST(a_commit_whose_answer_was_lost_is_found_again),
 		TEST(a_failover_to_a_synchronous_standby_loses_nothing),

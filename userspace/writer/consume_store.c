@@ -153,6 +153,9 @@ int consume_store_open(struct consume_store *store)
 	struct link *link = &store->link;
 	int code = link_open(link);
 
+	/* What is stored is acknowledged to Redis, and then there is no second copy to read. */
+	if (!code)
+		code = link_run_sql(link, "SELECT " LINK_DURABLE_SQL, NULL, "set up the session", NULL);
 	if (!code)
 		code = make_tables(store);
 	if (!code)

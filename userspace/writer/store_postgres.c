@@ -43,8 +43,7 @@
 	"set_config('tcp_keepalives_interval', '3', false), set_config('tcp_keepalives_count', '3', false), " \
 	"set_config('tcp_user_timeout', '15000', false), set_config('search_path', 'pg_catalog', false), " \
 	"set_config('default_transaction_isolation', 'read committed', false), " \
-	"set_config('default_transaction_read_only', 'off', false), set_config('synchronous_commit', " \
-	"CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+	"set_config('default_transaction_read_only', 'off', false), " LINK_DURABLE_SQL
 /* Every statement finds its rows by an index. Without statistics (a new table in the first second of a sale) the planner might read the whole
  * table instead, for each record, and would keep to that plan.
  */

@@ -83,6 +83,11 @@ int link_run(struct link *link, const char *prepared, const struct link_values *
 int link_run_sql(
 	struct link *link, const char *sql, const struct link_values *values, const char *doing, PGresult **result);
 
+/* A column of a SELECT that sets it: a COMMIT that returns before it is on a disk promises nothing. Which standbys are waited for is the operator's. */
+#define LINK_DURABLE_SQL \
+	"set_config('synchronous_commit', " \
+	"CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+
 /* Values of an answer in binary form; NULL gives 0 and "". */
 int64_t link_integer(const PGresult *result, int row, int column);
 bool link_bool(const PGresult *result, int row, int column);
