@@ -139,7 +139,9 @@ static void others_may_read_but_not_write(void **state)
 	expect_error(fixture, fixture->backend->audit(fixture), -EPERM, "clerk");
 	owner("REVOKE UPDATE ON sluice.orders FROM clerk; GRANT DELETE ON sluice.sales TO public");
 	expect_refused(fixture, -EPERM, "everybody may change sluice.sales");
-	owner("REVOKE DELETE ON sluice.sales FROM public");
+	owner("REVOKE DELETE ON sluice.sales FROM public; GRANT SELECT (id), UPDATE (held) ON sluice.sales TO clerk");
+	expect_refused(fixture, -EPERM, "clerk may change sluice.sales");
+	owner("REVOKE UPDATE (held) ON sluice.sales FROM clerk");
 	assert_int_equal(fixture_open(fixture), 0);
 }
 

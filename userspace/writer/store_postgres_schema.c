@@ -254,7 +254,9 @@ int postgres_rights_check(struct link *link)
 {
 	static const char sql[] =
 		"SELECT c.relname::text, coalesce(r.rolname::text, 'everybody') FROM pg_class c "
-		"JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) a "
+		"JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL (SELECT grantee, privilege_type FROM aclexplode(c.relacl) "
+		"UNION ALL SELECT x.grantee, x.privilege_type FROM pg_attribute t CROSS JOIN aclexplode(t.attacl) x "
+		"WHERE t.attrelid = c.oid) a "
 		"LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE n.nspname = 'sluice' AND c.relkind = 'r' AND "
 		"a.grantee <> c.relowner AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER') LIMIT 1";
 	PGresult *result;
