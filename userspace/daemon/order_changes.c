@@ -298,7 +298,11 @@ static void on_due(struct daemon *d, void *arg, const struct pipeline_answer *an
 	}
 	if (!count) {
 		free(changes);
-		atomic_store(&expiring, false);
+		/* A question looks at so many orders only, and all of them may have been confirmed. The ledger does not look at those again, so this ends. */
+		if (!json_array_size(list) && json_is_true(json_object_get(answer->json, "more")))
+			ask_due(d);
+		else
+			atomic_store(&expiring, false);
 		return;
 	}
 	changes->count = count;
