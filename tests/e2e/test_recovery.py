@@ -412,6 +412,27 @@ def run_full_disk(world, box):
     sale.assert_books(put_in=2000)
 
 
+def test_a_sale_that_another_ledger_does_not_know_admits_nobody_until_its_own_is_back():
+    """The daemon runs on: what it knows is not what the ledger knows."""
+    with World() as world:
+        sale = world.sale(stock=5)
+        assert world.order(sale.token()).status == 201
+        token = sale.token()
+        world.writer.terminate()
+        away = world.ledger.with_name("away.db")
+        world.ledger.rename(away)
+        world.start_writer()
+        wait_until(lambda: "the ledger does not know" in world.daemon.log(), "the sale is found to be nobody's")
+        wait_until(lambda: world.ask("GET", "/v1/status")["orders_open"], "orders are open, for who has a sale")
+        assert refusal(world, token) == (410, "sale_ended")
+        world.writer.terminate()
+        world.ledger.unlink()
+        away.rename(world.ledger)
+        world.start_writer()
+        wait_until(lambda: world.order(token).status == 201, "the sale is open again")
+        sale.assert_books(put_in=5, free=3, held=2)
+
+
 def test_a_ledger_of_all_the_sales_of_years_is_read():
     """It forgets none; together they are more than a frame between daemon and writer holds."""
     count = 20_000

@@ -91,6 +91,7 @@ static int read_sales(struct pipeline *p, int (*each)(struct pipeline *, const s
 	json_int_t after = 0;
 	int err;
 
+	sales_begin_reading(p->d->sales);
 	do
 		err = read_sales_page(p, &after, each);
 	while (!err && after);
@@ -242,7 +243,7 @@ static void close_orphans(struct daemon *d)
 		struct sluice_sale *words = &d->maps.sales[slot];
 		uint32_t id = __atomic_load_n(&words->id, __ATOMIC_ACQUIRE);
 
-		if (!id || sales_counts(d->sales, id) || (words->flags & SLUICE_SALE_ENDED))
+		if (!id || sales_was_read(d->sales, id) || (words->flags & SLUICE_SALE_ENDED))
 			continue;
 		__atomic_fetch_or(&words->flags, SLUICE_SALE_ENDED, __ATOMIC_SEQ_CST);
 		log_error(

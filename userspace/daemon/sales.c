@@ -24,12 +24,14 @@ struct entry {
 	struct sale sale;
 	struct sale_counts counts;
 	struct entry *next_slug, *next_id;
+	uint64_t read; /* the reading of the ledger that had it last */
 };
 
 struct sales {
 	struct gate_maps *maps;
 	pthread_rwlock_t lock;
 	bool start_withheld;
+	uint64_t reading;
 	struct entry **all;
 	unsigned count, capacity;
 	struct entry *by_slug[BUCKETS], *by_id[BUCKETS];
@@ -329,6 +331,25 @@ static struct entry *add_entry(struct sales *sales, const char *slug, uint32_t i
 	return entry;
 }
 
+void sales_begin_reading(struct sales *sales)
+{
+	pthread_rwlock_wrlock(&sales->lock);
+	sales->reading++;
+	pthread_rwlock_unlock(&sales->lock);
+}
+
+bool sales_was_read(struct sales *sales, uint32_t id)
+{
+	const struct entry *entry;
+	bool was_read;
+
+	pthread_rwlock_rdlock(&sales->lock);
+	entry = find_id(sales, id);
+	was_read = entry && entry->read == sales->reading;
+	pthread_rwlock_unlock(&sales->lock);
+	return was_read;
+}
+
 int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 {
 	json_int_t id, opens, ends, per_buyer, hold, pace, multiplier, put_in, held, confirmed;
@@ -361,6 +382,7 @@ int sales_learn(struct sales *sales, const json_t *json, struct sale *sale)
 	entry->sale.token_multiplier = (uint32_t)multiplier;
 	entry->sale.paused = paused;
 	entry->sale.ended = ended;
+	entry->read = sales->reading;
 	atomic_store(&entry->counts.put_in, (unsigned long long)put_in);
 	atomic_store(&entry->counts.held, (unsigned long long)held);
 	atomic_store(&entry->counts.confirmed, (unsigned long long)confirmed);

@@ -128,6 +128,11 @@ void sales_mark_ended(struct sales *sales, const struct sale *sale);
  * Returns 0, -EPROTO for JSON that is not a sale, -ENOMEM.
  */
 int sales_learn(struct sales *sales, const json_t *json, struct sale *sale);
+/* All sales of the ledger are learned once more; sales_was_read tells afterwards which were among them. A sale is never forgotten, but the ledger may be
+ * another one than before.
+ */
+void sales_begin_reading(struct sales *sales);
+bool sales_was_read(struct sales *sales, uint32_t id);
 /* Gives the sale its slot with `free_units`. Any sale that had the slot before loses it. */
 void sales_fill_slot(struct sales *sales, const struct sale *sale, uint64_t free_units);
 /* The sale loses its slot: the gate does not know it any more. */
