@@ -399,6 +399,34 @@ static void a_revocation_lasts_as_long_as_its_sale_when_that_is_prolonged(void *
 	assert_true(is_swept(place, token.serial));
 }
 
+static void after_a_postponed_opening_the_token_is_one_that_lives_through_it(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_TOKEN_TEXT + 1], again[SLUICE_TOKEN_TEXT + 1];
+	uint64_t opens_s = now_s() + 300;
+	struct sluice_token first, second;
+
+	set_sale(place, opens_s, opens_s + 30 * HOUR_S);
+	first = issue(place, 1, text);
+	assert_true(first.expires_at_s > opens_s);
+	/* To a time that the token sees: the same text is good, and comes again. */
+	set_sale(place, opens_s + HOUR_S, opens_s + 30 * HOUR_S);
+	issue(place, 1, again);
+	assert_string_equal(again, text);
+	assert_int_equal(world.status, 200);
+	/* To the second of its end, and to the next day. */
+	for (uint64_t later = first.expires_at_s; later <= opens_s + 24 * HOUR_S; later += 22 * HOUR_S) {
+		set_sale(place, later, opens_s + 30 * HOUR_S);
+		second = issue(place, 1, again);
+		assert_true(second.expires_at_s > later);
+		assert_int_equal(second.serial, first.serial);
+		assert_int_equal(world.status, 201);
+		issue(place, 1, text);
+		assert_string_equal(text, again);
+		assert_int_equal(world.status, 200);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
 
 int main(void)
@@ -408,6 +436,7 @@ int main(void)
 		TEST(such_a_token_is_also_taken_back_for_more_than_a_moment),
 		TEST(a_revoked_token_is_not_issued_again_when_it_would_have_expired),
 		TEST(a_revocation_lasts_as_long_as_its_sale_when_that_is_prolonged),
+		TEST(after_a_postponed_opening_the_token_is_one_that_lives_through_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,9 +242,11 @@ static enum issue_result issue_locked(struct daemon *d, const struct sale *sale,
 	if (sales_free_units(d->sales, sale) < request->quantity && !sales_may_get_units(sale))
 		return ISSUE_SOLD_OUT;
 
-	if (!is_first && round == entry.round && entry.issued_at_s >= sale->not_before_s &&
-		entry.expires_at_s > time_wall_ns() / NS_PER_S && entry.network == request->network &&
-		entry.quantity == request->quantity && !issue_key(d, entry.key_id, &key)) {
+	/* Not one that would expire before an opening that was postponed since; another of its round does no harm. */
+	if (!is_first && round == entry.round && entry.expires_at_s * NS_PER_S > sale->opens_ns &&
+		entry.issued_at_s >= sale->not_before_s && entry.expires_at_s > time_wall_ns() / NS_PER_S &&
+		entry.network == request->network && entry.quantity == request->quantity &&
+		!issue_key(d, entry.key_id, &key)) {
 		seal(d, &key, who, &entry, token_serial(&d->keys, sale->id, who->buyer, round), token);
 		return ISSUE_SAME;
 	}
