@@ -427,6 +427,26 @@ static void after_a_postponed_opening_the_token_is_one_that_lives_through_it(voi
 	}
 }
 
+/* Recovery counts all live tokens at its end, those of a former daemon and any that were made meanwhile. */
+static void no_token_is_made_before_the_live_ones_have_been_counted(void **state)
+{
+	struct place *place = need_place(state);
+	char text[SLUICE_TOKEN_TEXT + 1];
+	struct sale sale;
+
+	sale = set_sale(place, now_s() - 60, now_s() + HOUR_S);
+	atomic_store(&place->daemon.sales_known, false);
+	ask_token(place, http_token_post_control, 1);
+	assert_int_equal(world.status, 503);
+	assert_string_equal(world.code, "writer_away");
+	ask_publicly(place);
+	assert_int_equal(world.status, 503);
+	issue_count_live(&place->daemon);
+	atomic_store(&place->daemon.sales_known, true);
+	issue(place, 1, text);
+	assert_int_equal(atomic_load(&sale.counts->live_tokens), 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
 
 int main(void)
@@ -437,6 +457,7 @@ int main(void)
 		TEST(a_revoked_token_is_not_issued_again_when_it_would_have_expired),
 		TEST(a_revocation_lasts_as_long_as_its_sale_when_that_is_prolonged),
 		TEST(after_a_postponed_opening_the_token_is_one_that_lives_through_it),
+		TEST(no_token_is_made_before_the_live_ones_have_been_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

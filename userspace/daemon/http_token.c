@@ -205,6 +205,10 @@ static enum MHD_Result issue(struct http_request *request, unsigned field_count,
 
 	if (!http_find_sale(request, &sale, &result))
 		return result;
+	/* The first recovery knows the sale already, and has not counted the live tokens: this one would count twice. */
+	if (!atomic_load(&request->d->sales_known))
+		return http_problem_retry(request, 503, "writer_away", RETRY_NOT_READY_S,
+			"The order writer is not there yet. No token was made.");
 	json = http_read_json(request, &result);
 	if (!json)
 		return result;
