@@ -304,6 +304,9 @@ def test_the_command_switches_and_shows_it(world):
     assert world.cli("limit", "shadow", "syn_global", "perhaps", check=False).returncode == USAGE
     assert world.cli("limit", "shadow", "nonsense", "on", check=False).returncode == USAGE
     done = world.cli("limit", "shadow", "all", "on")
+    shown = world.sluice("status", "--config", world.config, "-o", "json")
+    assert json.loads(shown.stdout)["shadow"] == "all" and "whole gate is in shadow mode" in shown.stderr
+    assert "THE WHOLE GATE IS IN SHADOW MODE" in world.sluice("doctor", "--no-measure", "--config", world.config).stdout
     assert "whole gate" in done.stderr and " ALL " in done.stdout
     assert "whole gate" not in world.cli("limit", "shadow", "all", "off").stderr
 

@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/doctor.h"
+#include "sluice/abi.h"
 
 static void the_safe_pace_is_half_of_what_was_measured_and_rounded_down(void **state)
 {
@@ -102,6 +103,22 @@ static void findings_are_counted_by_what_they_are(void **state)
 	assert_string_equal(text(doctor, 0, "todo"), "");
 }
 
+static void a_gate_in_shadow_mode_is_a_warning(void **state)
+{
+	struct doctor *doctor = *state;
+
+	doctor_look_at_shadow(doctor, SLUICE_CONTROL_ORDERS_OPEN | SLUICE_CONTROL_DENY_ALL | SLUICE_CONTROL_WATCH);
+	assert_int_equal(json_array_size(doctor->findings), 0);
+	doctor_look_at_shadow(doctor, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_COUNT - 1));
+	doctor_look_at_shadow(doctor, SLUICE_CONTROL_SHADOW_DENY);
+	doctor_look_at_shadow(doctor, SLUICE_CONTROL_SHADOW_ALL | SLUICE_CONTROL_SHADOW_PACE);
+	assert_int_equal(doctor->warned, 3);
+	assert_non_null(strstr(text(doctor, 0, "what"), "some limits"));
+	assert_non_null(strstr(text(doctor, 1, "what"), "some limits"));
+	assert_non_null(strstr(text(doctor, 2, "what"), "WHOLE GATE"));
+	assert_string_equal(text(doctor, 2, "todo"), "sluice limit shadow all off");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -112,6 +129,7 @@ int main(void)
 		TEST(each_sentence_becomes_a_finding_and_none_that_all_is_well),
 		TEST(what_does_not_fit_is_cut),
 		TEST(findings_are_counted_by_what_they_are),
+		TEST(a_gate_in_shadow_mode_is_a_warning),
 	};
 
 	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);

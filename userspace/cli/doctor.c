@@ -115,6 +115,7 @@ static json_t *look_at_everything(struct doctor *doctor, bool measure)
 
 	doctor_look_at_kernel(doctor);
 	doctor_look_at_interfaces(doctor);
+	doctor_look_at_gate(doctor);
 	doctor_look_at_sysctls(doctor);
 	doctor_look_at_clock(doctor);
 	doctor_look_at_files(doctor);

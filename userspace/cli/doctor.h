@@ -51,11 +51,15 @@ void doctor_look_at_kernel(struct doctor *doctor);     /* doctor_machine.c */
 void doctor_look_at_sysctls(struct doctor *doctor);    /* doctor_machine.c */
 void doctor_look_at_clock(struct doctor *doctor);      /* doctor_machine.c */
 void doctor_look_at_interfaces(struct doctor *doctor); /* doctor_interface.c */
+void doctor_look_at_gate(struct doctor *doctor);       /* doctor_gate.c: after the interfaces */
 void doctor_look_at_files(struct doctor *doctor);      /* doctor_files.c */
 void doctor_look_at_disk(struct doctor *doctor);       /* doctor_files.c */
 void doctor_look_at_programs(struct doctor *doctor);   /* doctor_programs.c */
 void doctor_look_at_sales(struct doctor *doctor);      /* doctor_programs.c: once the pace is known */
 void doctor_measure_pace(struct doctor *doctor);       /* doctor_pace.c */
+
+/* Shadow mode, of the flags in the control word. */
+void doctor_look_at_shadow(struct doctor *doctor, uint32_t flags);
 
 /* What the safe pace of a measured throughput is. */
 uint64_t doctor_safe_pace(uint64_t orders_per_second);

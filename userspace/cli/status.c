@@ -13,6 +13,7 @@
 
 #include "cli/cli.h"
 #include "cli/coexist.h"
+#include "cli/gate_look.h"
 #include "cli/image.h"
 #include "cli/loader.h"
 #include "cli/loader_args.h"
@@ -199,12 +200,12 @@ static json_t *control_json(const struct sluice_control *control)
 	__u32 flags = __atomic_load_n(&control->flags, __ATOMIC_RELAXED);
 	bool alive = heartbeat && now < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
 
-	return json_pack("{s:i, s:I, s:b, s:o, s:b, s:s, s:b, s:b, s:i, s:i, s:I}", "abi_version",
+	return json_pack("{s:i, s:I, s:b, s:o, s:b, s:s, s:s, s:b, s:b, s:i, s:i, s:I}", "abi_version",
 		(int)control->abi_version, "generation", (json_int_t)control->generation, "daemon_alive", alive,
 		"heartbeat_age_ms",
 		heartbeat && now >= heartbeat ? json_integer((json_int_t)((now - heartbeat) / NS_PER_MS)) : json_null(),
-		"orders_open", alive && (flags & SLUICE_CONTROL_ORDERS_OPEN), "deny_scope",
-		flags & SLUICE_CONTROL_DENY_ALL ? "all" : "protected", "frames_grow_at_head",
+		"orders_open", alive && (flags & SLUICE_CONTROL_ORDERS_OPEN), "shadow", gate_shadow_mode(flags),
+		"deny_scope", flags & SLUICE_CONTROL_DENY_ALL ? "all" : "protected", "frames_grow_at_head",
 		!!(control->grow & SLUICE_GROW_HEAD), "frames_grow_at_tail", !!(control->grow & SLUICE_GROW_TAIL),
 		"mss4", control->mss4, "mss6", control->mss6, "in_flight",
 		(json_int_t)__atomic_load_n(&control->in_flight, __ATOMIC_RELAXED));
@@ -280,6 +281,8 @@ static int show(const struct pins *pins, bool as_json)
 		print_table(status);
 	if (gate_fd >= 0)
 		close(gate_fd);
+	if (__atomic_load_n(&control->flags, __ATOMIC_RELAXED) & SLUICE_CONTROL_SHADOW_ALL)
+		cli_say("warning: the whole gate is in shadow mode: it refuses nobody (\"sluice limit shadow all off\" ends it)");
 	if (!alive) {
 		cli_say("no interface of this gate is there any more (sluice attach joins it again, sluice detach --all clears it away)");
 		result = CLI_NOT_FOUND;

@@ -156,16 +156,17 @@ void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 	       stands_for = json_number_value(json_object_get(sample, "stands_for"));
 	char admitted[32], durable[32];
 
+	/* A line of its own, and the first: a narrow terminal cuts the end of a line off, and a low one the last lines. */
+	if (mode && !strcmp(mode, "all"))
+		fputs("THE WHOLE GATE IS IN SHADOW MODE\n", out);
+	else if (mode && strcmp(mode, "off") != 0)
+		fputs("some limits in shadow mode\n", out);
 	fprintf(out, "%s  orders %s/s admitted, %s/s durable, %lld in flight, %s", time ? time : "-",
 		rate_text(
 			json_number_value(json_object_get(orders, "admitted_per_second")), admitted, sizeof(admitted)),
 		rate_text(json_number_value(json_object_get(orders, "durable_per_second")), durable, sizeof(durable)),
 		(long long)json_integer_value(json_object_get(orders, "in_flight")),
 		json_is_true(json_object_get(orders, "open")) ? "open" : "CLOSED");
-	if (mode && !strcmp(mode, "all"))
-		fputs("  THE WHOLE GATE IS IN SHADOW MODE", out);
-	else if (mode && strcmp(mode, "off") != 0)
-		fputs("  some limits in shadow mode", out);
 	fputs("\n\n", out);
 	print_reasons(out, top, rows);
 	fputc('\n', out);

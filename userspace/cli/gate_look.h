@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What a gate that is attached runs with, read from its pins: `sluice status` shows it, `sluice doctor` judges it. */
+#ifndef SLUICE_CLI_GATE_LOOK_H
+#define SLUICE_CLI_GATE_LOOK_H
+
+#include <stdint.h>
+
+#include "sluice/abi.h"
+
+/* "off", "some" limits, or "all" the gate, of the flags in the control word; GET /v1/status uses the same words. */
+const char *gate_shadow_mode(uint32_t flags);
+
+#endif
