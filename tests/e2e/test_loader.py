@@ -165,6 +165,18 @@ def test_the_hook_is_busy(bare):
     assert_nothing_left(bare, xdp=True)
     now = json.loads(bare.shop.run(["ip", "-j", "link", "show", "dev", DEVICE]).stdout)[0]["xdp"]
     assert now == program, "the other program was not touched"
+    seen = bare.sluice("doctor", DEVICE, "--no-measure", "--config", bare.config, check=False).stdout
+    assert "runs another XDP program" in seen and "runs the gate" not in seen, seen
+
+
+def test_a_gate_of_other_pins_is_called_one_and_not_to_be_taken_off_by_force(bare):
+    assert attach(bare).returncode == OK
+    other = f"{bare.pin_dir}-other"
+    done = attach(bare, "--pin-dir", other)
+    assert_failed(done, CONFLICT, "a gate is on", "--pin-dir")
+    assert "xdp off" not in done.stderr
+    seen = bare.sluice("doctor", DEVICE, "--no-measure", "--config", bare.config, "--pin-dir", other, check=False).stdout
+    assert f"not the one of {other}" in seen and "native mode" not in seen, seen
 
 
 def test_coexist_works_or_says_why_not(bare):

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The figures of `sluice doctor`, and the sentences that become its findings. */
+#include <linux/if_link.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -119,6 +120,29 @@ static void a_gate_in_shadow_mode_is_a_warning(void **state)
 	assert_string_equal(text(doctor, 2, "todo"), "sluice limit shadow all off");
 }
 
+static void only_the_gate_of_these_pins_is_called_the_gate(void **state)
+{
+	struct doctor *doctor = *state;
+	static struct config config = {.gate.pin_dir = "/sys/fs/bpf/mine"};
+	struct doctor_xdp xdp = {.mode = XDP_ATTACHED_DRV, .program_id = 7, .program_name = "pass"};
+
+	doctor->config = &config;
+	doctor_note_xdp(doctor, "eth0", &xdp);
+	assert_string_equal(text(doctor, 0, "result"), "warn");
+	assert_non_null(strstr(text(doctor, 0, "what"), "another XDP program, 7 \"pass\""));
+	xdp.is_pinned = true;
+	doctor_note_xdp(doctor, "eth0", &xdp);
+	assert_string_equal(text(doctor, 1, "result"), "fail");
+	xdp.is_other_gate = true;
+	doctor_note_xdp(doctor, "eth0", &xdp);
+	assert_string_equal(text(doctor, 2, "result"), "warn");
+	assert_non_null(strstr(text(doctor, 2, "what"), "not the one of /sys/fs/bpf/mine"));
+	xdp.is_gate = true;
+	doctor_note_xdp(doctor, "eth0", &xdp);
+	assert_string_equal(text(doctor, 3, "result"), "ok");
+	assert_non_null(strstr(text(doctor, 3, "what"), "runs the gate in native mode"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -130,6 +154,7 @@ int main(void)
 		TEST(what_does_not_fit_is_cut),
 		TEST(findings_are_counted_by_what_they_are),
 		TEST(a_gate_in_shadow_mode_is_a_warning),
+		TEST(only_the_gate_of_these_pins_is_called_the_gate),
 	};
 
 	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);

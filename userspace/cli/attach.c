@@ -16,6 +16,7 @@
 
 #include "cli/cli.h"
 #include "cli/coexist.h"
+#include "cli/gate_look.h"
 #include "cli/image.h"
 #include "cli/loader.h"
 #include "cli/loader_args.h"
@@ -63,20 +64,6 @@ struct attach {
 	bool syncookies_changed;
 	int syncookies_before;
 };
-
-static void program_name(__u32 id, char *name, size_t size)
-{
-	struct bpf_prog_info info = {0};
-	__u32 length = sizeof(info);
-	int fd = bpf_prog_get_fd_by_id(id);
-
-	snprintf(name, size, "?");
-	if (fd < 0)
-		return;
-	if (!bpf_obj_get_info_by_fd(fd, &info, &length) && info.name[0])
-		snprintf(name, size, "%s", info.name);
-	close(fd);
-}
 
 /* Where a pin of this interface's name says that the gate is: the interface's own index, another one's (of another network namespace), or
  * 0 if it is nowhere any more.
@@ -169,7 +156,13 @@ static int check_hook(struct attach *attach)
 	dispatcher = coexist_look(attach->interface.index);
 	if (dispatcher.there)
 		return check_dispatcher(attach, dispatcher.native, query.prog_id);
-	program_name(query.prog_id, name, sizeof(name));
+	gate_program_name(query.prog_id, name, sizeof(name));
+	if (!strcmp(name, GATE_PROGRAM_NAME)) {
+		cli_say("a gate is on %s already (program %u), but not the one of %s: name its own --pin-dir, or take it off with that (sluice "
+			"detach %s --pin-dir DIR)",
+			attach->interface.name, query.prog_id, attach->pins.dir, attach->interface.name);
+		return CLI_CONFLICT;
+	}
 	cli_say("another XDP program is on %s: %u \"%s\"%s, and libxdp's dispatcher does not hold it, so it cannot share: take it off (ip link set "
 		"dev %s %s off)%s",
 		attach->interface.name, query.prog_id, name, query.attach_mode == XDP_ATTACHED_SKB ? " (generic)" : "",

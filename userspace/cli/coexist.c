@@ -14,8 +14,8 @@
 #include <xdp/libxdp.h>
 
 #include "cli/cli.h"
+#include "cli/gate_look.h"
 
-#define GATE_NAME "sluice_gate"
 /* The verifier's words, from Linux 6.13 on and in the stable series that took the change: the dispatcher's empty functions do not say that
  * what replaces them may change packets. Those of libxdp 1.5.5 do.
  */
@@ -85,7 +85,7 @@ unsigned coexist_find_gate(unsigned ifindex)
 	unsigned id = 0;
 
 	while (programs && !id && (program = xdp_multiprog__next_prog(program, programs)))
-		if (!strcmp(xdp_program__name(program), GATE_NAME))
+		if (!strcmp(xdp_program__name(program), GATE_PROGRAM_NAME))
 			id = xdp_program__id(program);
 	xdp_multiprog__close(programs);
 	return id;
@@ -131,7 +131,7 @@ static int put_into_dispatcher(struct xdp_program *program, const struct interfa
 
 int coexist_attach(struct image *image, const struct interface *interface, bool native, unsigned *program_id)
 {
-	DECLARE_LIBXDP_OPTS(xdp_program_opts, opts, .obj = image_object(image), .prog_name = GATE_NAME);
+	DECLARE_LIBXDP_OPTS(xdp_program_opts, opts, .obj = image_object(image), .prog_name = GATE_PROGRAM_NAME);
 	struct xdp_program *program = xdp_program__create(&opts);
 	int result = (int)libxdp_get_error(program);
 

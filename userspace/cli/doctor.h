@@ -6,6 +6,7 @@
 #define SLUICE_CLI_DOCTOR_H
 
 #include <jansson.h>
+#include <linux/bpf.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,6 +59,16 @@ void doctor_look_at_programs(struct doctor *doctor);   /* doctor_programs.c */
 void doctor_look_at_sales(struct doctor *doctor);      /* doctor_programs.c: once the pace is known */
 void doctor_measure_pace(struct doctor *doctor);       /* doctor_pace.c */
 
+/* The XDP program on an interface. */
+struct doctor_xdp {
+	unsigned mode; /* XDP_ATTACHED_… of linux/if_link.h */
+	unsigned program_id;
+	char program_name[BPF_OBJ_NAME_LEN];
+	bool is_pinned;     /* our pins say that the gate is there */
+	bool is_gate;       /* and so it is */
+	bool is_other_gate; /* it is one, of other pins */
+};
+void doctor_note_xdp(struct doctor *doctor, const char *name, const struct doctor_xdp *xdp);
 /* Shadow mode, of the flags in the control word. */
 void doctor_look_at_shadow(struct doctor *doctor, uint32_t flags);
 

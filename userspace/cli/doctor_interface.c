@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The gate's interfaces, and the one that was named: up, XDP mode, MTU, offloads that change frames before or behind the gate; see doctor.h. */
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <linux/ethtool.h>
 #include <linux/if_link.h>
@@ -12,7 +13,9 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/coexist.h"
 #include "cli/doctor.h"
+#include "cli/gate_look.h"
 #include "cli/pins.h"
 #include "cli/preflight.h"
 
@@ -76,21 +79,56 @@ static void look_at_reverse_path(struct doctor *doctor, const char *name)
 		name, name);
 }
 
-static void look_at_mode(struct doctor *doctor, const struct interface *interface)
+void doctor_note_xdp(struct doctor *doctor, const char *name, const struct doctor_xdp *xdp)
+{
+	if (xdp->mode == XDP_ATTACHED_NONE)
+		doctor_note(doctor, DOCTOR_WARN, "xdp", "sluice attach", "%s has no XDP program", name);
+	else if (!xdp->is_gate && xdp->is_other_gate)
+		doctor_note(doctor, DOCTOR_WARN, "xdp", "name that gate's --pin-dir",
+			"%s runs a gate (program %u), but not the one of %s", name, xdp->program_id,
+			doctor->config->gate.pin_dir);
+	else if (!xdp->is_gate)
+		doctor_note(doctor, xdp->is_pinned ? DOCTOR_FAIL : DOCTOR_WARN, "xdp",
+			"take that off, or share the interface (sluice attach --coexist)",
+			"%s runs another XDP program, %u \"%s\", and not the gate", name, xdp->program_id,
+			xdp->program_name);
+	else if (xdp->mode == XDP_ATTACHED_SKB)
+		doctor_note(doctor, DOCTOR_WARN, "xdp", "use an interface whose driver has native XDP",
+			"%s runs the gate in generic mode: a socket buffer is made for every frame, also for those that are refused",
+			name);
+	else
+		doctor_note(doctor, DOCTOR_OK, "xdp", NULL, "%s runs the gate in native mode", name);
+}
+
+/* The program that a pin of ours says to be on its interface; 0 = none. */
+static unsigned pinned_program(const struct pinned_interface *pin)
+{
+	struct bpf_link_info info = {0};
+	__u32 length = sizeof(info);
+
+	if (!pin)
+		return 0;
+	if (pin->coexist)
+		return pins_program_id(pin->fd);
+	return bpf_obj_get_info_by_fd(pin->fd, &info, &length) ? 0 : info.prog_id;
+}
+
+/* `pin` is NULL for an interface that our gate does not claim. */
+static void look_at_mode(struct doctor *doctor, const struct interface *interface, const struct pinned_interface *pin)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
+	unsigned ours = pinned_program(pin);
 
 	if (bpf_xdp_query((int)interface->index, 0, &query)) {
 		doctor_note(doctor, DOCTOR_WARN, "xdp", NULL, "%s: the kernel does not tell what XDP program is on it",
 			interface->name);
-	} else if (query.attach_mode == XDP_ATTACHED_NONE) {
-		doctor_note(doctor, DOCTOR_WARN, "xdp", "sluice attach", "%s has no XDP program", interface->name);
-	} else if (query.attach_mode == XDP_ATTACHED_SKB) {
-		doctor_note(doctor, DOCTOR_WARN, "xdp", "use an interface whose driver has native XDP",
-			"%s runs the gate in generic mode: a socket buffer is made for every frame, also for those that are refused",
-			interface->name);
 	} else {
-		doctor_note(doctor, DOCTOR_OK, "xdp", NULL, "%s runs the gate in native mode", interface->name);
+		struct doctor_xdp xdp = {.mode = query.attach_mode, .program_id = query.prog_id, .is_pinned = pin};
+
+		gate_program_name(query.prog_id, xdp.program_name, sizeof(xdp.program_name));
+		xdp.is_gate = ours && (pin->coexist ? coexist_holds(interface->index, ours) : ours == query.prog_id);
+		xdp.is_other_gate = !strcmp(xdp.program_name, GATE_PROGRAM_NAME) || coexist_find_gate(interface->index);
+		doctor_note_xdp(doctor, interface->name, &xdp);
 	}
 	if (query.attach_mode != XDP_ATTACHED_SKB && interface->mtu > preflight_mtu_max())
 		doctor_note(doctor, DOCTOR_FAIL, "mtu", "lower it, or attach with --mode generic",
@@ -100,7 +138,7 @@ static void look_at_mode(struct doctor *doctor, const struct interface *interfac
 		doctor_note(doctor, DOCTOR_OK, "mtu", NULL, "%s: %u", interface->name, interface->mtu);
 }
 
-static void look_at_interface(struct doctor *doctor, const char *name)
+static void look_at_interface(struct doctor *doctor, const char *name, const struct pinned_interface *pin)
 {
 	struct interface interface;
 	char said[SAID_MAX];
@@ -113,7 +151,7 @@ static void look_at_interface(struct doctor *doctor, const char *name)
 		doctor_note_said(doctor, DOCTOR_FAIL, "interface", said, name);
 		return;
 	}
-	look_at_mode(doctor, &interface);
+	look_at_mode(doctor, &interface, pin);
 	look_at_offloads(doctor, name);
 	look_at_reverse_path(doctor, name);
 }
@@ -146,9 +184,9 @@ void doctor_look_at_interfaces(struct doctor *doctor)
 	for (int i = 0; i < count; i++) {
 		if (doctor->interface && !strcmp(doctor->interface, all[i].name))
 			seen = true;
-		look_at_interface(doctor, all[i].name);
+		look_at_interface(doctor, all[i].name, &all[i]);
 	}
 	if (doctor->interface && !seen)
-		look_at_interface(doctor, doctor->interface);
+		look_at_interface(doctor, doctor->interface, NULL);
 	pins_close_interfaces(all, count);
 }

@@ -2,6 +2,10 @@
 /* What a gate that is attached runs with, read from its pins; see gate_look.h. */
 #include "cli/gate_look.h"
 
+#include <bpf/bpf.h>
+#include <stdio.h>
+#include <unistd.h>
+
 const char *gate_shadow_mode(uint32_t flags)
 {
 	uint32_t some = SLUICE_CONTROL_SHADOW_DENY | SLUICE_CONTROL_SHADOW_PACE;
@@ -9,4 +13,18 @@ const char *gate_shadow_mode(uint32_t flags)
 	for (int id = 0; id < SLUICE_LIMIT_COUNT; id++)
 		some |= SLUICE_CONTROL_SHADOW_LIMIT(id);
 	return flags & SLUICE_CONTROL_SHADOW_ALL ? "all" : flags & some ? "some" : "off";
+}
+
+void gate_program_name(uint32_t id, char *name, size_t size)
+{
+	struct bpf_prog_info info = {0};
+	__u32 length = sizeof(info);
+	int fd = bpf_prog_get_fd_by_id(id);
+
+	snprintf(name, size, "?");
+	if (fd < 0)
+		return;
+	if (!bpf_obj_get_info_by_fd(fd, &info, &length) && info.name[0])
+		snprintf(name, size, "%s", info.name);
+	close(fd);
 }

@@ -3,11 +3,16 @@
 #ifndef SLUICE_CLI_GATE_LOOK_H
 #define SLUICE_CLI_GATE_LOOK_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sluice/abi.h"
 
 /* "off", "some" limits, or "all" the gate, of the flags in the control word; GET /v1/status uses the same words. */
 const char *gate_shadow_mode(uint32_t flags);
+/* The kernel's name of the gate's program: one that has it is a gate, if not always the one whose pins were asked for. */
+#define GATE_PROGRAM_NAME "sluice_gate"
+/* The name of the BPF program with this id; "?" if it cannot be told. */
+void gate_program_name(uint32_t id, char *name, size_t size);
 
 #endif
