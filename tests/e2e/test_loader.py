@@ -138,6 +138,16 @@ def test_interface_is_down(bare):
     assert_nothing_left(bare)
 
 
+@pytest.mark.parametrize("through", [["attach"], ["doctor", "--no-measure"]], ids=["attach", "doctor"])
+def test_an_interface_without_ethernet_headers_is_refused(bare, through):
+    """The gate would read an IP header as Ethernet, and protect nothing."""
+    bare.shop.run(["ip", "tuntap", "add", "dev", "tun0", "mode", "tun"])
+    bare.shop.run(["ip", "link", "set", "tun0", "up"])
+    done = bare.sluice(*through, "tun0", "--config", bare.config, check=False)
+    assert done.returncode == FAILED and "tun0 carries no Ethernet frames" in done.stdout + done.stderr, done
+    assert "is attached" not in done.stderr and not bare.shop.link_has_xdp("tun0")
+
+
 def test_no_privilege(bare):
     bare.dir.chmod(0o755)
     bare.config.chmod(0o644)

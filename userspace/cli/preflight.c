@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/if_arp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,7 +102,7 @@ int preflight_kernel(void)
 int preflight_interface(const char *name, struct interface *interface)
 {
 	struct ifreq request = {0};
-	int fd, flags;
+	int fd, flags, hardware;
 
 	memset(interface, 0, sizeof(*interface));
 	if (strlen(name) >= sizeof(interface->name) || !(interface->index = if_nametoindex(name))) {
@@ -117,7 +118,15 @@ int preflight_interface(const char *name, struct interface *interface)
 	memcpy(request.ifr_name, interface->name, sizeof(interface->name));
 	flags = ioctl(fd, SIOCGIFFLAGS, &request) < 0 ? 0 : request.ifr_flags;
 	interface->mtu = ioctl(fd, SIOCGIFMTU, &request) < 0 ? 0 : (unsigned)request.ifr_mtu;
+	hardware = ioctl(fd, SIOCGIFHWADDR, &request) < 0 ? ARPHRD_VOID : request.ifr_hwaddr.sa_family;
 	close(fd);
+	/* Of a tunnel (wg0, tun0, ppp0) frames begin with the IP header, and the gate would take that for Ethernet. */
+	if (hardware != ARPHRD_ETHER && hardware != ARPHRD_LOOPBACK) {
+		cli_say("interface %s carries no Ethernet frames (hardware type %d), so the gate could read none of them: name the one where "
+			"buyers' frames arrive with Ethernet headers",
+			name, hardware);
+		return CLI_FAILED;
+	}
 	if (!(flags & IFF_UP)) {
 		cli_say("interface %s is down: ip link set dev %s up", name, name);
 		return CLI_FAILED;

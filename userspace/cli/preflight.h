@@ -18,7 +18,7 @@ struct interface {
 int preflight_privilege(void);
 /* Asks the running kernel for every program type, map type and helper that the gate needs and names those it lacks. */
 int preflight_kernel(void);
-/* The interface exists in this network namespace and is up. */
+/* The interface exists in this network namespace, has Ethernet headers, and is up. */
 int preflight_interface(const char *name, struct interface *interface);
 /* The largest MTU whose frames fit one XDP buffer (a page less head room and the kernel's trailer). */
 unsigned preflight_mtu_max(void);
