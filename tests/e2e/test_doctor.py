@@ -11,7 +11,7 @@ import time
 import pytest
 
 from netns import run
-from world import DEVICE, SLUICE, World, config_text
+from world import DEVICE, PORT, SLUICE, World, config_text
 
 OK, FAILED, USAGE = range(3)
 NOBODY, NOGROUP = 65534, 65534
@@ -156,6 +156,17 @@ def test_an_mtu_that_is_too_large_for_native_mode_fails(world):
     finally:
         world.shop.run(["ip", "link", "del", "jumbo"])
     assert "nosuch" in of(doctor(world, "nosuch")[1], "fail", "interface")[0]
+
+
+def test_a_config_that_was_changed_since_the_gate_was_attached_is_a_warning(world):
+    config = world.dir / "changed.conf"
+    services = [{"name": "shop", "address": "192.0.2.99", "port": PORT + 1}]
+    config.write_text(config_text({**world.settings, "services": services, "gate.max_admissions": 4096}), encoding="utf-8")
+    assert of(doctor(world)[1], "warn", "services") == of(doctor(world)[1], "warn", "sizes") == []
+    code, report = doctor(world, "--config", config)
+    assert code == OK and "other services than the config" in of(report, "warn", "services")[0]
+    size, = of(report, "warn", "sizes")
+    assert "gate.max_admissions than 4096" in size and "detach --all" in size
 
 
 def test_without_privileges_it_says_so_and_looks_at_the_rest(world):

@@ -5,11 +5,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "cli/cli.h"
 #include "cli/doctor.h"
+#include "common/addr.h"
 #include "sluice/abi.h"
 
 static void the_safe_pace_is_half_of_what_was_measured_and_rounded_down(void **state)
@@ -143,6 +145,71 @@ static void only_the_gate_of_these_pins_is_called_the_gate(void **state)
 	assert_non_null(strstr(text(doctor, 3, "what"), "runs the gate in native mode"));
 }
 
+static bool is_documentation(const struct sluice_addr *addr)
+{
+	char address[ADDR_TEXT_MAX];
+
+	return !strcmp(addr_format(addr, address), "192.0.2.1");
+}
+
+static void judge(struct doctor *doctor, const char *listen, const char *address, unsigned port)
+{
+	static struct config config;
+
+	config_defaults(&config);
+	snprintf(config.daemon.public_listen, sizeof(config.daemon.public_listen), "%s", listen);
+	config.services[0].port = (__u16)port;
+	if (address)
+		assert_int_equal(addr_parse(address, &config.services[0].addr), 0);
+	doctor->config = &config;
+	json_array_clear(doctor->findings);
+	doctor_judge_services(doctor, config.services, config.service_count, is_documentation);
+}
+
+static void a_port_of_the_shop_that_the_gate_does_not_protect_fails(void **state)
+{
+	struct doctor *doctor = *state;
+	static const struct {
+		const char *listen, *address;
+		unsigned port;
+	} well[] = {{"[::]:8080", NULL, 8080}, {"0.0.0.0:80", NULL, 80}, {"192.0.2.1:80", "192.0.2.1", 80},
+		{"[::]:80", "192.0.2.1", 80}, {"127.0.0.1:8080", NULL, 443}, {"[::1]:8080", NULL, 443}},
+	  ill[] = {{"[::]:8080", NULL, 80}, {"192.0.2.7:80", "192.0.2.1", 80}, {"[2001:db8::1]:8080", NULL, 808}};
+
+	for (size_t i = 0; i < sizeof(well) / sizeof(well[0]); i++) {
+		judge(doctor, well[i].listen, well[i].address, well[i].port);
+		assert_int_equal(json_array_size(doctor->findings), 0);
+	}
+	for (size_t i = 0; i < sizeof(ill) / sizeof(ill[0]); i++) {
+		judge(doctor, ill[i].listen, ill[i].address, ill[i].port);
+		assert_int_equal(json_array_size(doctor->findings), 1);
+		assert_string_equal(text(doctor, 0, "result"), "fail");
+		assert_non_null(strstr(text(doctor, 0, "what"), ill[i].listen));
+	}
+}
+
+static void a_service_elsewhere_and_a_config_that_has_changed_are_warnings(void **state)
+{
+	struct doctor *doctor = *state;
+	struct sluice_service attached;
+	struct config *config;
+
+	judge(doctor, "[::]:8080", "192.0.2.9", 8080);
+	assert_int_equal(json_array_size(doctor->findings), 1);
+	assert_non_null(strstr(text(doctor, 0, "what"), "is at 192.0.2.9, and this machine has no such address"));
+	judge(doctor, "[::]:8080", "192.0.2.1", 8080);
+	assert_int_equal(json_array_size(doctor->findings), 0);
+	config = (struct config *)(uintptr_t)doctor->config;
+	attached = config->services[0];
+	config->services[0].kind = SLUICE_SERVICE_TCP;
+	doctor_judge_services(doctor, &attached, 1, is_documentation);
+	config->service_count = 0;
+	doctor_judge_services(doctor, &attached, 1, is_documentation);
+	assert_int_equal(json_array_size(doctor->findings), 2);
+	assert_non_null(strstr(text(doctor, 1, "what"), "other services than the config"));
+	assert_int_equal(doctor->failed, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -155,6 +222,8 @@ int main(void)
 		TEST(findings_are_counted_by_what_they_are),
 		TEST(a_gate_in_shadow_mode_is_a_warning),
 		TEST(only_the_gate_of_these_pins_is_called_the_gate),
+		TEST(a_port_of_the_shop_that_the_gate_does_not_protect_fails),
+		TEST(a_service_elsewhere_and_a_config_that_has_changed_are_warnings),
 	};
 
 	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);

@@ -69,6 +69,9 @@ struct doctor_xdp {
 	bool is_other_gate; /* it is one, of other pins */
 };
 void doctor_note_xdp(struct doctor *doctor, const char *name, const struct doctor_xdp *xdp);
+/* The services of a gate: against what the shop listens on, the machine's addresses (`is_here`), and the config. */
+void doctor_judge_services(struct doctor *doctor, const struct sluice_service *services, unsigned count,
+	bool (*is_here)(const struct sluice_addr *addr));
 /* Shadow mode, of the flags in the control word. */
 void doctor_look_at_shadow(struct doctor *doctor, uint32_t flags);
 

@@ -28,3 +28,16 @@ void gate_program_name(uint32_t id, char *name, size_t size)
 		snprintf(name, size, "%s", info.name);
 	close(fd);
 }
+
+int gate_services(const struct pins *pins, struct sluice_service services[SLUICE_MAX_SERVICES])
+{
+	int fd = pins_open(pins, "services"), count = 0;
+
+	if (fd < 0)
+		return fd;
+	for (uint32_t i = 0; i < SLUICE_MAX_SERVICES; i++)
+		if (!bpf_map_lookup_elem(fd, &i, &services[count]) && services[count].kind != SLUICE_SERVICE_UNUSED)
+			count++;
+	close(fd);
+	return count;
+}

@@ -6,10 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cli/pins.h"
 #include "sluice/abi.h"
 
 /* "off", "some" limits, or "all" the gate, of the flags in the control word; GET /v1/status uses the same words. */
 const char *gate_shadow_mode(uint32_t flags);
+/* The services that the gate protects. Returns how many, or a negative errno. */
+int gate_services(const struct pins *pins, struct sluice_service services[SLUICE_MAX_SERVICES]);
 /* The kernel's name of the gate's program: one that has it is a gate, if not always the one whose pins were asked for. */
 #define GATE_PROGRAM_NAME "sluice_gate"
 /* The name of the BPF program with this id; "?" if it cannot be told. */

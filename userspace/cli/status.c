@@ -100,24 +100,21 @@ static json_t *interface_json(const struct pinned_interface *interface)
 
 static json_t *services_json(const struct pins *pins)
 {
+	struct sluice_service all[SLUICE_MAX_SERVICES];
 	json_t *services = json_array();
-	int fd = pins_open(pins, "services");
+	int count = gate_services(pins, all);
 
-	for (__u32 i = 0; fd >= 0 && i < SLUICE_MAX_SERVICES; i++) {
-		struct sluice_service service;
+	for (int i = 0; i < count; i++) {
+		const struct sluice_service *service = &all[i];
 		char address[ADDR_TEXT_MAX] = "any";
 
-		if (bpf_map_lookup_elem(fd, &i, &service) || service.kind == SLUICE_SERVICE_UNUSED)
-			continue;
-		if (service.addr.hi || service.addr.lo)
-			addr_format(&service.addr, address);
+		if (service->addr.hi || service->addr.lo)
+			addr_format(&service->addr, address);
 		json_array_append_new(services,
-			json_pack("{s:s%, s:s, s:i, s:s}", "name", service.name,
-				strnlen(service.name, sizeof(service.name)), "address", address, "port", service.port,
-				"kind", service.kind == SLUICE_SERVICE_TCP ? "tcp" : "sale"));
+			json_pack("{s:s%, s:s, s:i, s:s}", "name", service->name,
+				strnlen(service->name, sizeof(service->name)), "address", address, "port",
+				service->port, "kind", service->kind == SLUICE_SERVICE_TCP ? "tcp" : "sale"));
 	}
-	if (fd >= 0)
-		close(fd);
 	return services;
 }
 
