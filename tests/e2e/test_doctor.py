@@ -11,9 +11,10 @@ import time
 import pytest
 
 from netns import run
-from world import DEVICE, PORT, SLUICE, World, config_text
+from world import DEVICE, PORT, SHOP, SLUICE, World, config_text
 
 OK, FAILED, USAGE = range(3)
+TIMED_OUT = 124  # of timeout(1)
 NOBODY, NOGROUP = 65534, 65534
 
 
@@ -142,6 +143,20 @@ def test_what_the_host_would_drop_behind_the_gate_is_a_warning(world):
             world.shop.sysctl(key, 0)
         if conntrack:
             world.shop.sysctl(loose, 1)
+
+
+def test_answers_that_the_driver_drops_are_a_warning(world):
+    """Attached, native, and no buyer ever gets a SYN-ACK: only a counter of the driver's knows."""
+    connect = ["bash", "-c", f"exec 3<>/dev/tcp/{SHOP['ipv4']}/{PORT}"]
+    assert of(doctor(world)[1], "warn", "answers") == []
+    world.crowd.run(["ip", "link", "set", "dev", DEVICE, "xdp", "off"])
+    try:
+        assert world.crowd.run(["timeout", "1", *connect], check=False).returncode == TIMED_OUT
+        finding, = of(doctor(world)[1], "warn", "answers")
+        assert "xdp_tx_errors is" in finding and "give its peer an XDP program" in finding
+    finally:
+        world.network.let_answers_in()
+    world.crowd.run(["timeout", "5", *connect])
 
 
 def test_an_mtu_that_is_too_large_for_native_mode_fails(world):

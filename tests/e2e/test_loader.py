@@ -61,6 +61,7 @@ def test_attach_and_detach_leave_nothing(bare, mode):
 def test_auto_takes_native_where_there_is_native_and_says_so(bare):
     done = attach(bare)
     assert done.returncode == OK and "native" in done.stdout + done.stderr, done
+    assert "is a veth, which delivers the gate's answers only to a peer" in done.stderr
     assert '"mode":1' in bare.shop.run(["ip", "-j", "link", "show", "dev", DEVICE]).stdout
 
 

@@ -210,6 +210,37 @@ static void a_service_elsewhere_and_a_config_that_has_changed_are_warnings(void 
 	assert_int_equal(doctor->failed, 0);
 }
 
+static void answers_that_a_driver_drops_are_a_warning(void **state)
+{
+	struct doctor *doctor = *state;
+	struct driver driver = {.name = "veth"};
+
+	doctor_note_driver(doctor, "eth0", &driver);
+	assert_string_equal(text(doctor, 0, "result"), "ok");
+	driver.dropped = 56;
+	snprintf(driver.counter, sizeof(driver.counter), "rx_queue_0_xdp_tx_errors");
+	doctor_note_driver(doctor, "eth0", &driver);
+	assert_string_equal(text(doctor, 1, "result"), "warn");
+	assert_non_null(strstr(text(doctor, 1, "what"), "rx_queue_0_xdp_tx_errors is 56"));
+	snprintf(driver.name, sizeof(driver.name), "mlx5_core");
+	doctor_note_driver(doctor, "eth1", &driver);
+	assert_null(strstr(text(doctor, 2, "todo"), "peer"));
+}
+
+static void counters_of_dropped_answers_are_known_by_their_names(void **state)
+{
+	static const char *const drops[] = {
+		"rx_queue_0_xdp_tx_errors", "rx_xdp_tx_full", "rx0_xdp_tx_err", "tx_xdp_tx_drops"};
+	static const char *const others[] = {"rx_queue_0_xdp_tx", "rx_queue_0_xdp_drops", "rx_queue_0_drops",
+		"tx_errors", "peer_ifindex", "rx_queue_0_xdp_redirect_errors"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(drops) / sizeof(drops[0]); i++)
+		assert_true(driver_counts_drops(drops[i]));
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		assert_false(driver_counts_drops(others[i]));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -222,6 +253,8 @@ int main(void)
 		TEST(findings_are_counted_by_what_they_are),
 		TEST(a_gate_in_shadow_mode_is_a_warning),
 		TEST(only_the_gate_of_these_pins_is_called_the_gate),
+		TEST(answers_that_a_driver_drops_are_a_warning),
+		TEST(counters_of_dropped_answers_are_known_by_their_names),
 		TEST(a_port_of_the_shop_that_the_gate_does_not_protect_fails),
 		TEST(a_service_elsewhere_and_a_config_that_has_changed_are_warnings),
 	};

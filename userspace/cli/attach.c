@@ -16,6 +16,7 @@
 
 #include "cli/cli.h"
 #include "cli/coexist.h"
+#include "cli/driver.h"
 #include "cli/gate_look.h"
 #include "cli/image.h"
 #include "cli/loader.h"
@@ -474,6 +475,15 @@ static void say_attached(const struct attach *attach, const struct probe_result 
 				: ": answers longer than their request are sent in the short form");
 }
 
+static void say_driver(const struct attach *attach)
+{
+	struct driver driver;
+
+	driver_ask(attach->interface.name, &driver);
+	if (attach->native && driver_is_veth(&driver))
+		cli_say("%s is a veth, which " DRIVER_VETH_RULE, attach->interface.name);
+}
+
 static void undo(struct attach *attach)
 {
 	struct pinned_interface own = {.coexist = attach->share};
@@ -508,10 +518,12 @@ int cmd_attach(int argc, char **argv)
 		return result;
 	image_quiet();
 	result = attach_gate(&attach, &probed);
-	if (result == CLI_OK)
+	if (result == CLI_OK) {
 		say_attached(&attach, &probed);
-	else
+		say_driver(&attach);
+	} else {
 		undo(&attach);
+	}
 	pins_unmap_control(attach.control);
 	probe_close(attach.probe);
 	if (attach.link_fd >= 0)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/driver.h"
 #include "common/config.h"
 
 enum doctor_result { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
@@ -69,6 +70,8 @@ struct doctor_xdp {
 	bool is_other_gate; /* it is one, of other pins */
 };
 void doctor_note_xdp(struct doctor *doctor, const char *name, const struct doctor_xdp *xdp);
+/* Answers of the gate that an interface's driver has dropped. */
+void doctor_note_driver(struct doctor *doctor, const char *name, const struct driver *driver);
 /* The services of a gate: against what the shop listens on, the machine's addresses (`is_here`), and the config. */
 void doctor_judge_services(struct doctor *doctor, const struct sluice_service *services, unsigned count,
 	bool (*is_here)(const struct sluice_addr *addr));

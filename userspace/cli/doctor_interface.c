@@ -2,6 +2,7 @@
 /* The gate's interfaces, and the one that was named: up, XDP mode, MTU, offloads that change frames before or behind the gate; see doctor.h. */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <inttypes.h>
 #include <linux/ethtool.h>
 #include <linux/if_link.h>
 #include <linux/sockios.h>
@@ -15,6 +16,7 @@
 #include "cli/cli.h"
 #include "cli/coexist.h"
 #include "cli/doctor.h"
+#include "cli/driver.h"
 #include "cli/gate_look.h"
 #include "cli/pins.h"
 #include "cli/preflight.h"
@@ -61,6 +63,19 @@ static void look_at_offloads(struct doctor *doctor, const char *name)
 	if (rxvlan <= 0 && lro <= 0)
 		doctor_note(doctor, DOCTOR_OK, "offloads", NULL, "%s: rxvlan off, lro off, gro %s (behind the gate)",
 			name, gro > 0 ? "on" : "off");
+}
+
+void doctor_note_driver(struct doctor *doctor, const char *name, const struct driver *driver)
+{
+	if (driver->dropped)
+		doctor_note(doctor, DOCTOR_WARN, "answers",
+			driver_is_veth(driver) ? "give its peer an XDP program (one that passes everything will do)"
+					       : "see ethtool -S: does it still grow? more queues or longer rings",
+			"%s has dropped answers of the gate, which no counter of the gate's shows: %s is %" PRIu64,
+			name, driver->counter, driver->dropped);
+	else if (driver_is_veth(driver))
+		doctor_note(doctor, DOCTOR_OK, "answers", NULL, "%s has dropped none so far; a veth " DRIVER_VETH_RULE,
+			name);
 }
 
 /* Strict reverse path filtering (RFC 3704 section 2.2) is behind the gate: what it drops has its unit by then. IPv6 has no such sysctl. */
@@ -141,6 +156,7 @@ static void look_at_mode(struct doctor *doctor, const struct interface *interfac
 static void look_at_interface(struct doctor *doctor, const char *name, const struct pinned_interface *pin)
 {
 	struct interface interface;
+	struct driver driver;
 	char said[SAID_MAX];
 	int code;
 
@@ -152,6 +168,8 @@ static void look_at_interface(struct doctor *doctor, const char *name, const str
 		return;
 	}
 	look_at_mode(doctor, &interface, pin);
+	driver_ask(name, &driver);
+	doctor_note_driver(doctor, name, &driver);
 	look_at_offloads(doctor, name);
 	look_at_reverse_path(doctor, name);
 }
