@@ -305,6 +305,36 @@ static void a_change_without_an_answer_is_not_called_undone(void **state)
 	assert_said("100 units put in");
 }
 
+/* One that is stopped: the kernel takes the connection, and nobody the request. */
+static void a_daemon_that_hangs_is_not_waited_for_long_and_the_way_on_is_named(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const struct cli_globals globals = {.socket = socket_path};
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), code;
+	FILE *terminal = stderr;
+	struct cli_api *api;
+	size_t size;
+
+	(void)state;
+	strcpy(address.sun_path, socket_path);
+	unlink(socket_path);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	assert_int_equal(cli_api_open(&api, &globals), CLI_OK);
+	cli_api_set_patience(api, 50);
+	free(said);
+	stderr = open_memstream(&said, &size);
+	code = cli_api_ask(api, "sales", "GET", cli_api_path("/v1/sales"), NULL, NULL);
+	fclose(stderr);
+	stderr = terminal;
+	cli_api_close(api);
+	close(listener);
+	assert_int_equal(code, CLI_UNREACHABLE);
+	assert_said("no answer from");
+	assert_said("\"sluice status\" reads the gate without it");
+	assert_said("systemctl restart sluiced");
+}
+
 /* A look that is off by one unit, and one that is not. */
 #define OFF_BY_ONE "{\"put_in\":10,\"free\":4,\"held\":5,\"confirmed\":0,\"in_flight\":0,\"balanced\":false}"
 #define WHOLE "{\"put_in\":10,\"free\":4,\"held\":6,\"confirmed\":0,\"in_flight\":0,\"balanced\":true}"
@@ -733,6 +763,7 @@ int main(void)
 		cmocka_unit_test(a_change_sends_what_was_given_and_creates_nothing),
 		cmocka_unit_test(a_refusal_names_the_thing_the_cause_and_the_remedy),
 		cmocka_unit_test(a_change_without_an_answer_is_not_called_undone),
+		cmocka_unit_test(a_daemon_that_hangs_is_not_waited_for_long_and_the_way_on_is_named),
 		cmocka_unit_test(stock_that_does_not_add_up_is_exit_code_seven),
 		cmocka_unit_test(the_pages_of_a_list_are_followed_to_the_end),
 		cmocka_unit_test(a_cursor_that_does_not_move_ends_the_walk),

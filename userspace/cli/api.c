@@ -17,6 +17,7 @@
 
 #define CONNECT_TIMEOUT_MS 5000L
 #define ANSWER_TIMEOUT_MS 30000L
+#define READ_TIMEOUT_MS 10000L /* the daemon itself waits 5 s for the writer */
 #define SILENCE_TIMEOUT_S 10L  /* of a stream, in which the daemon says something every second */
 #define ANSWER_MAX (16u << 20) /* a page of 1,000 elements is some 300 kB; more is not our daemon */
 #define SECRET_MAX 256
@@ -29,6 +30,7 @@ struct cli_api {
 	char base[PATH_SIZE];  /* "http://sluice" over the socket, else the URL */
 	char where[PATH_SIZE]; /* what a sentence calls it */
 	bool over_socket;
+	long patience_ms; /* of what only reads */
 	char *body;
 	size_t length;
 	bool too_long;
@@ -295,6 +297,7 @@ int cli_api_open(struct cli_api **out, const struct cli_globals *globals)
 	curl_easy_setopt(api->curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(api->curl, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
 	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, ANSWER_TIMEOUT_MS);
+	api->patience_ms = READ_TIMEOUT_MS;
 	curl_easy_setopt(api->curl, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(api->curl, CURLOPT_USERAGENT, "sluice/" SLUICE_VERSION);
 	curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_body);
@@ -311,6 +314,11 @@ void cli_api_close(struct cli_api *api)
 	curl_easy_cleanup(api->curl);
 	free(api->body);
 	free(api);
+}
+
+void cli_api_set_patience(struct cli_api *api, unsigned milliseconds)
+{
+	api->patience_ms = (long)milliseconds;
 }
 
 void cli_api_name_change(struct cli_api *api, const char *key)
@@ -359,8 +367,11 @@ static int say_no_answer(struct cli_api *api, const char *about, const char *met
 		return CLI_FAILED;
 	}
 	api->unclear = change;
-	cli_say("%s: no answer from %s: %s%s", about, api->where, curl_easy_strerror(result),
-		change ? " (the change may have been made all the same: look before you repeat it)" : "");
+	cli_say("%s: no answer from %s: %s%s%s", about, api->where, curl_easy_strerror(result),
+		change ? " (the change may have been made all the same: look before you repeat it)" : "",
+		result == CURLE_OPERATION_TIMEDOUT
+			? "; if sluiced hangs: \"sluice status\" reads the gate without it, \"systemctl restart sluiced\" ends that"
+			: "");
 	return CLI_UNREACHABLE;
 }
 
@@ -444,7 +455,7 @@ static CURLcode perform(struct cli_api *api, const char *method, const char *pat
 static int ask(struct cli_api *api, const char *about, const char *method, const char *path, const struct body *body,
 	json_t **answer)
 {
-	CURLcode result = perform(api, method, path, body);
+	CURLcode result;
 	json_error_t error;
 	json_t *json;
 	long status = 0;
@@ -452,6 +463,8 @@ static int ask(struct cli_api *api, const char *about, const char *method, const
 
 	*answer = NULL;
 	api->unclear = false;
+	curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, strcmp(method, "GET") ? ANSWER_TIMEOUT_MS : api->patience_ms);
+	result = perform(api, method, path, body);
 	if (result)
 		return say_no_answer(api, about, method, result);
 	curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);

@@ -12,6 +12,7 @@
 #include "common/wire.h"
 
 #define SAID_MAX 1024
+#define PATIENCE_MS 3000 /* what is asked here needs no disk and no network */
 
 /* One that says nothing disturbs nobody: the writer goes on with the daemon's connection. */
 static void look_at_writer(struct doctor *doctor)
@@ -63,10 +64,12 @@ static json_t *ask_quietly(struct doctor *doctor, char *path, char *said, size_t
 	json_t *answer = NULL;
 
 	cli_say_into(said, size);
-	if (!cli_api_open(&api, &globals))
+	if (!cli_api_open(&api, &globals)) {
+		cli_api_set_patience(api, PATIENCE_MS);
 		cli_api_ask(api, "daemon", "GET", path, NULL, &answer);
-	else
+	} else {
 		free(path);
+	}
 	cli_say_into(NULL, 0);
 	cli_api_close(api);
 	return answer;

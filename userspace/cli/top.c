@@ -18,6 +18,7 @@
 #define ROWS_MAX 100
 #define ROWS 10
 #define COUNT_MAX 1000000
+#define PATIENCE_MS 5000 /* beyond the interval that the daemon looks for */
 
 enum top_option { T_INTERVAL, T_ROWS, T_COUNT };
 
@@ -253,6 +254,7 @@ static int run_top(const struct cli_call *call)
 		code = cli_option_count(call, T_COUNT, 1, COUNT_MAX, &count);
 	if (code)
 		return code;
+	cli_api_set_patience(call->api, (unsigned)interval_s * 1000 + PATIENCE_MS);
 	if (!isatty(fileno(call->out)) && !count)
 		count = 1;
 	for (uint64_t i = 0; !count || i < count; i++) {
