@@ -3,6 +3,7 @@
  * every option that is accepted. Run by check-unit.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "cli/api.h"
@@ -255,6 +257,40 @@ static int release(void **state)
 	return 0;
 }
 
+/* A person at a terminal who types `typed`; the question goes where he sees it. */
+static int confirmed_by(const char *typed, bool sees_the_question)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY), code;
+	FILE *terminal = stderr, *in, *seen;
+
+	assert_true(master >= 0 && !grantpt(master) && !unlockpt(master));
+	in = fopen(ptsname(master), "r");
+	seen = fopen(sees_the_question ? ptsname(master) : "/dev/null", "w");
+	assert_true(in && seen);
+	assert_int_equal(write(master, typed, strlen(typed)), strlen(typed));
+	stderr = seen;
+	code = cli_confirm(in, "%s ends.", "It");
+	stderr = terminal;
+	fclose(seen);
+	fclose(in);
+	close(master);
+	return code;
+}
+
+static void only_a_person_who_says_yes_or_is_not_there_goes_on(void **state)
+{
+	FILE *nobody = fopen("/dev/null", "r");
+
+	(void)state;
+	assert_int_equal(confirmed_by("y\n", true), CLI_OK);
+	assert_int_equal(confirmed_by("n\n", true), CLI_FAILED);
+	assert_int_equal(confirmed_by("\n", true), CLI_FAILED);
+	assert_int_equal(confirmed_by("\004", true), CLI_FAILED); /* end of file */
+	assert_int_equal(confirmed_by("n\n", false), CLI_OK);
+	assert_int_equal(cli_confirm(nobody, "It ends."), CLI_OK);
+	fclose(nobody);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -269,6 +305,7 @@ int main(void)
 		cmocka_unit_test(the_version_is_printed),
 		cmocka_unit_test(a_status_has_one_exit_code),
 		cmocka_unit_test(what_stands_in_a_path_is_encoded),
+		cmocka_unit_test(only_a_person_who_says_yes_or_is_not_there_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, release);

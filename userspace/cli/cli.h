@@ -157,4 +157,13 @@ int cli_option_key(const struct cli_call *call, unsigned option, char *key);
  */
 int cli_read_line(const struct cli_call *call, const char *what, char *text, size_t size);
 
+/* Says what is about to be done and asks whether to, if a person is there to answer: `in` and standard error are a terminal. Returns CLI_OK to go
+ * on (yes, or nobody to ask), else CLI_FAILED, having said that nothing was changed.
+ */
+#define CLI_YES_OPTION \
+	{ \
+		"yes", NULL, "do not ask (nobody is asked without a terminal)", false \
+	}
+int cli_confirm(FILE *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 #endif

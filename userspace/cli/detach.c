@@ -11,6 +11,7 @@
 
 #include "cli/cli.h"
 #include "cli/coexist.h"
+#include "cli/gate_look.h"
 #include "cli/image.h"
 #include "cli/loader.h"
 #include "cli/loader_args.h"
@@ -19,10 +20,11 @@
 
 static const struct loader_command command = {
 	.usage =
-		"usage: sluice detach IFACE | --all [--config FILE] [--pin-dir DIR]\n\n"
+		"usage: sluice detach IFACE | --all [--yes] [--config FILE] [--pin-dir DIR]\n\n"
 		"Takes the gate off an interface. With the last one all its maps go, and the records of admissions in them.\n"
 		"Without IFACE and --all: the interface, if there is only one.\n\n"
 		"      --all           off every interface\n"
+		"      --yes           do not ask, though sluiced runs with this gate (nobody is asked without a terminal)\n"
 		"  -c, --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
 		"  -p, --pin-dir DIR   instead of the config's\n\n"
 		"Exit codes: 0 detached, 1 failed, 2 usage, 3 not attached, 4 another loader is at work, 5 not allowed\n",
@@ -122,6 +124,32 @@ static int detach_interfaces(const struct pins *pins, const struct loader_args *
 	return result;
 }
 
+/* With the gate goes the daemon, and with the last interface the gate. */
+static int ask_first(const struct pins *pins, const struct loader_args *args)
+{
+	struct pinned_interface all[PINS_INTERFACES_MAX];
+	struct sluice_control *control;
+	int count, result = CLI_OK;
+	char said[256];
+
+	count = pins_interfaces(pins, all);
+	if (count > 0)
+		pins_close_interfaces(all, count);
+	if (args->yes || (!args->all && count != 1))
+		return CLI_OK;
+	cli_say_into(said, sizeof(said));
+	pins_map_control(pins, &control); /* what is wrong with it keeps nobody from detaching */
+	cli_say_into(NULL, 0);
+	if (control && gate_daemon_is_alive(control))
+		result = cli_confirm(stdin,
+			"sluiced runs with this gate%s, and ends with it; systemd starts it again, in vain, until a gate is attached.",
+			__atomic_load_n(&control->flags, __ATOMIC_RELAXED) & SLUICE_CONTROL_ORDERS_OPEN
+				? ", orders are open"
+				: "");
+	pins_unmap_control(control);
+	return result;
+}
+
 int cmd_detach(int argc, char **argv)
 {
 	struct pins pins = {.lock_fd = -1};
@@ -142,6 +170,8 @@ int cmd_detach(int argc, char **argv)
 	if (result == CLI_OK)
 		result = pins_init(&pins, config.gate.pin_dir);
 	image_quiet();
+	if (result == CLI_OK)
+		result = ask_first(&pins, &args);
 	if (result == CLI_OK)
 		result = pins_lock(&pins, false);
 	if (result == CLI_OK)

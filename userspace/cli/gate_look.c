@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/timefmt.h"
+
 const char *gate_shadow_mode(uint32_t flags)
 {
 	uint32_t some = SLUICE_CONTROL_SHADOW_DENY | SLUICE_CONTROL_SHADOW_PACE;
@@ -40,4 +42,11 @@ int gate_services(const struct pins *pins, struct sluice_service services[SLUICE
 			count++;
 	close(fd);
 	return count;
+}
+
+bool gate_daemon_is_alive(const struct sluice_control *control)
+{
+	uint64_t heartbeat = __atomic_load_n(&control->heartbeat_mono, __ATOMIC_RELAXED);
+
+	return heartbeat && time_mono_ns() < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
 }

@@ -3,6 +3,7 @@
 #ifndef SLUICE_CLI_GATE_LOOK_H
 #define SLUICE_CLI_GATE_LOOK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,6 +12,8 @@
 
 /* "off", "some" limits, or "all" the gate, of the flags in the control word; GET /v1/status uses the same words. */
 const char *gate_shadow_mode(uint32_t flags);
+/* A daemon has beaten its heart lately. */
+bool gate_daemon_is_alive(const struct sluice_control *control);
 /* The services that the gate protects. Returns how many, or a negative errno. */
 int gate_services(const struct pins *pins, struct sluice_service services[SLUICE_MAX_SERVICES]);
 /* The kernel's name of the gate's program: one that has it is a gate, if not always the one whose pins were asked for. */

@@ -23,7 +23,8 @@ enum {
 	OPTION_FROM,
 	OPTION_NO_MEASURE,
 	OPTION_FLEET,
-	OPTION_SOCKET
+	OPTION_SOCKET,
+	OPTION_YES
 };
 
 static const struct option options[] = {
@@ -41,6 +42,7 @@ static const struct option options[] = {
 	{"no-measure", no_argument, NULL, OPTION_NO_MEASURE},
 	{"fleet", no_argument, NULL, OPTION_FLEET},
 	{"socket", required_argument, NULL, OPTION_SOCKET},
+	{"yes", no_argument, NULL, OPTION_YES},
 	{0},
 };
 
@@ -99,6 +101,11 @@ static int take(struct loader_args *args, const struct loader_command *command, 
 		return CLI_OK;
 	case OPTION_ALL:
 		args->all = true;
+		if (!command->takes_all)
+			break;
+		return CLI_OK;
+	case OPTION_YES:
+		args->yes = true;
 		if (!command->takes_all)
 			break;
 		return CLI_OK;

@@ -17,6 +17,7 @@ struct loader_args {
 	bool coexist;
 	bool sysctl;
 	bool all;
+	bool yes; /* goes with `all` */
 	bool json;
 	bool repair;
 	bool dry_run;

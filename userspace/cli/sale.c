@@ -231,8 +231,22 @@ static int run_resume(const struct cli_call *call)
 	return change_state(call, "is no longer paused");
 }
 
+enum end_option { END_YES };
+
+static const struct cli_option end_options[] = {
+	[END_YES] = CLI_YES_OPTION,
+	{NULL, NULL, NULL, false},
+};
+
 static int run_end(const struct cli_call *call)
 {
+	int code = CLI_OK;
+
+	if (!call->value[END_YES])
+		code = cli_confirm(call->in, "Sale \"%s\" ends for good: it can be neither opened nor created again.",
+			call->operand[0]);
+	if (code)
+		return code;
 	return change_state(call, "has ended, for good; its orders stay as they are");
 }
 
@@ -243,7 +257,7 @@ static const struct cli_verb verbs[] = {
 	{"set", "SLUG", "change window, limits or pace of a sale", 1, 1, set_options, run_set},
 	{"pause", "SLUG", "refuse orders until resumed", 1, 1, NULL, run_pause},
 	{"resume", "SLUG", "take orders again", 1, 1, NULL, run_resume},
-	{"end", "SLUG", "end a sale now and for good", 1, 1, NULL, run_end},
+	{"end", "SLUG", "end a sale now and for good", 1, 1, end_options, run_end},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
 

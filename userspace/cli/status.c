@@ -195,7 +195,7 @@ static json_t *control_json(const struct sluice_control *control)
 {
 	__u64 heartbeat = __atomic_load_n(&control->heartbeat_mono, __ATOMIC_RELAXED), now = time_mono_ns();
 	__u32 flags = __atomic_load_n(&control->flags, __ATOMIC_RELAXED);
-	bool alive = heartbeat && now < heartbeat + SLUICE_HEARTBEAT_MAX_NS;
+	bool alive = gate_daemon_is_alive(control);
 
 	return json_pack("{s:i, s:I, s:b, s:o, s:b, s:s, s:s, s:b, s:b, s:i, s:i, s:I}", "abi_version",
 		(int)control->abi_version, "generation", (json_int_t)control->generation, "daemon_alive", alive,

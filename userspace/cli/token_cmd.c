@@ -109,10 +109,11 @@ static int run_revoke(const struct cli_call *call)
 	return code ? code : cli_print_answer(call, answer);
 }
 
-enum revoke_all_option { REVOKE_BEFORE };
+enum revoke_all_option { REVOKE_BEFORE, REVOKE_ALL_YES };
 
 static const struct cli_option revoke_all_options[] = {
 	[REVOKE_BEFORE] = {"issued-before", "WHEN", "now, or a time like 2026-11-22T12:00:00Z", true},
+	[REVOKE_ALL_YES] = CLI_YES_OPTION,
 	{NULL, NULL, NULL, false},
 };
 
@@ -126,6 +127,13 @@ static int run_revoke_all(const struct cli_call *call)
 	if (cli_parse_when(call->value[REVOKE_BEFORE], time_wall_ns(), &when_ns))
 		return cli_usage(call, "--issued-before: \"%s\" is neither now nor a time like 2026-11-22T12:00:00Z",
 			call->value[REVOKE_BEFORE]);
+	code = call->value[REVOKE_ALL_YES]
+		? CLI_OK
+		: cli_confirm(call->in,
+			  "Every token of sale \"%s\" that was issued before %s is taken back for good; its buyers need new ones.",
+			  call->operand[0], time_format_rfc3339(when_ns, text));
+	if (code)
+		return code;
 	snprintf(about, sizeof(about), "sale \"%s\"", call->operand[0]);
 	code = cli_api_ask(call->api, about, "POST", cli_api_path("/v1/sales/%s/tokens/revoke", call->operand[0]),
 		json_pack("{ss}", "issued_before", time_format_rfc3339(when_ns, text)), &answer);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/random.h>
 
 #include "cli/cli.h"
@@ -172,6 +173,24 @@ int cli_read_line(const struct cli_call *call, const char *what, char *text, siz
 	if (strlen(text) != length || strchr(text, '\n'))
 		return cli_usage(call, "%s from standard input is more than one line", what);
 	return CLI_OK;
+}
+
+int cli_confirm(FILE *in, const char *format, ...)
+{
+	char answer[16] = "";
+	va_list args;
+
+	if (!isatty(fileno(in)) || !isatty(fileno(stderr)))
+		return CLI_OK;
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputs(" Go on? [y/N] ", stderr);
+	fflush(stderr);
+	if (fgets(answer, sizeof(answer), in) && (answer[0] == 'y' || answer[0] == 'Y'))
+		return CLI_OK;
+	cli_say("nothing was changed");
+	return CLI_FAILED;
 }
 
 int cli_option_key(const struct cli_call *call, unsigned option, char *key)
