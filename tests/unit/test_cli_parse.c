@@ -16,6 +16,7 @@
 
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/loader_args.h"
 #include "common/timefmt.h"
 
 #define NS 1000000000ULL
@@ -291,6 +292,37 @@ static void only_a_person_who_says_yes_or_is_not_there_goes_on(void **state)
 	fclose(nobody);
 }
 
+static const char *loader_says(const char *words)
+{
+	static const struct loader_command plain = {.usage = "", .takes_output = true};
+	static char line[128], text[256];
+	char *argv[ARGS_MAX + 1] = {(char *)"status"};
+	struct loader_args args;
+	int argc = 1, code;
+
+	snprintf(line, sizeof(line), "%s", words);
+	for (char *word = strtok(line, " "); word && argc < ARGS_MAX; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	cli_say_into(text, sizeof(text));
+	code = loader_args_parse(&args, &plain, argc, argv);
+	cli_say_into(NULL, 0);
+	assert_int_equal(code, CLI_USAGE);
+	return text;
+}
+
+static void a_bad_option_of_the_loader_is_named(void **state)
+{
+	(void)state;
+	assert_non_null(strstr(loader_says("--socket S"), "--socket is no option here"));
+	assert_non_null(strstr(loader_says("--socket=S"), "--socket is no option here"));
+	assert_non_null(strstr(loader_says("eth0 -m native"), "--mode is no option here"));
+	assert_non_null(strstr(loader_says("--bogus=1"), "--bogus is no option here"));
+	assert_non_null(strstr(loader_says("-x"), "-x is no option here"));
+	assert_non_null(strstr(loader_says("--config"), "--config needs a value"));
+	assert_non_null(strstr(loader_says("-c"), "-c needs a value"));
+	assert_non_null(strstr(loader_says("--help=1"), "--help takes no value"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -306,6 +338,7 @@ int main(void)
 		cmocka_unit_test(a_status_has_one_exit_code),
 		cmocka_unit_test(what_stands_in_a_path_is_encoded),
 		cmocka_unit_test(only_a_person_who_says_yes_or_is_not_there_goes_on),
+		cmocka_unit_test(a_bad_option_of_the_loader_is_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, release);

@@ -66,9 +66,32 @@ static bool parse_mode(const char *text, enum loader_mode *mode)
 	return false;
 }
 
-/* One option. Returns an exit code. */
-static int take(struct loader_args *args, const struct loader_command *command, const char *name, int option)
+/* By the name that it was given: an option that getopt_long did not understand ('?', ':'; it stands before optind), or that this command does not
+ * take.
+ */
+static int refuse_option(const char *command, int option, char *const *argv)
 {
+	const char *arg = argv[optind - 1], *wrong = "is no option here";
+	char name[64] = {'-', (char)optopt, '\0'};
+
+	for (size_t i = 0; options[i].name; i++)
+		if (options[i].val == option)
+			snprintf(name, sizeof(name), "--%s", options[i].name);
+	if ((option == '?' || option == ':') && !strncmp(arg, "--", 2))
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(arg, "="), arg);
+	if (option == ':')
+		wrong = "needs a value";
+	else if (option == '?' && optopt && name[1] == '-')
+		wrong = "takes no value";
+	cli_say("%s: %s %s (see sluice %s --help)", command, name, wrong, command);
+	return CLI_USAGE;
+}
+
+/* One option. Returns an exit code. */
+static int take(struct loader_args *args, const struct loader_command *command, char *const *argv, int option)
+{
+	const char *name = argv[0];
+
 	switch (option) {
 	case OPTION_CONFIG:
 		args->config_path = optarg;
@@ -144,7 +167,7 @@ static int take(struct loader_args *args, const struct loader_command *command, 
 	default:
 		break;
 	}
-	return refuse(name, "an option that it does not have, or one without its value");
+	return refuse_option(name, option, argv);
 }
 
 int loader_args_parse(struct loader_args *args, const struct loader_command *command, int argc, char **argv)
@@ -155,7 +178,7 @@ int loader_args_parse(struct loader_args *args, const struct loader_command *com
 	optind = 0; /* the caller may have parsed options before: start over (GNU) */
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, ":m:c:p:o:h", options, NULL)) != -1) {
-		int result = take(args, command, argv[0], option);
+		int result = take(args, command, argv, option);
 
 		if (result != CLI_OK)
 			return result;
