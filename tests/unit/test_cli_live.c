@@ -138,7 +138,9 @@ static void top_shows_the_busiest_reasons_first(void **state)
 	assert_null(strstr(page, "socket")); /* the fourth */
 	assert_non_null(strstr(page, "and 2 more"));
 	assert_non_null(strstr(page, "sampled: 10 of about 4712 verdicts"));
-	assert_non_null(strstr(page, "192.0.2.7         812"));
+	assert_non_null(strstr(page, "192.0.2.7              812"));
+	assert_non_null(strstr(page, "BUSIEST SOURCE"));
+	assert_non_null(strstr(page, "BUSIEST PREFIX"));
 	free(page);
 }
 
@@ -147,7 +149,13 @@ static void what_does_not_fit_on_the_screen_is_cut_off(void **state)
 	char *clipped = cli_screen_clip("12345678\nü345ö78\nthree\nfour\n", 3, 5);
 
 	(void)state;
-	assert_string_equal(clipped, "12345\033[K\nü345ö\033[K\nthree\033[K");
+	assert_string_equal(clipped, "12345\033[K\nü345ö\033[K\n(more\033[K");
+	free(clipped);
+	clipped = cli_screen_clip("one\ntwo\nthree\n", 3, 5); /* fits */
+	assert_string_equal(clipped, "one\033[K\ntwo\033[K\nthree\033[K");
+	free(clipped);
+	clipped = cli_screen_clip("one\ntwo\n", 1, 5);
+	assert_string_equal(clipped, "(more\033[K");
 	free(clipped);
 	clipped = cli_screen_clip("one\n", 10, 10);
 	assert_string_equal(clipped, "one\033[K\n");

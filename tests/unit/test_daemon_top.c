@@ -77,6 +77,18 @@ static void sources_are_ranked_by_what_their_verdicts_stand_for(void **state)
 	assert_true(rows[2].verdicts == 13 && rows[2].refused == 8 && rows[2].reason == SLUICE_REASON_RATE_SOURCE);
 }
 
+static void of_a_source_that_is_refused_the_reason_is_a_refusal(void **state)
+{
+	struct top_row rows[1];
+
+	(void)state;
+	add("192.0.2.1", SLUICE_REASON_SYN_COOKIE, 1, 9);
+	add("192.0.2.1", SLUICE_REASON_TOKEN_MAC, 1, 7);
+	add("192.0.2.1", SLUICE_REASON_RATE_SOURCE, 1, 1);
+	assert_int_equal(top_rank(sample, count, false, rows, 1, NULL), 1);
+	assert_int_equal(rows[0].reason, SLUICE_REASON_TOKEN_MAC);
+}
+
 static void prefixes_gather_their_sources(void **state)
 {
 	struct top_row rows[10];
@@ -130,6 +142,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(sources_are_ranked_by_what_their_verdicts_stand_for, start),
+		cmocka_unit_test_setup(of_a_source_that_is_refused_the_reason_is_a_refusal, start),
 		cmocka_unit_test_setup(prefixes_gather_their_sources, start),
 		cmocka_unit_test_setup(hosts_of_one_ip6_network_are_one_source, start),
 		cmocka_unit_test_setup(nothing_ranks_nobody, start),

@@ -95,20 +95,26 @@ char *cli_screen_clip(const char *text, unsigned rows, unsigned columns)
 	char *clipped = NULL;
 	size_t size;
 	FILE *out = open_memstream(&clipped, &size);
-	unsigned row = 0, column = 0;
+	unsigned row = 0, column = 0, lines = 0, shown = rows;
 
 	if (!out)
 		return NULL;
+	for (const char *c = text; *c; c++)
+		lines += *c == '\n' || !c[1];
+	if (lines > rows)
+		rows--; /* the last one is for a sign that there is more */
 	for (; *text && row < rows; text++) {
 		if (*text == '\n') {
 			fputs(REST_OF_LINE, out);
-			if (++row < rows)
+			if (++row < shown)
 				fputc('\n', out);
 			column = 0;
 		} else if ((*text & 0xc0) == 0x80 ? column <= columns : ++column <= columns) {
 			fputc(*text, out);
 		}
 	}
+	if (lines > shown)
+		fprintf(out, "%.*s" REST_OF_LINE, (int)columns, "(more: a higher window, or --rows 3)");
 	return fclose(out) ? NULL : clipped;
 }
 

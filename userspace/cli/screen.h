@@ -13,7 +13,8 @@ bool cli_screen_open(void);
 void cli_screen_show(const char *text);
 void cli_screen_close(void); /* safe if it is not open */
 
-/* The first `rows` lines of `text`, each cut to `columns` characters (code points), as cli_screen_show writes them. Frees nothing; the caller
+/* The first `rows` lines of `text`, each cut to `columns` characters (code points), as cli_screen_show writes them; if there are more, the last row
+ * says so. Frees nothing; the caller
  * frees what is returned (NULL: no memory).
  */
 char *cli_screen_clip(const char *text, unsigned rows, unsigned columns);

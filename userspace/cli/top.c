@@ -46,13 +46,15 @@ static const struct cli_column sale_columns[] = {
 	{NULL, NULL, false},
 };
 
-static const struct cli_column source_columns[] = {
-	{"BUSIEST", "", false},
-	{"VERDICTS/S", "", true},
-	{"REFUSED/S", "", true},
-	{"MOSTLY", "", false},
-	{NULL, NULL, false},
-};
+#define BUSIEST_COLUMNS(name) \
+	{ \
+		{name, "", false}, {"VERDICTS/S", "", true}, {"REFUSED/S", "", true}, {"MOSTLY", "", false}, \
+		{ \
+			NULL, NULL, false \
+		} \
+	}
+static const struct cli_column source_columns[] = BUSIEST_COLUMNS("BUSIEST SOURCE");
+static const struct cli_column prefix_columns[] = BUSIEST_COLUMNS("BUSIEST PREFIX");
 
 /* --- printing --------------------------------------------------------------------------------------------------------------- */
 struct reason_row {
@@ -129,9 +131,9 @@ static void print_sales(FILE *out, const json_t *top)
 		fprintf(out, "and %lld more\n", more);
 }
 
-static void print_busiest(FILE *out, const json_t *list, const char *name)
+static void print_busiest(FILE *out, const json_t *list, const char *name, const struct cli_column *columns)
 {
-	struct cli_table *table = cli_table_new(out, source_columns);
+	struct cli_table *table = cli_table_new(out, columns);
 	const json_t *row;
 	size_t i;
 
@@ -177,9 +179,9 @@ void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 		"\nsampled: %.0f of about %.0f verdicts, without those of open connections; %lld sources, %lld prefixes seen\n",
 		seen, stands_for, (long long)json_integer_value(json_object_get(sample, "sources")),
 		(long long)json_integer_value(json_object_get(sample, "prefixes")));
-	print_busiest(out, json_object_get(top, "sources"), "source");
+	print_busiest(out, json_object_get(top, "sources"), "source", source_columns);
 	fputc('\n', out);
-	print_busiest(out, json_object_get(top, "prefixes"), "prefix");
+	print_busiest(out, json_object_get(top, "prefixes"), "prefix", prefix_columns);
 }
 
 /* --- the command ------------------------------------------------------------------------------------------------------------ */

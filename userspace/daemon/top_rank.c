@@ -57,10 +57,12 @@ static unsigned insert(struct top_row *rows, unsigned used, unsigned max, const 
 	return used;
 }
 
+/* Of a source that is refused, why: each of its connections begins with a SYN cookie, which would always be as frequent. */
 static void name_reason(struct top_row *row, const double *reasons)
 {
 	for (unsigned reason = 0; reason < SLUICE_REASON_COUNT; reason++) {
-		if (reasons[reason] <= row->reason_most)
+		if (reasons[reason] <= row->reason_most ||
+			(row->refused > 0 && watch_action_of(reason) != WATCH_REFUSED))
 			continue;
 		row->reason_most = reasons[reason];
 		row->reason = reason;
