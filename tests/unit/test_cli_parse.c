@@ -323,6 +323,26 @@ static void a_bad_option_of_the_loader_is_named(void **state)
 	assert_non_null(strstr(loader_says("--help=1"), "--help takes no value"));
 }
 
+/* A default of `create` beside an option of `set` reads as if leaving it away put that in. */
+static void help_of_a_change_has_no_defaults(void **state)
+{
+	char *text = NULL;
+	size_t size;
+
+	(void)state;
+	for (const struct cli_verb *verb = cli_noun_sale.verbs; verb->name; verb++) {
+		FILE *out = open_memstream(&text, &size);
+
+		cli_help_verb(out, &cli_noun_sale, verb);
+		fclose(out);
+		if (!strcmp(verb->name, "create"))
+			assert_true(strstr(text, "(15m)") && strstr(text, "(1)"));
+		if (!strcmp(verb->name, "set"))
+			assert_true(!strstr(text, "(15m)") && !strstr(text, "(1)") && !strstr(text, "(0)"));
+		free(text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -339,6 +359,7 @@ int main(void)
 		cmocka_unit_test(what_stands_in_a_path_is_encoded),
 		cmocka_unit_test(only_a_person_who_says_yes_or_is_not_there_goes_on),
 		cmocka_unit_test(a_bad_option_of_the_loader_is_named),
+		cmocka_unit_test(help_of_a_change_has_no_defaults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, release);

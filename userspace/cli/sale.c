@@ -15,23 +15,25 @@ enum set_option { SET_OPENS, SET_ENDS, SET_PER_BUYER, SET_HOLD, SET_PACE, SET_MU
 enum create_option { CREATE_STOCK = SET_COUNT };
 
 #define TIME_HELP "RFC 3339 (2026-11-22T12:00:00Z), now, or +15m from now"
-#define SHARED_OPTIONS(is_required) \
+/* What a sale is created with without an option; `set` leaves what is not given as it is. */
+#define SHARED_OPTIONS(is_required, one, hold, none) \
 	[SET_OPENS] = {"opens", "TIME", "opening: " TIME_HELP, is_required}, \
 	[SET_ENDS] = {"ends", "TIME", "end: " TIME_HELP, is_required}, \
-	[SET_PER_BUYER] = {"per-buyer", "N", "units that one buyer may have (1)", false}, \
-	[SET_HOLD] = {"hold", "DURATION", "how long an order is held (15m)", false}, \
-	[SET_PACE] = {"pace", "N", "units per second that the judge admits at most; 0 = no limit (0)", false}, \
+	[SET_PER_BUYER] = {"per-buyer", "N", "units that one buyer may have" one, false}, \
+	[SET_HOLD] = {"hold", "DURATION", "how long an order is held; 0 = until it is confirmed or cancelled" hold, \
+		false}, \
+	[SET_PACE] = {"pace", "N", "units per second that the judge admits at most; 0 = no limit" none, false}, \
 	[SET_MULTIPLIER] = {"token-multiplier", "N", \
-		"live tokens per unit of stock at most; 0 = as the config file says (0)", false}
+		"live tokens per unit of stock at most; 0 = as the config file says" none, false}
 
 static const struct cli_option create_options[] = {
-	SHARED_OPTIONS(true),
+	SHARED_OPTIONS(true, " (1)", " (15m)", " (0)"),
 	[CREATE_STOCK] = {"stock", "N", "units to put in", true},
 	{NULL, NULL, NULL, false},
 };
 
 static const struct cli_option set_options[] = {
-	SHARED_OPTIONS(false),
+	SHARED_OPTIONS(false, "", "", ""),
 	{NULL, NULL, NULL, false},
 };
 
@@ -254,7 +256,7 @@ static const struct cli_verb verbs[] = {
 	{"list", "", "all sales", 0, 0, NULL, run_list},
 	{"show", "SLUG", "one sale", 1, 1, NULL, run_show},
 	{"create", "SLUG", "a new sale", 1, 1, create_options, run_create},
-	{"set", "SLUG", "change window, limits or pace of a sale", 1, 1, set_options, run_set},
+	{"set", "SLUG", "change window, limits or pace of a sale; what is not given stays", 1, 1, set_options, run_set},
 	{"pause", "SLUG", "refuse orders until resumed", 1, 1, NULL, run_pause},
 	{"resume", "SLUG", "take orders again", 1, 1, NULL, run_resume},
 	{"end", "SLUG", "end a sale now and for good", 1, 1, end_options, run_end},
