@@ -218,6 +218,14 @@ def test_a_config_file_with_an_error_attaches_nothing(bare):
     assert_nothing_left(bare)
 
 
+def test_pins_that_vanish_with_their_mount_namespace_are_warned_of(bare):
+    """"ip netns exec" makes one, with a /sys of its own that has no bpf file system."""
+    done = run(["ip", "netns", "exec", bare.shop.name, SLUICE, "attach", DEVICE, "--config", bare.config], check=False)
+    assert done.returncode == OK and "mounted a bpf file system" in done.stderr, done
+    assert "mount namespace of its own" in done.stderr and "nsenter --net=" in done.stderr
+    assert bare.sluice("status", "--config", bare.config, check=False).returncode == NOT_FOUND
+
+
 def test_a_pin_directory_that_is_not_on_bpffs(bare):
     done = attach(bare, "--pin-dir", bare.dir / "pins")
     assert_failed(done, FAILED, str(bare.dir), "not on a bpf file system")

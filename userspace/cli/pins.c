@@ -54,6 +54,25 @@ static bool is_bpffs(const char *path)
 	return statfs(path, &fs) == 0 && (unsigned long)fs.f_type == BPF_FS_MAGIC;
 }
 
+/* Not that of the machine's first process, or of the one that called this ("ip netns exec" becomes the program that it runs): what is mounted here is
+ * seen by nobody else, and lives as long as this namespace's processes. What may not be looked at is taken to be the same.
+ */
+static bool is_other_mount_namespace(void)
+{
+	const pid_t others[] = {1, getppid()};
+	struct stat own, other;
+	char path[64];
+
+	if (stat("/proc/self/ns/mnt", &own))
+		return false;
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)others[i]);
+		if (!stat(path, &other) && own.st_ino != other.st_ino)
+			return true;
+	}
+	return false;
+}
+
 int pins_lock(struct pins *pins, bool may_mount)
 {
 	uint64_t give_up = time_mono_ns() + LOCK_WAIT_NS;
@@ -70,6 +89,9 @@ int pins_lock(struct pins *pins, bool may_mount)
 			return errno == EPERM ? CLI_NOT_ALLOWED : CLI_FAILED;
 		}
 		cli_say("mounted a bpf file system on " BPFFS_DEFAULT);
+		if (is_other_mount_namespace())
+			cli_say("warning: it is in a mount namespace of its own (ip netns exec makes one), and the pins go with that: use "
+				"nsenter --net=/run/netns/NAME sluice attach …");
 	}
 	pins->lock_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (pins->lock_fd < 0 && errno == EACCES) {
