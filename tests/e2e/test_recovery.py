@@ -349,6 +349,14 @@ def test_sigterm_ends_both_programs_cleanly_and_loses_nothing(world):
     assert world.shop.link_has_xdp("veth0"), "the gate stays"
 
 
+def test_both_programs_outlive_the_terminal_that_they_were_started_from(world):
+    sale = world.sale(stock=2)
+    for program in (world.daemon, world.writer):
+        os.kill(program.pid, signal.SIGHUP)
+    assert world.order(sale.token()).status == 201
+    assert world.daemon.running() and world.writer.running()
+
+
 def test_a_second_daemon_does_not_disturb_the_first(world):
     sale = world.sale(stock=2)
     first = world.daemon

@@ -149,7 +149,7 @@ static int drop_privileges(const struct passwd *user, bool has_file, bool has_ne
 }
 
 /* SIGTERM and SIGINT become readable on the returned fd, so that they never cut a transaction short. A write beyond
- * RLIMIT_FSIZE and a closed stderr are errors to be handled, not reasons to die.
+ * RLIMIT_FSIZE and a closed stderr are errors to be handled, not reasons to die; nor is the end of the terminal that it was started from.
  */
 static int take_signals(void)
 {
@@ -158,6 +158,7 @@ static int take_signals(void)
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGTERM);
 	sigaddset(&stop, SIGINT);
