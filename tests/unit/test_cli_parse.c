@@ -149,6 +149,9 @@ static void nothing_is_asked_of_a_daemon_if_the_command_line_is_wrong(void **sta
 	assert_says("limit set source fast", CLI_USAGE, "\"fast\" is not");
 	assert_says("limit set source 5 --burst 0", CLI_USAGE, "--burst");
 	assert_says("deny add 192.0.2.1 --ttl 0", CLI_USAGE, "at least one second");
+	assert_says("deny add 0.0.0.0/0", CLI_USAGE, "0.0.0.0/0 is wider than");
+	assert_says("deny add 128.0.0.0/1 --ttl 1m", CLI_USAGE, "--force");
+	assert_says("allow add 2000::/3", CLI_USAGE, "is wider than an IPv4 /8 or an IPv6 /16");
 	assert_says("token issue a", CLI_USAGE, "--buyer is missing");
 	assert_says("token issue a --buyer", CLI_USAGE, "--buyer needs a value");
 	assert_says("order list --all=yes", CLI_USAGE, "takes no value");

@@ -10,15 +10,18 @@
 #include "cli/cli.h"
 #include "cli/list.h"
 #include "cli/table.h"
+#include "common/addr.h"
+#include "common/lists.h"
 
 #define ABOUT_MAX 128
 #define PAGE "1000"
 
-enum add_option { ADD_TTL, ADD_REASON };
+enum add_option { ADD_TTL, ADD_REASON, ADD_FORCE };
 
 static const struct cli_option add_options[] = {
 	[ADD_TTL] = {"ttl", "DURATION", "until when: 90, 90s, 15m, 2h, 7d from now (for ever)", false},
-	[ADD_REASON] = {"reason", "TEXT", "why, for those who read the list", false},
+	[ADD_REASON] = {"reason", "TEXT", "why, for those who read the list; cut after 31 bytes", false},
+	[ADD_FORCE] = {"force", NULL, "also if wider than an IPv4 /8 or an IPv6 /16", false},
 	{NULL, NULL, NULL, false},
 };
 
@@ -199,6 +202,29 @@ static int run_undo(const struct cli_call *call)
 	return code ? code : cli_print_answer(call, answer);
 }
 
+/* One slip would shut everybody out, or let everybody past the rates. What cannot be read as a prefix is for the daemon to refuse. */
+static bool is_wide(const char *text)
+{
+	struct sluice_addr addr;
+	unsigned len;
+
+	return !prefix_parse(text, &addr, &len) && lists_is_wide(&addr, len);
+}
+
+/* In the middle of an attack an entry with half a reason is better than none. */
+static json_t *reason_that_fits(const char *reason)
+{
+	size_t length = strlen(reason);
+
+	if (length <= LISTS_LABEL_MAX)
+		return json_string(reason);
+	length = LISTS_LABEL_MAX;
+	while (length && ((unsigned char)reason[length] & 0xc0) == 0x80) /* not within a character of UTF-8 */
+		length--;
+	cli_say("the reason is cut after %zu bytes", length);
+	return json_stringn(reason, length);
+}
+
 static int run_add(const struct cli_call *call)
 {
 	char about[ABOUT_MAX];
@@ -211,12 +237,15 @@ static int run_add(const struct cli_call *call)
 	if (call->value[ADD_TTL] && !ttl_s)
 		return cli_usage(call,
 			"--ttl: an entry must last at least one second (leave --ttl out for one that never expires)");
+	if (!call->value[ADD_FORCE] && is_wide(call->operand[0]))
+		return cli_usage(call, "%s is wider than an IPv4 /8 or an IPv6 /16: --force, if that is meant",
+			call->operand[0]);
 	snprintf(about, sizeof(about), "%s list, %s", call->noun->name, call->operand[0]);
 	body = json_object();
 	if (call->value[ADD_TTL])
 		json_object_set_new(body, "ttl_seconds", json_integer((json_int_t)ttl_s));
 	if (call->value[ADD_REASON])
-		json_object_set_new(body, "reason", json_string(call->value[ADD_REASON]));
+		json_object_set_new(body, "reason", reason_that_fits(call->value[ADD_REASON]));
 	code = cli_api_ask(call->api, about, "PUT", cli_api_path("/v1/lists/%s/%s", call->noun->name, call->operand[0]),
 		body, &answer);
 	return code ? code : cli_print_answer(call, answer);
