@@ -79,6 +79,27 @@ def test_no_secret_token_or_buyer_is_in_log_or_arguments(world):
             assert text not in process.log() + arguments + environment
 
 
+def test_who_changes_what_is_in_the_log_but_no_payment_and_no_token(world):
+    sale = world.sale(stock=2)
+    order = world.order(sale.token()).json()["id"]
+    token = sale.token()
+    world.ask("PUT", "/v1/lists/deny/203.0.113.99", {"reason": "scraper"})
+    world.ask("DELETE", "/v1/lists/deny/203.0.113.99")
+    world.ask("PATCH", "/v1/limits", {"source": {"rate": 21, "burst": 42}})
+    world.ask("POST", f"/v1/sales/{sale.slug}/pause")
+    world.ask("POST", f"/v1/orders/{order}/confirm")
+    world.ask("POST", "/v1/tokens/revoke", {"token": token})
+    world.ask("PUT", "/v1/lists/deny/not-a-prefix", {}, expect=(400, 404, 422))
+    log = world.daemon.log()
+    for line in ('PUT /v1/lists/deny/203.0.113.99 {"reason": "scraper"} is answered 200, to uid 0',
+                 "DELETE /v1/lists/deny/203.0.113.99 is answered 204, to uid 0",
+                 'PATCH /v1/limits {"source": {"rate": 21, "burst": 42}} is answered 200, to uid 0',
+                 f"POST /v1/sales/{sale.slug}/pause is answered 200, to uid 0",
+                 "POST /v1/tokens/revoke is answered 200, to uid 0"):
+        assert f"control: {line}" in log
+    assert token not in log and f"/v1/orders/{order}" not in log and "not-a-prefix" not in log
+
+
 def test_the_unix_socket_is_open_to_its_group_only(world):
     assert world.control_socket.stat().st_mode & 0o777 == 0o660
 

@@ -512,12 +512,14 @@ static void list_entries_are_put_and_removed_by_encoded_prefix(void **state)
 		{"DELETE /v1/lists/allow/192.0.2.0%2F24", "", NULL, 204, NULL}};
 	static const struct exchange full[SCRIPT_MAX + 1] = {{"PUT /v1/lists/deny/192.0.2.1", "{}", NULL, 507,
 		"{\"code\":\"list_full\",\"detail\":\"The list is full.\"}"}};
-	static const struct exchange wide[SCRIPT_MAX + 1] = {{"PUT /v1/lists/deny/0.0.0.0%2F0",
-		"{\"reason\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}", NULL, 200,
-		"{\"prefix\":\"0.0.0.0/0\",\"expires_at\":null,\"reason\":\"\",\"hits\":0}"}};
+	static const struct exchange wide[SCRIPT_MAX + 1] = {
+		{"PUT /v1/lists/deny/0.0.0.0%2F0", "{\"reason\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}", NULL, 200,
+			"{\"prefix\":\"0.0.0.0/0\",\"expires_at\":null,\"reason\":\"\",\"hits\":0}"}};
 
 	(void)state;
-	assert_int_equal(run(wide, "deny add 0.0.0.0/0 --force --reason aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xc3\xa4\xc3\xb6"), CLI_OK);
+	assert_int_equal(
+		run(wide, "deny add 0.0.0.0/0 --force --reason aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xc3\xa4\xc3\xb6"),
+		CLI_OK);
 	assert_said("the reason is cut after 30 bytes");
 	assert_int_equal(run(put, "deny add 192.0.2.0/24 --ttl 10m --reason bots"), CLI_OK);
 	assert_int_equal(run(removed, "allow rm 192.0.2.0/24"), CLI_OK);

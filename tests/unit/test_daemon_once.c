@@ -26,6 +26,7 @@ static struct {
 	/* the answer that went out */
 	unsigned status;
 	char code[32], detail[DETAIL_MAX], body[DETAIL_MAX];
+	unsigned logged;
 } world;
 
 /* --- what stands in for the rest of the daemon --- */
@@ -108,6 +109,12 @@ enum MHD_Result http_send_again(struct http_request *request, const struct http_
 	return send_text(answer->status, answer->text, answer->length);
 }
 
+void control_log_change(const struct http_request *request)
+{
+	(void)request;
+	world.logged++;
+}
+
 int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg,
 	struct pipeline_answer *answer)
 {
@@ -181,7 +188,9 @@ static void ask(void)
 
 	world.status = 0;
 	*world.code = *world.detail = *world.body = '\0';
+	world.logged = 0;
 	assert_int_equal(control_handle(&request), MHD_YES);
+	assert_int_equal(world.logged, 1);
 }
 
 static int make_world(void **state)

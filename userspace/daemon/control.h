@@ -14,6 +14,10 @@ bool control_admit(struct http_request *request, enum MHD_Result *result);
 size_t control_body_max(const struct http_request *request);
 /* Runs the route's handler; what a request with an Idempotency-Key changes is changed once, and its first answer given again. */
 enum MHD_Result control_handle(struct http_request *request);
+/* Tells the log of a change that was made, or of which nobody knows whether it was. After the answer; not for orders and tokens, which come by the thousand
+ * and are in the ledger and the gate.
+ */
+void control_log_change(const struct http_request *request);
 /* Names a request's change for order_changes.h, whose answer the ledger keeps by itself. Called before the handler asks for anything. */
 struct order_once;
 const struct order_once *control_once(struct http_request *request, struct order_once *once);

@@ -191,11 +191,17 @@ enum MHD_Result control_handle(struct http_request *request)
 		return request->route->handle(request);
 	if (!name_change(request, &result))
 		return result;
-	if (!*request->once_key || ledger_keeps_answer(request))
+	if (ledger_keeps_answer(request))
 		return request->route->handle(request);
+	if (!*request->once_key) {
+		result = request->route->handle(request);
+		control_log_change(request);
+		return result;
+	}
 	lock = &locks[siphash24(request->once_key, strlen(request->once_key), LEFT_KEY, RIGHT_KEY) % LOCKS];
 	pthread_mutex_lock(lock);
 	result = handle_once(request);
 	pthread_mutex_unlock(lock);
+	control_log_change(request);
 	return result;
 }
