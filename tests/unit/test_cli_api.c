@@ -273,6 +273,10 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 		"{\"code\":\"unknown_sale\",\"detail\":\"There is no such sale.\",\"status\":404}"}};
 	static const struct exchange taken[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", "{\"delta\":-500}", NULL, 409,
 		"{\"code\":\"not_enough_free\",\"detail\":\"Fewer units are free.\",\"free\":7}"}};
+	static const struct exchange unlisted[SCRIPT_MAX + 1] = {{"DELETE /v1/lists/deny?label=NOSUCH", NULL, NULL, 404,
+		"{\"code\":\"no_entry\",\"detail\":\"No entry has that label.\",\"status\":404}"}};
+	static const struct exchange public_port[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 404,
+		"{\"code\":\"not_found\",\"detail\":\"There is nothing at this path.\",\"status\":404}"}};
 	static const struct exchange stranger[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 500, "<html>"}};
 	static const struct exchange not_json[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 200, "hello"}};
 
@@ -284,6 +288,10 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 	assert_string_equal(printed, "");
 	assert_int_equal(run(taken, "stock remove a 500"), CLI_CONFLICT);
 	assert_said("7 units are free");
+	assert_int_equal(run(unlisted, "deny undo NOSUCH"), CLI_NOT_FOUND);
+	assert_said("\"labels\" the labels");
+	assert_int_equal(run(public_port, "sale list"), CLI_NOT_FOUND);
+	assert_said("The public port takes no commands");
 	assert_int_equal(run(stranger, "sale list"), CLI_FAILED);
 	assert_said("answered 500 without saying why");
 	assert_int_equal(run(not_json, "sale list"), CLI_FAILED);
