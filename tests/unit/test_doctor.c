@@ -82,6 +82,15 @@ static void each_sentence_becomes_a_finding_and_none_that_all_is_well(void **sta
 	assert_int_equal(doctor->failed, 2);
 }
 
+static void a_finding_does_not_say_its_name_twice(void **state)
+{
+	struct doctor *doctor = *state;
+
+	doctor_note_said(doctor, DOCTOR_FAIL, "daemon", "daemon: no daemon at S\ndaemons differ", "");
+	assert_string_equal(text(doctor, 0, "what"), "no daemon at S");
+	assert_string_equal(text(doctor, 1, "what"), "daemons differ");
+}
+
 static void what_does_not_fit_is_cut(void **state)
 {
 	char said[16];
@@ -249,6 +258,7 @@ int main(void)
 		TEST(the_safe_pace_is_half_of_what_was_measured_and_rounded_down),
 		TEST(a_percentile_is_a_value_that_was_measured),
 		TEST(each_sentence_becomes_a_finding_and_none_that_all_is_well),
+		TEST(a_finding_does_not_say_its_name_twice),
 		TEST(what_does_not_fit_is_cut),
 		TEST(findings_are_counted_by_what_they_are),
 		TEST(a_gate_in_shadow_mode_is_a_warning),

@@ -66,14 +66,19 @@ void doctor_note_said(
 	struct doctor *doctor, enum doctor_result result, const char *check, const char *said, const char *fine)
 {
 	char copy[4096], *rest = copy, *line;
+	size_t length = strlen(check);
 
 	if (!*said) {
 		note(doctor, DOCTOR_OK, check, NULL, fine);
 		return;
 	}
 	snprintf(copy, sizeof(copy), "%s", said);
-	while ((line = strsep(&rest, "\n")))
+	while ((line = strsep(&rest, "\n"))) {
+		/* A sentence of another command may begin with what it is about. */
+		if (!strncmp(line, check, length) && !strncmp(line + length, ": ", 2))
+			line += length + 2;
 		note(doctor, result, check, NULL, line);
+	}
 }
 
 /* --- the pace, put down where the daemon can read it */
