@@ -273,6 +273,8 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 		"{\"code\":\"unknown_sale\",\"detail\":\"There is no such sale.\",\"status\":404}"}};
 	static const struct exchange taken[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", "{\"delta\":-500}", NULL, 409,
 		"{\"code\":\"not_enough_free\",\"detail\":\"Fewer units are free.\",\"free\":7}"}};
+	static const struct exchange last[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", "{\"delta\":-2}", NULL, 409,
+		"{\"code\":\"not_enough_free\",\"detail\":\"Fewer units are free.\",\"free\":1}"}};
 	static const struct exchange unlisted[SCRIPT_MAX + 1] = {{"DELETE /v1/lists/deny?label=NOSUCH", NULL, NULL, 404,
 		"{\"code\":\"no_entry\",\"detail\":\"No entry has that label.\",\"status\":404}"}};
 	static const struct exchange public_port[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 404,
@@ -288,6 +290,8 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 	assert_string_equal(printed, "");
 	assert_int_equal(run(taken, "stock remove a 500"), CLI_CONFLICT);
 	assert_said("7 units are free");
+	assert_int_equal(run(last, "stock remove a 2"), CLI_CONFLICT);
+	assert_said("  1 unit is free");
 	assert_int_equal(run(unlisted, "deny undo NOSUCH"), CLI_NOT_FOUND);
 	assert_said("\"labels\" the labels");
 	assert_int_equal(run(public_port, "sale list"), CLI_NOT_FOUND);

@@ -138,6 +138,7 @@ static void top_shows_the_busiest_reasons_first(void **state)
 	assert_null(strstr(page, "socket")); /* the fourth */
 	assert_non_null(strstr(page, "and 2 more"));
 	assert_non_null(strstr(page, "sampled: 10 of about 4712 verdicts"));
+	assert_non_null(strstr(page, "; 1 source, 1 prefix seen\n"));
 	assert_non_null(strstr(page, "192.0.2.7              812"));
 	assert_non_null(strstr(page, "BUSIEST SOURCE"));
 	assert_non_null(strstr(page, "BUSIEST PREFIX"));

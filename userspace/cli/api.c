@@ -410,7 +410,9 @@ static int say_refusal(struct cli_api *api, const char *about, long status, cons
 	else
 		cli_say("%s: %.*s (%s)", about, length, detail, code);
 	if (json_is_integer(free_units))
-		fprintf(stderr, "  %lld units are free\n", (long long)json_integer_value(free_units));
+		fprintf(stderr,
+			json_integer_value(free_units) == 1 ? "  %lld unit is free\n" : "  %lld units are free\n",
+			(long long)json_integer_value(free_units));
 	if (hint)
 		fprintf(stderr, "  %s\n", hint);
 	return cli_api_exit_code(status);

@@ -126,6 +126,9 @@ extern const char *const cli_exit_help[]; /* by enum cli_exit; ends with NULL */
 int cli_print_man(FILE *to, const struct cli_program *programs);
 int cli_print_words(FILE *to, const struct cli_program *programs);
 
+/* The end of a word that stands behind a number: "" for one, else "s". */
+const char *cli_plural(unsigned long long count);
+
 /* --- said to people ----------------------------------------------------------------------------------------------------- */
 /* One line on stderr: "sluice: …". Control characters (text may come from a server) are shown as '?'. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

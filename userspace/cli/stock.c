@@ -119,7 +119,7 @@ static int move(const struct cli_call *call, int sign)
 	cli_api_say_key(call->api, key);
 	if (code)
 		return code;
-	cli_say("%s: %" PRIu64 " units %s", thing, count, sign > 0 ? "put in" : "taken away");
+	cli_say("%s: %" PRIu64 " unit%s %s", thing, count, cli_plural(count), sign > 0 ? "put in" : "taken away");
 	return print_stock(call, thing, answer);
 }
 

@@ -157,6 +157,8 @@ void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 	const char *mode = json_string_value(json_object_get(top, "shadow_mode"));
 	double seen = json_number_value(json_object_get(sample, "verdicts")),
 	       stands_for = json_number_value(json_object_get(sample, "stands_for"));
+	unsigned long long sources = (unsigned long long)json_integer_value(json_object_get(sample, "sources"));
+	unsigned long long prefixes = (unsigned long long)json_integer_value(json_object_get(sample, "prefixes"));
 	char admitted[32], durable[32];
 
 	/* A line of its own, and the first: a narrow terminal cuts the end of a line off, and a low one the last lines. */
@@ -176,9 +178,8 @@ void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 	print_sales(out, top);
 	/* The rates above are counted, these are not. */
 	fprintf(out,
-		"\nsampled: %.0f of about %.0f verdicts, without those of open connections; %lld sources, %lld prefixes seen\n",
-		seen, stands_for, (long long)json_integer_value(json_object_get(sample, "sources")),
-		(long long)json_integer_value(json_object_get(sample, "prefixes")));
+		"\nsampled: %.0f of about %.0f verdicts, without those of open connections; %llu source%s, %llu prefix%s seen\n",
+		seen, stands_for, sources, cli_plural(sources), prefixes, prefixes == 1 ? "" : "es");
 	print_busiest(out, json_object_get(top, "sources"), "source", source_columns);
 	fputc('\n', out);
 	print_busiest(out, json_object_get(top, "prefixes"), "prefix", prefix_columns);

@@ -175,6 +175,11 @@ int cli_read_line(const struct cli_call *call, const char *what, char *text, siz
 	return CLI_OK;
 }
 
+const char *cli_plural(unsigned long long count)
+{
+	return count == 1 ? "" : "s";
+}
+
 int cli_confirm(FILE *in, const char *format, ...)
 {
 	char answer[16] = "";

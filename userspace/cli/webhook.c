@@ -35,10 +35,11 @@ static int print_status(const struct cli_call *call, json_t *answer)
 		cli_table_end(table);
 		fputc('\n', call->out);
 	}
-	fprintf(call->out, "%s: %s, %lld delivered and %lld failed since the start, %zu sales outstanding\n",
+	fprintf(call->out, "%s: %s, %lld delivered and %lld failed since the start, %zu sale%s outstanding\n",
 		url ? url : "no webhook_url", json_string_value(json_object_get(answer, "state")) ?: "?",
 		(long long)json_integer_value(json_object_get(answer, "delivered")),
-		(long long)json_integer_value(json_object_get(answer, "failed")), json_array_size(sales));
+		(long long)json_integer_value(json_object_get(answer, "failed")), json_array_size(sales),
+		cli_plural(json_array_size(sales)));
 	json_decref(answer);
 	return CLI_OK;
 }
