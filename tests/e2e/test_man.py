@@ -137,6 +137,14 @@ def test_words_are_completed(completion, words, expected):
     assert set(complete(completion, *words)) == expected
 
 
+@pytest.mark.parametrize("words, some", [
+    (["answer", "set", ""], {"sold_out", "token_expired"}), (["order", "list", "--state", ""], {"held", "refunded"}),
+    (["monitor", "--action", ""], {"refused", "handshake"}), (["monitor", "--reason", "rate_"], {"rate_source"})])
+def test_what_comes_of_a_fixed_list_is_offered(completion, words, some):
+    offered = set(complete(completion, *words))
+    assert some <= offered and "none" not in offered
+
+
 def test_every_command_can_be_completed(completion):
     for command, _ in commands_of(run([SLUICE, "--help"]).stdout):
         words = [word for word in command.split() if re.fullmatch("[a-z-]+", word)]
@@ -157,6 +165,9 @@ def test_sales_are_asked_of_the_daemon():
         assert set(complete(script, "--socket", world.control_socket, "sale", "show", "")) == names
         assert set(complete(script, "stock", "add", "--socket", world.control_socket, "sale-")) == names
         assert complete(script, "--socket", world.control_socket, "stock", "add", "sale-1", "") == []
+        world.ask("PUT", "/v1/lists/deny/192.0.2.0/24", {"label": "night"})
+        assert complete(script, "--socket", world.control_socket, "deny", "undo", "") == ["night"]
+        assert complete(script, "--socket", world.control_socket, "allow", "undo", "") == []
 
 
 def test_without_a_daemon_it_is_silent_and_quick(completion):

@@ -12,6 +12,8 @@
 
 #include "cli/cli.h"
 #include "common/config.h"
+#include "common/maps.h"
+#include "sluice/reasons.h"
 
 /* --- roff -------------------------------------------------------------------------------------------------------------------- */
 /* As it stands in the help text: no character of it is an instruction, hyphens can be searched for and copied. */
@@ -186,6 +188,9 @@ int cli_print_man(FILE *to, const struct cli_program *programs)
 	return err;
 }
 
+#define CODE_TEXT(name, code, status, title, retry, detail) code,
+static const char *const answer_codes[] = {SLUICE_ANSWERS(CODE_TEXT)};
+
 /* --- words ------------------------------------------------------------------------------------------------------------------- */
 static void put_word(FILE *to, const char *name, const char *value)
 {
@@ -264,6 +269,13 @@ int cli_print_words(FILE *to, const struct cli_program *programs)
 	fputs("\n=LIMIT;;", to);
 	for (int id = 0; id < SLUICE_LIMIT_COUNT; id++)
 		fprintf(to, " %s", config_limit_name((enum sluice_limit_id)id));
-	fputc('\n', to);
+	fputs("\n=REASON;;", to);
+	for (unsigned reason = 1; reason < SLUICE_REASON_COUNT; reason++) /* the first is "none" */
+		fprintf(to, " %s", reason_label(reason));
+	fputs("\n=CODE;;", to);
+	for (size_t i = 1; i < sizeof(answer_codes) / sizeof(answer_codes[0]); i++) /* the first is "none" */
+		fprintf(to, " %s", answer_codes[i]);
+	fputs("\n=ACTION;; refused passed handshake\n=DOOR;; wire call\n=STATE;; held confirmed cancelled expired refunded\n",
+		to);
 	return err;
 }

@@ -16,7 +16,9 @@
 enum monitor_option { M_REASON, M_ACTION, M_SOURCE, M_SALE, M_DOOR, M_SAMPLE, M_COUNT };
 
 static const struct cli_option options[] = {
-	[M_REASON] = {"reason", "A,B", "these reasons only (all but socket, follows and unprotected)", false},
+	[M_REASON] = {"reason", "REASON",
+		"this reason only, or several with commas between them (all but socket, follows and unprotected)",
+		false},
 	[M_ACTION] = {"action", "ACTION", "refused, passed or handshake", false},
 	[M_SOURCE] = {"source", "PREFIX", "sources in this prefix only", false},
 	[M_SALE] = {"sale", "SLUG", "order attempts with a good token of this sale only", false},
