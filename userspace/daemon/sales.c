@@ -449,7 +449,7 @@ void sales_set_lease_flags(struct sales *sales, uint32_t id, bool more, bool wit
 		entry->sale.withheld = withheld;
 	}
 	if (entry && slot_id(slot) == id) {
-		/* What maintenance marks as ended meanwhile must not be lost. */
+		/* sales_leave_gate holds no lock. */
 		flags = __atomic_load_n(&slot->flags, __ATOMIC_ACQUIRE);
 		while (!__atomic_compare_exchange_n(&slot->flags, &flags,
 			(flags & ~(SLUICE_SALE_MORE | SLUICE_SALE_WITHHELD)) | (more ? SLUICE_SALE_MORE : 0) |
