@@ -85,7 +85,8 @@ def test_who_changes_what_is_in_the_log_but_no_payment_and_no_token(world):
     token = sale.token()
     world.ask("PUT", "/v1/lists/deny/203.0.113.99", {"reason": "scraper"})
     world.ask("DELETE", "/v1/lists/deny/203.0.113.99")
-    world.ask("PATCH", "/v1/limits", {"source": {"rate": 21, "burst": 42}})
+    with world.limits(source=(21, 42)):
+        pass
     world.ask("POST", f"/v1/sales/{sale.slug}/pause")
     world.ask("POST", f"/v1/orders/{order}/confirm")
     world.ask("POST", "/v1/tokens/revoke", {"token": token})
