@@ -665,6 +665,25 @@ static void units_that_go_to_and_fro_between_looks_are_no_difference(void **stat
 	assert_int_equal(run(three, "verify-fleet"), CLI_INVARIANT);
 }
 
+#define REBUILT_SALES(OVER) \
+	"{\"sales\":[{\"sale\":\"drop\",\"state\":\"open\",\"over\":false,\"missing\":[]},{\"sale\":\"old\",\"state\":\"settling\",\"over\":" OVER \
+	",\"missing\":[3]}]}"
+
+static void a_rebuild_waits_for_no_node_in_a_sale_that_is_over(void **state)
+{
+	static const char begun[] = "{\"sales\":[{\"sale\":\"drop\",\"free_before\":8},{\"sale\":\"old\",\"free_before\":0}]}";
+	static const struct exchange over[] = {{"POST /v1/cluster/rebuild", NULL, NULL, 200, begun},
+		{"GET /v1/cluster/sales", NULL, NULL, 200, REBUILT_SALES("true")}, {NULL, NULL, NULL, 0, NULL}};
+	static const struct exchange not_over[] = {{"POST /v1/cluster/rebuild", NULL, NULL, 200, begun},
+		{"GET /v1/cluster/sales", NULL, NULL, 200, REBUILT_SALES("false")}, {NULL, NULL, NULL, 0, NULL}};
+
+	(void)state;
+	assert_int_equal(run(over, "cluster rebuild --wait 0"), CLI_OK);
+	assert_non_null(strstr(printed, "settling"));
+	assert_int_equal(run(not_over, "cluster rebuild --wait 0"), CLI_FAILED);
+	assert_said("fence");
+}
+
 /* A node's ledger: sale 4, "drop", with 3 units held of 10 that were leased in operation 5 of epoch 2. */
 static void make_ledger(const char *lease)
 {
@@ -798,6 +817,7 @@ int main(void)
 		cmocka_unit_test(a_secret_file_that_holds_none_is_refused),
 		cmocka_unit_test(a_look_at_the_fleet_that_fails_ends_the_looks),
 		cmocka_unit_test(units_that_go_to_and_fro_between_looks_are_no_difference),
+		cmocka_unit_test(a_rebuild_waits_for_no_node_in_a_sale_that_is_over),
 		cmocka_unit_test(a_node_is_fenced_by_the_ledger_that_it_wrote_last),
 		cmocka_unit_test(nothing_is_fenced_by_a_ledger_that_is_another_or_an_older_one),
 		cmocka_unit_test(a_fence_that_met_no_sale_is_no_success),

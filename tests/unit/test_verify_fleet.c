@@ -225,6 +225,25 @@ static void while_nodes_are_missing_that_is_what_is_said(void **state)
 	expect(audit, "settling", 0, 1, 2);
 }
 
+/* Some never come, and nobody can lease of it any more. What the nodes themselves hold must fit together as ever. */
+static void of_a_sale_that_is_over_nobody_is_missed(void **state)
+{
+	json_t *audit = make_audit(), *other;
+	struct fleet_look look;
+
+	(void)state;
+	json_object_set_new(redis(audit), "state", json_string("settling"));
+	json_object_set_new(redis(audit), "over", json_true());
+	json_object_set_new(row(audit, "2"), "settled", json_false());
+	other = json_deep_copy(audit);
+	assert_int_equal(fleet_look_compare(audit, &look), 0);
+	assert_int_equal(json_array_size(look.differences), 0);
+	fleet_look_free(&look);
+	json_decref(audit);
+	set(account(other, "1"), "free", 27);
+	expect(other, "gate_sum", 1, 38, 39);
+}
+
 static void of_a_node_that_does_not_answer_counts_what_it_told_last(void **state)
 {
 	json_t *audit = make_audit(), *sale;
@@ -334,6 +353,7 @@ int main(void)
 		cmocka_unit_test(a_lease_that_only_one_side_knows_is_named),
 		cmocka_unit_test(a_sale_that_redis_has_forgotten_is_named_and_one_that_nobody_leases_is_none),
 		cmocka_unit_test(while_nodes_are_missing_that_is_what_is_said),
+		cmocka_unit_test(of_a_sale_that_is_over_nobody_is_missed),
 		cmocka_unit_test(of_a_node_that_does_not_answer_counts_what_it_told_last),
 		cmocka_unit_test(only_what_three_looks_in_a_row_found_alike_is_told),
 		cmocka_unit_test(what_a_look_in_between_did_not_find_is_counted_anew),

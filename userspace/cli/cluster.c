@@ -18,7 +18,7 @@
 enum rebuild_option { REBUILD_WAIT };
 
 static const struct cli_option rebuild_options[] = {
-	[REBUILD_WAIT] = {"wait", "SECONDS", "how long to wait until every sale is open again (30)", false},
+	[REBUILD_WAIT] = {"wait", "SECONDS", "how long to wait until every sale that is not over is open again (30)", false},
 	{NULL, NULL, NULL, false},
 };
 
@@ -32,14 +32,15 @@ static const struct cli_column columns[] = {
 	{NULL, NULL, false},
 };
 
-static bool is_open(const json_t *sale)
+/* Sales that are over are not waited for: nothing is to be leased of them, and a node that never spoke of one may be gone for good. */
+static bool is_open_or_over(const json_t *sale)
 {
 	const char *state = json_string_value(json_object_get(sale, "state"));
 
-	return state && !strcmp(state, "open");
+	return json_is_true(json_object_get(sale, "over")) || (state && !strcmp(state, "open"));
 }
 
-/* Puts what is now beside what was before. True: every sale that was begun anew is open again. */
+/* Puts what is now beside what was before. True: every sale that was begun anew, and is not over, is open again. */
 static bool take_look(const json_t *look, json_t *rows)
 {
 	json_t *now, *row;
@@ -52,11 +53,12 @@ static bool take_look(const json_t *look, json_t *rows)
 		json_array_foreach(json_object_get(look, "sales"), j, now)
 			if (!strcmp(json_string_value(json_object_get(now, "sale")) ?: "", slug ?: "?")) {
 				json_object_set(row, "state", json_object_get(now, "state"));
+				json_object_set(row, "over", json_object_get(now, "over"));
 				json_object_set(row, "total", json_object_get(now, "total"));
 				json_object_set(row, "free", json_object_get(now, "free"));
 				json_object_set(row, "missing", json_object_get(now, "missing"));
 			}
-		all = all && is_open(row);
+		all = all && is_open_or_over(row);
 	}
 	return all;
 }

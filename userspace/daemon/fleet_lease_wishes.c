@@ -472,8 +472,8 @@ static void add_row(struct daemon *d, struct fleet_wish_item *item)
 
 static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
+	const struct leased_sale *sale = leases_find(d->leases, item->slug);
 	const struct lease_reply *answer = &item->answer;
-
 	enum answer_use use = read_answer(item, reply);
 
 	if (use != ANSWER_TAKE) {
@@ -483,8 +483,8 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 	if (answer->answer == LEASE_ABSENT)
 		return true;
 	if (!item->known)
-		item->known = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:{}}", "state",
-			answer->open ? "open" : "settling", "total", (json_int_t)answer->total, "version",
+		item->known = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:{}}", "state",
+			answer->open ? "open" : "settling", "over", sale && sale->over, "total", (json_int_t)answer->total, "version",
 			(json_int_t)answer->version, "free", (json_int_t)(answer->free > 0 ? answer->free : 0),
 			"outside", (json_int_t)answer->outside, "deficit",
 			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing),

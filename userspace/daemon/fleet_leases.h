@@ -100,7 +100,7 @@ int fleet_leases_fence(
 	struct daemon *d, const struct fleet_fence *fence, json_t *rows, char *failure, size_t failure_size);
 /* Redis forgets what it knows of leases, and all nodes tell it anew. `rows` gets {"sale","free_before"} of each. */
 int fleet_leases_rebuild(struct daemon *d, json_t *rows, char *failure, size_t failure_size);
-/* What Redis says of each sale, and of each node in it: {"SLUG":{"state","total","version","free","outside","deficit","missing":[1,…],"nodes":{"1":
+/* What Redis says of each sale, and of each node in it: {"SLUG":{"state","over","total","version","free","outside","deficit","missing":[1,…],"nodes":{"1":
  * {"balance","sold","epoch","seq","heard","fenced","settled"}}} or null}.
  */
 int fleet_leases_read(struct daemon *d, json_t **sales, char *failure, size_t failure_size);
