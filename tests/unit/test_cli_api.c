@@ -671,7 +671,8 @@ static void units_that_go_to_and_fro_between_looks_are_no_difference(void **stat
 
 static void a_rebuild_waits_for_no_node_in_a_sale_that_is_over(void **state)
 {
-	static const char begun[] = "{\"sales\":[{\"sale\":\"drop\",\"free_before\":8},{\"sale\":\"old\",\"free_before\":0}]}";
+	static const char begun[] =
+		"{\"sales\":[{\"sale\":\"drop\",\"free_before\":8},{\"sale\":\"old\",\"free_before\":0}]}";
 	static const struct exchange over[] = {{"POST /v1/cluster/rebuild", NULL, NULL, 200, begun},
 		{"GET /v1/cluster/sales", NULL, NULL, 200, REBUILT_SALES("true")}, {NULL, NULL, NULL, 0, NULL}};
 	static const struct exchange not_over[] = {{"POST /v1/cluster/rebuild", NULL, NULL, 200, begun},

@@ -18,7 +18,8 @@
 enum rebuild_option { REBUILD_WAIT };
 
 static const struct cli_option rebuild_options[] = {
-	[REBUILD_WAIT] = {"wait", "SECONDS", "how long to wait until every sale that is not over is open again (30)", false},
+	[REBUILD_WAIT] = {"wait", "SECONDS", "how long to wait until every sale that is not over is open again (30)",
+		false},
 	{NULL, NULL, NULL, false},
 };
 

@@ -484,11 +484,11 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 		return true;
 	if (!item->known)
 		item->known = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:{}}", "state",
-			answer->open ? "open" : "settling", "over", sale && sale->over, "total", (json_int_t)answer->total, "version",
-			(json_int_t)answer->version, "free", (json_int_t)(answer->free > 0 ? answer->free : 0),
-			"outside", (json_int_t)answer->outside, "deficit",
-			(json_int_t)(answer->free < 0 ? -answer->free : 0), "missing", members_json(&answer->missing),
-			"nodes");
+			answer->open ? "open" : "settling", "over", sale && sale->over, "total",
+			(json_int_t)answer->total, "version", (json_int_t)answer->version, "free",
+			(json_int_t)(answer->free > 0 ? answer->free : 0), "outside", (json_int_t)answer->outside,
+			"deficit", (json_int_t)(answer->free < 0 ? -answer->free : 0), "missing",
+			members_json(&answer->missing), "nodes");
 	add_row(d, item);
 	return !next_node(d, item);
 }
