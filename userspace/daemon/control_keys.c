@@ -159,6 +159,10 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 	if (!err) {
 		pthread_rwlock_wrlock(&d->keys_lock);
 		memcpy(d->keys.slot, keys.slot, sizeof(keys.slot)); /* the rest is read without the lock */
+		pthread_rwlock_unlock(&d->keys_lock);
+		/* The gate accepts the new key before anybody signs with it. */
+		issue_publish_keys(d);
+		pthread_rwlock_wrlock(&d->keys_lock);
 		d->keys.current = keys.current;
 		pthread_rwlock_unlock(&d->keys_lock);
 		/* While the disk worked the former key still signed. A failure is in the log. */
@@ -173,7 +177,6 @@ static enum MHD_Result rotate_alone(struct http_request *request, bool force)
 		return http_problem(
 			request, 500, "internal_error", "The key file could not be written; the key in use stays.");
 	}
-	issue_publish_keys(d);
 	log_info("tokens are signed with key %u from now on", current_id(d));
 	return http_send_json(request, 200, json_pack("{s:i}", "key_id", (int)current_id(d)));
 }
