@@ -562,7 +562,8 @@ static void a_hostile_server_costs_a_bounded_wait_and_bounded_memory(void **stat
 		assert_null(calls[0].reply);
 		assert_non_null(strstr(figures_of(link).failure, fakes[i].failure));
 		calls[0] = command("k", "INCR number");
-		has_rested = time_mono_ns() - began >= REST_NS; /* where the machine had other things to do, or the server was waited for */
+		has_rested = time_mono_ns() - began >=
+			REST_NS; /* where the machine had other things to do, or the server was waited for */
 		assert_true(ask(link, &calls[0]) == -ENOTCONN || has_rested);
 		redis_link_free(link);
 		fake_stop(&fakes[i]);
