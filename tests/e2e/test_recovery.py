@@ -349,6 +349,30 @@ def test_sigterm_ends_both_programs_cleanly_and_loses_nothing(world):
     assert world.shop.link_has_xdp("veth0"), "the gate stays"
 
 
+def test_a_sale_can_be_kept_closed_while_the_writer_is_away():
+    """A pause needs the ledger, a deny list does not (docs/operations.md, "The night")."""
+    everybody = ("0.0.0.0/0", "::/1", "8000::/1")
+    with World() as world:
+        sale = world.sale(stock=5)
+        token = sale.token()
+        world.writer.kill()
+        for prefix in everybody:
+            assert "in force, but the order writer is away" in world.cli("deny", "add", prefix, "--force").stderr
+        world.start_writer()
+        wait_until(lambda: world.status()["orders_open"], "orders are open again")
+        for family in ("ipv4", "ipv6"):
+            with world.socket(family, world.source(family), 0) as sock:
+                sock.settimeout(0.6)
+                with pytest.raises(TimeoutError):
+                    sock.connect((world.network.address[family], PORT))
+        world.cli("sale", "pause", sale.slug)
+        for prefix in everybody:
+            world.cli("deny", "rm", prefix)
+        assert refusal(world, token) == (503, "paused")
+        world.cli("sale", "resume", sale.slug)
+        assert world.order(token).status == 201
+
+
 def test_both_programs_outlive_the_terminal_that_they_were_started_from(world):
     sale = world.sale(stock=2)
     for program in (world.daemon, world.writer):
