@@ -247,7 +247,7 @@ struct sluice_rate {
 	__u64 tat;         /* GCRA theoretical arrival time (mono) */
 	__u64 answer_tat;  /* GCRA of 429 answers (mono) */
 	__u32 muted_until; /* lower half of jiffies: over the rate and out of answers until this tick; 0 = not */
-	__u32 verdicts; /* kind SOURCE: the last four reasons given to a first segment, a byte each, the latest lowest */
+	__u32 verdicts; /* kind SOURCE: the last four reasons given to a first segment, or to a SYN that was charged in its place, a byte each, the latest lowest */
 };
 
 #define SLUICE_RATE_WAYS 4

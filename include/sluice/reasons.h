@@ -51,7 +51,7 @@
 	X(BARE_ACK, "bare_ack", DROP, NONE, "ACK without data and without a socket: end of a handshake or of a refused connection") \
 	X(LEFTOVER_UNKNOWN, "leftover_unknown", DROP, NONE, "data or FIN without a socket, of a connection that the gate did not answer: not acknowledged, because data before it may be missing") \
 	X(RST_STRAY, "rst_stray", DROP, NONE, "RST without a socket") \
-	X(RATE_DROP, "rate_drop", DROP, NONE, "over a rate, and the budget of 429 answers is used up (or the service is of kind tcp)") \
+	X(RATE_DROP, "rate_drop", DROP, NONE, "over a rate, and the budget of 429 answers is used up (or nothing can be answered: a service of kind tcp, a SYN to a connection in TIME_WAIT)") \
 	X(IN_PROGRESS, "in_progress", DROP, NONE, "the same token is being judged on another CPU at this moment: the client's retransmission gets the answer") \
 	X(ANSWER_FAILED, "answer_failed", DROP, NONE, "an answer was due, but the frame has no room for it") \
 	/* answered */ \
