@@ -180,7 +180,7 @@ E2E_CLIENTS := $(call e2e,flood hostile_control load_clients refusals sale segme
 E2E_STREAM  := $(call e2e,fleet_redis fleet_stream)
 E2E_NODES   := $(call e2e,fleet_homes fleet_leases fleet_settings)
 E2E_FLEET   := $(filter-out $(E2E_STREAM) $(E2E_NODES),$(wildcard tests/e2e/test_fleet*.py))
-pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs
+pytest       = SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rfEs
 
 check-e2e: all
 	$(Q)$(pytest) tests/e2e $(addprefix --ignore=,$(E2E_LASTING) $(E2E_CLIENTS) $(E2E_FLEET) $(E2E_NODES) $(E2E_STREAM))

@@ -140,6 +140,9 @@ done
 
 printf '\n%-14s %-7s %7s %7s %8s %8s\n' part result passed failed skipped time
 printf '%s\n' "${rows[@]}"
+# Here once more, because who reads the end of a long log (in CI, the end is often all there is) shall not have to look for it.
+failures=$(grep -EH '^(FAILED|ERROR) |^\[  FAILED  \] [a-z_]+$|^failed:' "$logs"/*.log | sed "s|^$logs/||" | cut -c1-400)
+[ -z "$failures" ] || printf '\nfailed:\n%s\n' "$failures"
 printf '\nlogs: %s/\n' "$logs"
 echo "$total_passed passed, $total_failed failed" | tee "$logs/total"
 [ "$total_failed" -eq 0 ]

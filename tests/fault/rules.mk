@@ -18,7 +18,7 @@ $(STRIKE): tests/fault/strike.c
 	$(Q)$(CC) -std=c17 $(WARN) -Wno-missing-prototypes -O2 -g -D_GNU_SOURCE -D_LARGEFILE64_SOURCE -shared -fPIC $< -o $@
 
 check-fault: all $(STRIKE) planted
-	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rs tests/fault
+	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider -q -rfEs tests/fault
 
 soak-points: all $(STRIKE)
 	$(Q)SLUICE_BUILD=$(abspath $(BUILD)) SOAK_POINTS=1 $(PYTHON) -m pytest -p no:cacheprovider -q -s tests/fault/test_crash_points.py

@@ -51,23 +51,29 @@ def order_more_than_there_is(shop):
 
 
 def fill_the_ring(shop):
-    """More admissions than the smallest ring has room for, while nobody empties it. The gate closes orders when that has lasted for 2 s."""
+    """More admissions than the smallest ring has room for, while nobody empties it. The gate closes orders when that has lasted for 2 s, so all are
+    connected before: what is left to do then takes a slow machine not long either."""
     shop.sale.move(2 * RING_RECORDS)
     template, keys = world_module.Token.read(shop.sale.token()), shop.world.signing_keys()
     tokens = [template.signed(keys, serial=number, buyer=number) for number in range(1, RING_RECORDS + 20)]
-    os.kill(shop.world.daemon.pid, signal.SIGSTOP)
     with contextlib.ExitStack() as stack:
+        with shop.world.crowd.entered():
+            connected = [stack.enter_context(connection_of(number)) for number in range(len(tokens))]
+        os.kill(shop.world.daemon.pid, signal.SIGSTOP)
         try:
-            with shop.world.crowd.entered():
-                for number, token in enumerate(tokens):
-                    stack.enter_context(shop.world.history.buyer("POST", f"/v1/orders/{token}"))
-                    sock = stack.enter_context(socket.socket())
-                    sock.bind((f"10.72.{number // 250}.{number % 250 + 1}", 0))
-                    sock.connect((world_module.SHOP["ipv4"], world_module.PORT))
-                    sock.send(talk.request("POST", f"/v1/orders/{token}"))
+            for sock, token in zip(connected, tokens):
+                stack.enter_context(shop.world.history.buyer("POST", f"/v1/orders/{token}"))
+                sock.send(talk.request("POST", f"/v1/orders/{token}"))
         finally:
             os.kill(shop.world.daemon.pid, signal.SIGCONT)
         wait_until(lambda: shop.world.packets("ring_full"), "the ring was full")
+
+
+def connection_of(number):
+    sock = socket.socket()
+    sock.bind((f"10.72.{number // 250}.{number % 250 + 1}", 0))
+    sock.connect((world_module.SHOP["ipv4"], world_module.PORT))
+    return sock
 
 
 def ask_again_after_the_end(shop):
