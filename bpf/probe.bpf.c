@@ -6,31 +6,55 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "sluice/abi.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define PROBE_FRAMES_MAX 16  /* after these every frame just passes */
 #define PROBE_HEAD_BYTES 128 /* about what an answer is longer than a short request */
 #define PROBE_TAIL_BYTES 64
 
-/* Read by the loader. Frames come in on several CPUs, so atomic. */
+/* Read by the loader. Frames come in on several CPUs, so atomic. `ample` is room for any answer: a veth's frame has none at the tail but by luck,
+ * where it is the last in its page.
+ */
 __u32 probe_frames;
+__u32 probe_tried; /* of these; written last */
 __u32 probe_head_grew;
 __u32 probe_tail_grew;
+__u32 probe_tail_ample;
+
+/* Grows the frame and takes it back. Returns 1, 0 if it cannot grow, or -1: it is no longer what came in (cannot happen, since the bytes have just
+ * been made).
+ */
+static __always_inline int try_tail(struct xdp_md *ctx, int bytes)
+{
+	if (bpf_xdp_adjust_tail(ctx, bytes))
+		return 0;
+	return bpf_xdp_adjust_tail(ctx, -bytes) ? -1 : 1;
+}
 
 SEC("xdp")
 int sluice_probe(struct xdp_md *ctx)
 {
+	int grew;
+
 	if (__sync_fetch_and_add(&probe_frames, 1) >= PROBE_FRAMES_MAX)
 		return XDP_PASS;
 	if (!bpf_xdp_adjust_head(ctx, -PROBE_HEAD_BYTES)) {
 		if (bpf_xdp_adjust_head(ctx, PROBE_HEAD_BYTES))
-			return XDP_ABORTED; /* cannot happen: the bytes have just been made; the frame is no longer what came in */
+			return XDP_ABORTED; /* as in try_tail */
 		__sync_fetch_and_add(&probe_head_grew, 1);
 	}
-	if (!bpf_xdp_adjust_tail(ctx, PROBE_TAIL_BYTES)) {
-		if (bpf_xdp_adjust_tail(ctx, -PROBE_TAIL_BYTES))
-			return XDP_ABORTED;
+	grew = try_tail(ctx, PROBE_TAIL_BYTES);
+	if (grew < 0)
+		return XDP_ABORTED;
+	if (grew)
 		__sync_fetch_and_add(&probe_tail_grew, 1);
-	}
+	grew = try_tail(ctx, SLUICE_ANSWER_MAX);
+	if (grew < 0)
+		return XDP_ABORTED;
+	if (grew)
+		__sync_fetch_and_add(&probe_tail_ample, 1);
+	__sync_fetch_and_add(&probe_tried, 1);
 	return XDP_PASS;
 }

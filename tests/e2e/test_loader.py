@@ -2,6 +2,7 @@
 """attach, detach, status and reload: what they do, what they say when they cannot, and that nothing is left half done."""
 import json
 import re
+import socket
 import threading
 
 import pytest
@@ -117,6 +118,28 @@ def test_a_sale_works_in_this_mode(family, mode):
         assert curl.returncode == 0 and curl.answer.code() == "sold_out", curl
         world.assert_no_socket(curl.local_port)
         assert world.packets("sold_out") == 2
+
+
+def test_a_few_frames_with_room_at_the_tail_are_not_a_driver_that_grows_there(bare):
+    """On veth one frame in six or so is the last in its page and has the rest of it. The gate would then try the tail first with a long answer, and
+    send most buyers the status line alone."""
+    over = threading.Event()
+
+    def send(sock):
+        while not over.is_set():
+            sock.sendto(b"x" * 56, (SHOP["ipv4"], PORT))
+
+    with bare.crowd.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sender = threading.Thread(target=send, args=(sock,))
+        sender.start()
+        try:
+            for _ in range(3):
+                done = attach(bare)
+                assert done.returncode == OK and "frames can grow at the head and cannot at the tail" in done.stderr, done
+                assert detach(bare).returncode == OK
+        finally:
+            over.set()
+            sender.join()
 
 
 # --- errors ------------------------------------------------------------------------------------------------------------------

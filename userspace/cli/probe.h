@@ -10,9 +10,9 @@
 struct probe;
 
 struct probe_result {
-	unsigned frames; /* seen; 0 = nothing came in, and the other two mean nothing */
+	unsigned frames; /* tried; 0 = nothing came in, and the other two mean nothing */
 	bool head_grows;
-	bool tail_grows;
+	bool tail_grows; /* in every frame by as much as the longest answer, or by a little where the head cannot */
 };
 
 /* Loads the probe program. NULL after a message. */
