@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "common/realtime.h"
 #include "common/timefmt.h"
 
 #define TICK_NS 5000000L
@@ -40,8 +41,10 @@ void heartbeat_pipeline_alive(void)
 
 void heartbeat_handler_enter(void)
 {
-	if (!handler_slot)
+	if (!handler_slot) {
 		handler_slot = atomic_fetch_add(&watch.handler_count, 1) % HANDLER_SLOTS + 1;
+		realtime_enter();
+	}
 	if (handler_depth++ == 0)
 		atomic_store_explicit(&watch.handler_since_ns[handler_slot - 1], time_mono_ns(), memory_order_release);
 }
@@ -91,6 +94,7 @@ static void *heartbeat_run(void *arg)
 	bool was_healthy = true;
 
 	pthread_setname_np(pthread_self(), "heartbeat");
+	realtime_enter();
 	clock_gettime(CLOCK_MONOTONIC, &next);
 	while (atomic_load(&watch.running)) {
 		uint64_t now, offset = read_offset(&now);
@@ -104,6 +108,7 @@ static void *heartbeat_run(void *arg)
 				: log_error(
 					  "a part of the daemon hangs: the heartbeat is withheld, the gate will close orders");
 		was_healthy = healthy;
+		realtime_look(now);
 
 		next.tv_nsec += TICK_NS;
 		if (next.tv_nsec >= 1000000000L) {

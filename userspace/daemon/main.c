@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/realtime.h"
 #include "common/timefmt.h"
 #include "daemon/answers_state.h"
 #include "daemon/control.h"
@@ -404,6 +405,7 @@ static int start(struct daemon *d, struct servers *s, char *error, size_t size)
 		return err;
 	answers_start(d);
 	name_node(d);
+	realtime_start();
 	err = heartbeat_start(d);
 	if (err) {
 		snprintf(error, size, "cannot start the heartbeat: %s", strerror(-err));

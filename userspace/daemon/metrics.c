@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/realtime.h"
 #include "daemon/fleet_leases.h"
 #include "daemon/fleet_report.h"
 #include "daemon/fleet_settings.h"
@@ -278,6 +279,9 @@ static void render_orders(FILE *out, struct daemon *d)
 	family(out, "sluice_writer_reconnects_total", "counter",
 		"Connections to the writer that broke, since the start.");
 	fprintf(out, "sluice_writer_reconnects_total %" PRIu64 "\n", status.reconnects);
+	family(out, "sluice_realtime_pauses_total", "counter",
+		"How often a thread of the daemon computed for 50 ms without a rest, and all of them had the usual priority for a second.");
+	fprintf(out, "sluice_realtime_pauses_total %" PRIu64 "\n", realtime_pauses());
 	family(out, "sluice_writer_drain_orders_per_second", "gauge",
 		"Orders that the writer can make durable in a second, by the batches it has had. Absent while none was large enough to tell.");
 	if (status.drain_per_second)

@@ -17,6 +17,7 @@
 #include <bpf/bpf.h>
 
 #include "common/log.h"
+#include "common/realtime.h"
 #include "common/timefmt.h"
 #include "daemon/fleet_keys.h"
 #include "daemon/heartbeat.h"
@@ -267,6 +268,7 @@ static void *pipeline_run(void *arg)
 	int backoff_ms = BACKOFF_MIN_MS, last_err = 0;
 
 	pthread_setname_np(pthread_self(), "pipeline");
+	realtime_enter();
 	while (!atomic_load(&p->stop)) {
 		int err = writer_link_open(&p->link, path);
 

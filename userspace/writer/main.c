@@ -19,6 +19,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/realtime.h"
 #include "common/sandbox.h"
 #include "common/wire.h"
 #include "writer/consume.h"
@@ -247,6 +248,8 @@ static int run(const struct config *config)
 		goto out;
 	}
 	log_info("version %s, ledger %s, socket %s", SLUICE_VERSION, name, config->writer.socket);
+	realtime_start();
+	realtime_enter();
 	code = writer_server_run(store, name, listen_fd, stop_fd);
 	if (code)
 		log_error("stopped: %s", strerror(-code));

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/realtime.h"
 #include "common/timefmt.h"
 #include "common/wire.h"
 #include "writer/query.h"
@@ -324,6 +325,7 @@ int writer_server_run(struct store *store, const char *ledger, int listen_fd, in
 			result = -errno;
 			break;
 		}
+		realtime_look(time_mono_ns());
 		if (pollers[0].revents)
 			break;
 		if (pollers[1].revents)
