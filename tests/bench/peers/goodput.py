@@ -8,8 +8,9 @@ daemon serves from the kernel's own TCP (its SYN cookies at the kernel's default
 idle interface then, as the daemon needs its maps.
 
 One CPU is the server's for everything: receive work, daemon, order writer. They have the priorities of an installed system: the kernel's for a receive thread
-(nice 0), the units' for daemon and writer (-10). The other comparisons put receive work first (lab.py), which is nothing to who waits for nobody; here it is the
-question. So one shop more shows what comes of it: the gate with nice -15 for the receive thread. The limits are those of the default config.
+(nice 0), the units' for daemon and writer (-10, and SCHED_RR for the threads that an order waits for). The other comparisons put receive work first (lab.py), which
+is nothing to who waits for nobody; here it is the question. So one shop more shows what is left where the right to SCHED_RR is not given (LimitRTPRIO=0): the gate
+with the nice values alone. The limits are those of the default config.
 
 veth's receive ring has 256 places, and what finds it full is lost before any program sees it, a buyer's frame like the flood's. All that the
 generator gives, in bursts, is far more than the ring takes: half of it is lost, whoever stands behind. So SYNs also come paced, at the highest rate of which
@@ -50,10 +51,13 @@ FLOODS = ("alone", PACED, DENSE, "forged tokens", "honest retries")
 NAPI_NICE = 0  # of a NAPI thread, as the kernel makes it; that of the services is the units' (lab.SERVER_NICE, scripts/systemd)
 CROWDS = {"forged tokens": "forged", "honest retries": "late"}  # floods of whole conversations, and the file of their targets
 STEADY = ("alone", *CROWDS)
-GATED, FIRST, DROPPED, BARE = "with the gate", "with the gate, receive work first", "bare drop", "without"
+GATED, NICE, DROPPED, BARE = "with the gate", "with the gate, nice values alone", "bare drop", "without"
+# As userspace/common/realtime.c has it by the units' right, which a limited machine's root cannot give: taken from outside. The daemon cannot take it again
+# once it has given it up, so a shop that did not rest is without it from then on.
+ORDER_THREADS, REALTIME_PRIORITY = {"heartbeat", "pipeline", "MHD-worker", "sluice-writer"}, 1
 # A second: conversations of a crowd, else frames that came in. Without a gate the server is the slower, and a stalled crowd has a thousand.
-FLOOR = {GATED: 20_000, FIRST: 20_000, DROPPED: 20_000, BARE: 5_000}
-MEETS = {GATED: FLOODS, FIRST: ("alone", *CROWDS), DROPPED: ("alone", PACED, DENSE), BARE: FLOODS}
+FLOOR = {GATED: 20_000, NICE: 20_000, DROPPED: 20_000, BARE: 5_000}
+MEETS = {GATED: FLOODS, NICE: ("alone", *CROWDS), DROPPED: ("alone", PACED, DENSE), BARE: FLOODS}
 PACES = (1_000_000, 700_000, 500_000, 350_000, 250_000, 175_000, 125_000)  # asked of the generator; what comes is less
 LOST_AT_MOST = 0.002  # of the frames, by the ring, in each of TRIALS; the rounds that count must not stand on the line
 TRIALS = 3
@@ -66,11 +70,18 @@ def spoofed_addresses():
     return "".join(f"{rng.randrange(11, 126)}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}\n" for _ in range(SPOOFED))
 
 
+def go_real_time(pid):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii") as file:
+            if file.read().strip() in ORDER_THREADS:
+                os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
+
+
 class Shop:
     """A shop whose veth pair is threaded: with the gate in it, with a program that drops all but the buyers, or with nothing."""
 
     def __init__(self, stack, work_dir, name):
-        gated = name in (GATED, FIRST)
+        gated = name in (GATED, NICE)
         self.name = name
         self.dir = work_dir / name.replace(",", "").replace(" ", "-")
         self.dir.mkdir()
@@ -94,9 +105,10 @@ class Shop:
             os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(CLIENT_NAPI_PRIORITY))
         for process in (site.daemon, site.writer):
             pin(process.pid, cpu.server)
-        if name != FIRST:
-            for thread in site.link.napi:
-                os.setpriority(os.PRIO_PROCESS, thread, NAPI_NICE)
+            if name != NICE:
+                go_real_time(process.pid)
+        for thread in site.link.napi:
+            os.setpriority(os.PRIO_PROCESS, thread, NAPI_NICE)
         self.sale = site.sale(stock=1_000_000)
         self.soldout = site.sale(stock=0)
         self.meter = Meter(site.link.napi, (site.daemon.pid, site.writer.pid))
