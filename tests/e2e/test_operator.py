@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -16,10 +17,10 @@ import time
 
 import pytest
 
-from netns import die_with_parent, wait_until
+from netns import die_with_parent, run, wait_until
 from test_privileges import ServicesWorld
 from tokens import Token
-from world import CONTROL_PORT, DEVICE, PORT, SHOP, SLUICE, UnixConnection, World
+from world import BPFTOOL, CONTROL_PORT, DEVICE, PORT, SHOP, SLUICE, UnixConnection, World
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OK, FAILED, USAGE, NOT_FOUND, CONFLICT, NOT_ALLOWED, UNREACHABLE = range(7)
@@ -840,6 +841,63 @@ def test_top_gives_the_terminal_back(world, key):
             process.wait()
         os.close(master)
         os.close(slave)
+
+
+# --- an interface of the gate that goes away ---------------------------------------------------------------------------------------
+def on_interfaces(world):
+    """{name: 0 or 1} of the metric."""
+    text = world.control("GET", "/metrics").body.decode()
+    return {name: int(value) for name, value in re.findall(r'^sluice_gate_interface_attached{interface="([^"]+)"} ([01])$', text, re.M)}
+
+
+def readiness(world):
+    reply = world.control("GET", "/readyz?verbose")
+    return reply.status, reply.body.decode().splitlines()
+
+
+def test_an_interface_that_loses_the_gate_is_told_of_everywhere():
+    """By a daemon without root, which can open neither the pin of an interface that comes back nor one that joins later."""
+    with ServicesWorld() as world:
+        def add(device):
+            world.shop.run(["ip", "link", "add", device, "type", "veth", "peer", "name", f"peer-{device}"])
+            world.shop.run(["ip", "link", "set", device, "up"])
+            world.sluice("attach", device, "--mode", "generic", "--config", world.config)
+
+        def told(**interfaces):
+            expected = {DEVICE: 1, **interfaces}
+            wait_until(lambda: on_interfaces(world) == expected, f"interfaces are {expected}", timeout=8)
+            shown = [{"name": name, "attached": bool(value)} for name, value in expected.items()]
+            in_order = {"key": lambda entry: entry["name"]}
+            assert sorted(world.status()["gate"]["interfaces"], **in_order) == sorted(shown, **in_order)
+            assert sorted(world.ask("GET", "/v1/top?interval_ms=100")["interfaces"], **in_order) == sorted(shown, **in_order)
+        world.attach()
+        add("spare")
+        world.start_writer()
+        world.start_daemon()
+        told(spare=1)
+        for round_ in (1, 2):  # the first link was opened at the start, the second is known by the interface's index alone
+            world.shop.run(["ip", "link", "del", "spare"])
+            told(spare=0)
+            assert world.control("GET", "/readyz").status == 200, "the other one is guarded"
+            status, lines = readiness(world)
+            assert status == 200 and "[~] interfaces: degraded: the gate is not on spare any more" in lines, lines
+            assert "THE GATE IS NOT ON spare ANY MORE" in world.cli("top").stdout
+            assert world.daemon.log().count("the gate is not on spare any more") == round_
+            add("spare")
+            told(spare=1)
+            assert readiness(world)[1][0] == "[+] gate" and not any("interfaces" in line for line in readiness(world)[1])
+        assert "THE GATE IS NOT ON" not in world.cli("top").stdout
+        add("later")
+        told(spare=1, later=1)
+        for device in ("spare", "later"):
+            world.sluice("detach", device, "--config", world.config)
+        told()
+        assert world.daemon.log().count("any more") == 2, "what was detached is missed by nobody"
+        run([BPFTOOL, "link", "detach", "pinned", world.pin_dir / f"link-{DEVICE}"])
+        wait_until(lambda: world.control("GET", "/readyz").status == 503, "a gate that guards nothing is not ready", timeout=8)
+        status, lines = readiness(world)
+        assert lines[0] == f"[-] gate: it is on no interface any more ({DEVICE})" and lines[-1] == "not ready", lines
+        assert on_interfaces(world) == {DEVICE: 0} and "IT GUARDS NOTHING NOW" in world.daemon.log()
 
 
 def test_nobody_has_disturbed_the_gate(world):

@@ -18,13 +18,12 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "common/pin_name.h"
 #include "common/timefmt.h"
 
 #define BPFFS_DEFAULT "/sys/fs/bpf"
 #define LOCK_WAIT_NS 5000000000ULL /* another attach takes about one second */
 #define LOCK_RETRY_US 20000
-#define LINK_PREFIX "link-"
-#define COEXIST_PREFIX "coexist-"
 
 const char *const pins_map_names[] = {"services", "ports", "limits", "control", "sales", "stock", "keys", "admissions",
 	"ring", "buyers", "issued", "rates", "recent", "syn_budget", "lists", "list_index", "denials", "answers",
@@ -141,11 +140,7 @@ char *pins_path(const struct pins *pins, const char *name, char *path)
 
 char *pins_interface_name(const char *interface, bool coexist, char *name)
 {
-	snprintf(name, PINS_NAME_MAX, "%s%s", coexist ? COEXIST_PREFIX : LINK_PREFIX, interface);
-	for (char *c = name; *c; c++)
-		if (*c == '.')
-			*c = ':';
-	return name;
+	return pin_name_of_interface(interface, coexist, name, PINS_NAME_MAX);
 }
 
 bool pins_has(const struct pins *pins, const char *name)
@@ -205,20 +200,6 @@ int pins_make_directory(struct pins *pins)
 	return CLI_OK;
 }
 
-/* "link-eth0:100" -> "eth0.100". False if the pin is not one of `prefix`. */
-static bool interface_of_pin(const char *pin, const char *prefix, char *interface)
-{
-	size_t length = strlen(prefix);
-
-	if (strncmp(pin, prefix, length) || !pin[length] || strlen(pin + length) >= IF_NAMESIZE)
-		return false;
-	snprintf(interface, IF_NAMESIZE, "%s", pin + length);
-	for (char *c = interface; *c; c++)
-		if (*c == ':')
-			*c = '.';
-	return true;
-}
-
 int pins_interfaces(const struct pins *pins, struct pinned_interface *interfaces)
 {
 	DIR *dir = opendir(pins->dir);
@@ -230,8 +211,7 @@ int pins_interfaces(const struct pins *pins, struct pinned_interface *interfaces
 	while ((entry = readdir(dir)) && count < PINS_INTERFACES_MAX) {
 		struct pinned_interface *interface = &interfaces[count];
 
-		interface->coexist = interface_of_pin(entry->d_name, COEXIST_PREFIX, interface->name);
-		if (!interface->coexist && !interface_of_pin(entry->d_name, LINK_PREFIX, interface->name))
+		if (!pin_name_to_interface(entry->d_name, interface->name, &interface->coexist))
 			continue;
 		interface->fd = pins_open(pins, entry->d_name);
 		if (interface->fd < 0) {
@@ -347,6 +327,7 @@ int pins_remove_all(const struct pins *pins)
 	static const char *const programs[] = {"gate", "door", "new-gate", "new-door"};
 	struct dirent *entry;
 	char interface[IF_NAMESIZE];
+	bool coexist;
 	int err = 0, result;
 	DIR *dir;
 
@@ -356,9 +337,8 @@ int pins_remove_all(const struct pins *pins)
 		err = (result = remove_pin(pins, pins_map_names[i])) ? result : err;
 	dir = opendir(pins->dir);
 	while (dir && (entry = readdir(dir))) {
-		if (!interface_of_pin(entry->d_name, LINK_PREFIX, interface) &&
-			!interface_of_pin(entry->d_name, COEXIST_PREFIX, interface) &&
-			strncmp(entry->d_name, "new-" LINK_PREFIX, strlen("new-" LINK_PREFIX)))
+		if (!pin_name_to_interface(entry->d_name, interface, &coexist) &&
+			strncmp(entry->d_name, "new-" PIN_LINK_PREFIX, strlen("new-" PIN_LINK_PREFIX)))
 			continue;
 		detach_link(pins, entry->d_name);
 		result = remove_pin(pins, entry->d_name);

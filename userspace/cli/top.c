@@ -150,6 +150,18 @@ static void print_busiest(FILE *out, const json_t *list, const char *name, const
 	cli_table_end(table);
 }
 
+/* Lines of their own, and the first: a narrow terminal cuts the end of a line off, and a low one the last lines. */
+static void print_interfaces(FILE *out, const json_t *interfaces)
+{
+	const json_t *interface;
+	size_t i;
+
+	json_array_foreach(interfaces, i, interface)
+		if (json_is_false(json_object_get(interface, "attached")))
+			fprintf(out, "THE GATE IS NOT ON %s ANY MORE (sluice status)\n",
+				json_string_value(json_object_get(interface, "name")));
+}
+
 void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 {
 	const json_t *orders = json_object_get(top, "orders"), *sample = json_object_get(top, "sample");
@@ -161,7 +173,7 @@ void cli_top_print(FILE *out, const json_t *top, unsigned rows)
 	unsigned long long prefixes = (unsigned long long)json_integer_value(json_object_get(sample, "prefixes"));
 	char admitted[32], durable[32];
 
-	/* A line of its own, and the first: a narrow terminal cuts the end of a line off, and a low one the last lines. */
+	print_interfaces(out, json_object_get(top, "interfaces"));
 	if (mode && !strcmp(mode, "all"))
 		fputs("THE WHOLE GATE IS IN SHADOW MODE\n", out);
 	else if (mode && strcmp(mode, "off") != 0)

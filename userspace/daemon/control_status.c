@@ -11,6 +11,7 @@
 #include "daemon/fleet_report.h"
 #include "daemon/fleet_settings.h"
 #include "daemon/heartbeat.h"
+#include "daemon/interfaces.h"
 #include "daemon/issue.h"
 #include "daemon/sales.h"
 #include "daemon/shadow.h"
@@ -38,9 +39,10 @@ static json_t *gate_json(struct daemon *d)
 		if (!bpf_map_lookup_elem(d->maps.services, &i, &service) && service.kind != SLUICE_SERVICE_UNUSED)
 			json_array_append_new(services, service_json(&service));
 	}
-	return json_pack("{s:b, s:s, s:I, s:i, s:o}", "attached", true, "pin_dir", d->config.gate.pin_dir, "generation",
-		(json_int_t)__atomic_load_n(&d->maps.control->generation, __ATOMIC_ACQUIRE), "abi_version",
-		(int)d->maps.control->abi_version, "services", services);
+	return json_pack("{s:b, s:s, s:I, s:i, s:o, s:o}", "attached", true, "pin_dir", d->config.gate.pin_dir,
+		"generation", (json_int_t)__atomic_load_n(&d->maps.control->generation, __ATOMIC_ACQUIRE),
+		"abi_version", (int)d->maps.control->abi_version, "services", services, "interfaces",
+		interfaces_json(d));
 }
 
 enum MHD_Result control_get_status(struct http_request *request)
@@ -159,14 +161,37 @@ enum MHD_Result control_get_livez(struct http_request *request)
 	return send_health(request, healthy, healthy ? "ok\n" : "a part of the daemon hangs\n");
 }
 
+/* Returns whether the gate guards anything. One interface of several that is missing is no reason to send nobody here any more. */
+static bool gate_lines(struct daemon *d, char *text, size_t size)
+{
+	struct interfaces_summary interfaces;
+
+	interfaces_summarize(d, &interfaces);
+	if (atomic_load(&d->gate_is_gone)) {
+		snprintf(text, size, "[-] gate: it was detached\n");
+		return false;
+	}
+	if (interfaces.is_known && !interfaces.attached) {
+		snprintf(text, size, "[-] gate: it is on no interface%s%s%s\n", interfaces.pinned ? " any more (" : "",
+			interfaces.missing, interfaces.pinned ? ")" : "");
+		return false;
+	}
+	if (interfaces.attached < interfaces.pinned)
+		snprintf(text, size, "[+] gate\n[~] interfaces: degraded: the gate is not on %s any more\n",
+			interfaces.missing);
+	else
+		snprintf(text, size, "[+] gate\n");
+	return true;
+}
+
 /* Ready: an order that comes now can be taken. */
 enum MHD_Result control_get_readyz(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct pipeline_status status;
-	char text[1024], redis[576], settings[192];
+	char text[1536], gate[384], redis[576], settings[192];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
-	bool attached = !atomic_load(&d->gate_is_gone);
+	bool attached = gate_lines(d, gate, sizeof(gate));
 
 	pipeline_status(d->pipeline, &status);
 	ready = alive && known && status.open && attached;
@@ -176,8 +201,8 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 	fleet_report_ready(d, redis, sizeof(redis));
 	fleet_settings_ready(d, settings, sizeof(settings));
 	snprintf(text, sizeof(text),
-		"[%c] gate\n[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s%s\n",
-		attached ? '+' : '-', alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-',
-		status.open ? '+' : '-', redis, settings, ready ? "ready" : "not ready");
+		"%s[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s%s\n", gate,
+		alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-', status.open ? '+' : '-', redis,
+		settings, ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

@@ -10,6 +10,7 @@
 #include "common/addr.h"
 #include "common/timefmt.h"
 #include "daemon/control.h"
+#include "daemon/interfaces.h"
 #include "daemon/maintenance.h"
 #include "daemon/sales.h"
 #include "daemon/shadow.h"
@@ -195,8 +196,9 @@ static json_t *top_json(struct top *top)
 
 	for (size_t i = 0; i < top->sampled; i++)
 		stands_for += top->sample[i].stands_for;
-	json = json_pack("{s:s, s:I, s:s}", "time", time_format_rfc3339(time_wall_ns(), time_text), "interval_ms",
-		(json_int_t)(top->seconds * 1e3 + 0.5), "shadow_mode", shadow_mode(shadow));
+	json = json_pack("{s:s, s:I, s:s, s:o}", "time", time_format_rfc3339(time_wall_ns(), time_text), "interval_ms",
+		(json_int_t)(top->seconds * 1e3 + 0.5), "shadow_mode", shadow_mode(shadow), "interfaces",
+		interfaces_json(top->d));
 	json_object_set_new(json, "packets", packets_json(top));
 	json_object_set_new(json, "calls", reasons_json(top, top->before.calls, top->after.calls));
 	json_object_set_new(json, "shadow", reasons_json(top, top->before.shadow, top->after.shadow));

@@ -26,6 +26,7 @@ struct fleet_keys;
 struct fleet_leases;
 struct fleet_nodes;
 struct fleet_settings;
+struct interfaces;
 struct issuer;
 struct metrics;
 struct orders;
@@ -49,6 +50,7 @@ struct daemon {
 	struct sales *sales;
 	struct orders *orders;
 	struct pipeline *pipeline;
+	struct interfaces *interfaces; /* NULL: nothing is known of them */
 	struct issuer *issuer;
 	struct revocations *revocations;
 	struct metrics *metrics;

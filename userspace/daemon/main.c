@@ -30,6 +30,7 @@
 #include "daemon/fleet_stream.h"
 #include "daemon/heartbeat.h"
 #include "daemon/http_public.h"
+#include "daemon/interfaces.h"
 #include "daemon/issue.h"
 #include "daemon/kept.h"
 #include "daemon/maintenance.h"
@@ -215,6 +216,7 @@ static int open_gate(struct daemon *d, char *error, size_t size)
 	if (err)
 		return err;
 	pipeline_close_orders(d);
+	interfaces_open(d);
 	d->lists = lists_open(d->maps.lists, d->maps.list_index, d->maps.denials);
 	if (!d->lists) {
 		err = errno ? -errno : -ENOMEM;
@@ -490,6 +492,7 @@ static void stop(struct daemon *d, struct servers *s)
 	sales_free(d->sales);
 	metrics_free(d->metrics);
 	answers_stop();
+	interfaces_close(d);
 	gate_maps_close(&d->maps);
 	explicit_bzero(&d->keys, sizeof(d->keys));
 	explicit_bzero(d->secret, sizeof(d->secret));

@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 #include "common/timefmt.h"
+#include "daemon/interfaces.h"
 #include "daemon/issue.h"
 #include "daemon/order_changes.h"
 #include "daemon/orders.h"
@@ -28,6 +29,7 @@
 #define STEP_MS 100
 #define STEPS_PER_CHECK 10 /* the conservation equation: every second */
 #define STEPS_PER_EXPIRY 4 /* holds whose time is over: within half a second */
+#define STEPS_PER_LOOK 20  /* the gate's interfaces: every other second */
 #define STEPS_OF_REST 20   /* 2 s */
 #define STEPS_PER_READ 50  /* the ledger's figures: every five seconds */
 #define STEPS_PER_KEEP 300 /* 30 s */
@@ -296,6 +298,8 @@ static void step(struct daemon *d, unsigned count)
 	int err;
 
 	check_gate(d);
+	if (count % STEPS_PER_LOOK == 0)
+		interfaces_look(d);
 	orders_wake_expired(d->orders, time_mono_ns());
 	err = gate_maps_refresh(&d->maps);
 	if (err && count % STEPS_PER_READ == 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Counters and histograms of the daemon, and /metrics. Observed from any thread with relaxed atomics; rendered by the control listeners.
  *
- * Labels are names from fixed lists or of sales and services; never an address, a token or a buyer, and so the number of series is bounded.
+ * Labels are names from fixed lists or of sales, services and interfaces; never an address, a token or a buyer, and so the number of series is bounded.
  */
 #include "daemon/metrics.h"
 
@@ -16,6 +16,7 @@
 #include "daemon/fleet_report.h"
 #include "daemon/fleet_settings.h"
 #include "daemon/fleet_stream.h"
+#include "daemon/interfaces.h"
 #include "daemon/issue.h"
 #include "daemon/maintenance.h"
 #include "daemon/orders.h"
@@ -198,6 +199,18 @@ static int render_gate(FILE *out, struct daemon *d)
 	return err;
 }
 
+static void render_interfaces(FILE *out, struct daemon *d)
+{
+	struct interface_view views[INTERFACES_MAX];
+	unsigned count = interfaces_view(d, views);
+
+	family(out, "sluice_gate_interface_attached", "gauge",
+		"1 while the gate is on the interface, 0 when the interface is gone or the gate was taken off it by other means than sluice detach.");
+	for (unsigned i = 0; i < count; i++)
+		fprintf(out, "sluice_gate_interface_attached{interface=\"%s\"} %d\n", views[i].name,
+			views[i].is_attached);
+}
+
 static int render_shadow(FILE *out, struct daemon *d)
 {
 	uint32_t flags = shadow_flags(d);
@@ -355,6 +368,7 @@ char *metrics_render(struct daemon *d, size_t *length)
 	err = render_gate(out, d);
 	if (!err)
 		err = render_shadow(out, d);
+	render_interfaces(out, d);
 	render_orders(out, d);
 	render_sales(out, d);
 	render_http(out, d->metrics);
