@@ -900,6 +900,89 @@ def test_an_interface_that_loses_the_gate_is_told_of_everywhere():
         assert on_interfaces(world) == {DEVICE: 0} and "IT GUARDS NOTHING NOW" in world.daemon.log()
 
 
+# --- an order writer that is away --------------------------------------------------------------------------------------------------
+CHANGE_WORDS = ("Nothing was changed", "may still take effect", "changed all the same")
+
+
+def told_closed(world, words, timeout=10):
+    """Readiness, the API and `sluice status` say that orders are closed, and why."""
+    wait_until(lambda: any(words in line for line in readiness(world)[1]), f"readyz says: {words}", timeout=timeout)
+    status, lines = readiness(world)
+    assert status == 503 and "[-] order writer" in lines, lines
+    assert any(line.startswith("[-] orders open: closed because ") and words in line for line in lines), lines
+    assert words in world.status()["orders_closed_because"]
+    shown = json.loads(world.sluice("status", "-o", "json", "--config", world.config).stdout)
+    assert shown["orders_open"] is False and words in shown["orders_closed_because"], shown
+    assert words in world.sluice("status", "--config", world.config).stdout
+
+
+def test_a_writer_that_is_stopped_or_gone_is_shown_as_down_and_reads_have_no_words_of_changes():
+    with World() as world:
+        sale = world.sale(stock=5)
+        assert "orders_closed_because" not in world.sluice("status", "--config", world.config).stdout
+        assert world.status()["orders_closed_because"] is None
+        os.kill(world.writer.pid, signal.SIGSTOP)
+        try:
+            told_closed(world, "does not answer")
+            assert world.status()["writer"]["connected"] is False
+            assert "sluice_writer_up 0" in world.control("GET", "/metrics").body.decode().splitlines()
+            late = world.control("GET", f"/v1/orders?sale={sale.slug}")
+            assert late.status == 503 and not any(words in late.json()["detail"] for words in CHANGE_WORDS), late
+            early = world.control("POST", f"{sale.path}/pause", headers={"Idempotency-Key": "stopped"})
+            assert early.status == 503 and "Nothing was changed" in early.json()["detail"], "the key is looked for before the change is begun"
+        finally:
+            os.kill(world.writer.pid, signal.SIGCONT)
+        wait_until(lambda: world.control("GET", "/readyz").status == 200, "orders are open again")
+        assert world.status()["orders_closed_because"] is None and "[+] order writer" in readiness(world)[1]
+        world.writer.kill()
+        told_closed(world, f"no order writer is at {world.settings['writer.socket']}")
+        gone = world.control("GET", f"/v1/orders?sale={sale.slug}")
+        assert gone.json()["detail"] == "The order writer is not there.", gone
+        assert world.control("POST", f"{sale.path}/pause").json()["detail"] == "The order writer is not there. Nothing was changed."
+        world.daemon.kill()
+        shown = world.sluice("status", "--config", world.config).stdout
+        assert "no sign of life" in shown or "orders_closed_because" in shown
+
+
+def test_a_full_disk_is_named_to_who_is_kept_waiting_for_it():
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(World(start=("gate",)))
+        disk = world.dir / "disk"
+        disk.mkdir(mode=0o700)
+        run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", disk])
+        stack.callback(run, ["umount", "-l", disk])
+        stack.callback(world.stop_programs)
+        world.ledger = disk / "ledger.db"
+        world.settings["writer.ledger"] = world.ledger
+        world.write_config()
+        world.start_writer()
+        world.start_daemon()
+        sale = world.sale(stock=100)
+
+        def fill():
+            with open(disk / "filler", "ab") as filler, contextlib.suppress(OSError):
+                while True:
+                    os.write(filler.fileno(), bytes(4096))
+        fill()
+        for _ in range(64):  # what is left of the last page is taken first
+            done = world.cli("stock", "add", sale.slug, "1", "--reason", "x" * 64, check=False)
+            if done.returncode != OK:
+                break
+        assert done.returncode == FAILED and "full" in done.stderr, done
+        for _ in range(64):  # the writer makes a little room when it opens the ledger anew
+            fill()
+            if world.order(sale.token()).status != 201:
+                break
+        told_closed(world, "full")
+        reading = world.control("GET", f"/v1/orders?sale={sale.slug}")
+        if reading.status == 503:
+            assert "full" in reading.json()["detail"] and not any(words in reading.json()["detail"] for words in CHANGE_WORDS), reading
+        (disk / "filler").unlink()
+        wait_until(lambda: world.control("GET", "/readyz").status == 200, "orders are open again", timeout=20)
+        assert world.status()["orders_closed_because"] is None
+        world.history.no_verdict("the disk was full")
+
+
 def test_nobody_has_disturbed_the_gate(world):
     """After all this: nobody watches, nothing is in shadow, orders are open."""
     wait_for_nobody(world)

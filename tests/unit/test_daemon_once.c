@@ -91,7 +91,7 @@ enum MHD_Result http_problem_retry(struct http_request *request, unsigned status
 	return MHD_YES;
 }
 
-enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer)
+enum MHD_Result control_send_first_error(struct http_request *request, const struct pipeline_answer *answer)
 {
 	return http_problem_retry(request, 503, "writer_away", 2, "%s. Nothing was changed.", strerror(-answer->error));
 }
@@ -113,6 +113,12 @@ void control_log_change(const struct http_request *request)
 {
 	(void)request;
 	world.logged++;
+}
+
+void pipeline_status(struct pipeline *p, struct pipeline_status *status)
+{
+	(void)p;
+	memset(status, 0, sizeof(*status));
 }
 
 int pipeline_ask(struct pipeline *p, json_t *question, const struct pipeline_hooks *hooks, void *arg,

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* sluice status: what is attached where, read from the pins alone, so it works without the daemon. */
+/* sluice status: what is attached where, read from the pins alone, so it works without the daemon. Only why the daemon keeps orders closed is asked of it,
+ * and a daemon that does not say so within a second is not waited for.
+ */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/api.h"
 #include "cli/cli.h"
 #include "cli/coexist.h"
 #include "cli/gate_look.h"
@@ -24,6 +27,9 @@
 
 #define BATCH_ENTRIES 4096
 #define NS_PER_MS 1000000
+#define NS_PER_S 1000000000ULL
+#define ASK_PATIENCE_MS 1000
+#define SAID_MAX 1024
 
 static const struct loader_command command = {
 	.usage = "usage: sluice status [-o table|json] [--config FILE] [--pin-dir DIR]\n\n"
@@ -191,18 +197,59 @@ static json_t *maps_json(const struct pins *pins, unsigned long long *total)
 }
 
 /* --- output -------------------------------------------------------------------------------------------------------------------- */
-static json_t *control_json(const struct sluice_control *control)
+/* Of a daemon that lives. NULL: it does not say. */
+static json_t *ask_why_closed(const struct config *config)
+{
+	const struct cli_globals globals = {.socket = config->daemon.control_socket};
+	struct cli_api *api = NULL;
+	json_t *status = NULL, *why = NULL;
+	char said[SAID_MAX];
+
+	cli_say_into(said, sizeof(said));
+	if (!cli_api_open(&api, &globals)) {
+		cli_api_set_patience(api, ASK_PATIENCE_MS);
+		if (!cli_api_ask(api, "status", "GET", cli_api_path("/v1/status"), NULL, &status))
+			why = json_incref(json_object_get(status, "orders_closed_because"));
+	}
+	cli_say_into(NULL, 0);
+	cli_api_close(api);
+	json_decref(status);
+	if (json_is_string(why))
+		return why;
+	json_decref(why);
+	return NULL;
+}
+
+/* null if they are open. */
+static json_t *why_closed_json(const struct sluice_control *control, const struct config *config)
+{
+	__u64 heartbeat = __atomic_load_n(&control->heartbeat_mono, __ATOMIC_RELAXED), now = time_mono_ns();
+	json_t *why;
+
+	if (!gate_daemon_is_alive(control) && !heartbeat)
+		return json_string("no sluiced has run with this gate yet");
+	if (!gate_daemon_is_alive(control))
+		return json_sprintf("sluiced has given no sign of life for %llu s (systemctl status sluiced)",
+			(unsigned long long)((now - heartbeat) / NS_PER_S));
+	if (__atomic_load_n(&control->flags, __ATOMIC_RELAXED) & SLUICE_CONTROL_ORDERS_OPEN)
+		return json_null();
+	why = ask_why_closed(config);
+	return why ? why : json_string("sluiced keeps them closed (journalctl -u sluiced)");
+}
+
+static json_t *control_json(const struct sluice_control *control, const struct config *config)
 {
 	__u64 heartbeat = __atomic_load_n(&control->heartbeat_mono, __ATOMIC_RELAXED), now = time_mono_ns();
 	__u32 flags = __atomic_load_n(&control->flags, __ATOMIC_RELAXED);
 	bool alive = gate_daemon_is_alive(control);
 
-	return json_pack("{s:i, s:I, s:b, s:o, s:b, s:s, s:s, s:b, s:b, s:i, s:i, s:I}", "abi_version",
+	return json_pack("{s:i, s:I, s:b, s:o, s:b, s:o, s:s, s:s, s:b, s:b, s:i, s:i, s:I}", "abi_version",
 		(int)control->abi_version, "generation", (json_int_t)control->generation, "daemon_alive", alive,
 		"heartbeat_age_ms",
 		heartbeat && now >= heartbeat ? json_integer((json_int_t)((now - heartbeat) / NS_PER_MS)) : json_null(),
-		"orders_open", alive && (flags & SLUICE_CONTROL_ORDERS_OPEN), "shadow", gate_shadow_mode(flags),
-		"deny_scope", flags & SLUICE_CONTROL_DENY_ALL ? "all" : "protected", "frames_grow_at_head",
+		"orders_open", alive && (flags & SLUICE_CONTROL_ORDERS_OPEN), "orders_closed_because",
+		why_closed_json(control, config), "shadow", gate_shadow_mode(flags), "deny_scope",
+		flags & SLUICE_CONTROL_DENY_ALL ? "all" : "protected", "frames_grow_at_head",
 		!!(control->grow & SLUICE_GROW_HEAD), "frames_grow_at_tail", !!(control->grow & SLUICE_GROW_TAIL),
 		"mss4", control->mss4, "mss6", control->mss6, "in_flight",
 		(json_int_t)__atomic_load_n(&control->in_flight, __ATOMIC_RELAXED));
@@ -235,6 +282,8 @@ static void print_table(json_t *status)
 	json_object_del(record, "interfaces");
 	json_object_del(record, "services");
 	json_object_del(record, "maps");
+	if (json_is_null(json_object_get(record, "orders_closed_because")))
+		json_object_del(record, "orders_closed_because");
 	cli_record_print(stdout, record);
 	json_decref(record);
 	print_rows("interfaces", json_object_get(status, "interfaces"), interface_columns);
@@ -242,7 +291,7 @@ static void print_table(json_t *status)
 	print_rows("maps", json_object_get(status, "maps"), map_columns);
 }
 
-static int show(const struct pins *pins, bool as_json)
+static int show(const struct pins *pins, const struct config *config, bool as_json)
 {
 	struct pinned_interface all[PINS_INTERFACES_MAX];
 	json_t *status = json_object(), *interfaces = json_array();
@@ -267,7 +316,7 @@ static int show(const struct pins *pins, bool as_json)
 	gate_fd = pins_open(pins, "gate");
 	json_object_set_new(status, "pin_dir", json_string(pins->dir));
 	json_object_set_new(status, "program", program_json(gate_fd));
-	json_object_update_new(status, control_json(control));
+	json_object_update_new(status, control_json(control, config));
 	json_object_set(status, "interfaces", interfaces);
 	json_object_set_new(status, "services", services_json(pins));
 	json_object_set_new(status, "maps", maps_json(pins, &total));
@@ -304,5 +353,5 @@ int cmd_status(int argc, char **argv)
 	result = loader_args_config(&args, &config);
 	if (result == CLI_OK)
 		result = pins_init(&pins, config.gate.pin_dir);
-	return result == CLI_OK ? show(&pins, args.json) : result;
+	return result == CLI_OK ? show(&pins, &config, args.json) : result;
 }

@@ -138,6 +138,7 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 		questions_read_error(header, body, &answer);
 		log_error("the order writer could not store %u orders (%s: %s): orders are closed until it can", count,
 			answer.code, answer.detail);
+		pipeline_note_failure(p, answer.detail);
 		return -EREMOTEIO;
 	}
 	if (header->type != WIRE_ADMIT || header->length != count * sizeof(struct wire_ack))
@@ -165,6 +166,7 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 			pipeline_compare_anew(p);
 	}
 	batch->count = 0;
+	pipeline_note_failure(p, NULL);
 	account(p, count);
 	/* To find what is there already takes another time. */
 	if (!known) {

@@ -41,30 +41,68 @@ size_t control_body_max(const struct http_request *request)
 	return bulk ? BULK_BODY_MAX : request->listener->body_max;
 }
 
-enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer)
+/* What the question was for: a read changes nothing anyhow, and needs no word of it. */
+enum question_kind { QUESTION_READS, QUESTION_COMES_FIRST, QUESTION_CHANGES };
+
+static const char *unchanged(enum question_kind kind)
+{
+	return kind == QUESTION_READS ? "" : " Nothing was changed.";
+}
+
+static enum MHD_Result send_away(struct http_request *request, const char *what, const char *then)
+{
+	struct pipeline_status status;
+
+	pipeline_status(request->d->pipeline, &status);
+	if (*status.failure)
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+			"The order writer's store fails: %s.%s", status.failure, then);
+	return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "%s%s", what, then);
+}
+
+static enum MHD_Result send_refused(
+	struct http_request *request, const struct pipeline_answer *answer, enum question_kind kind)
+{
+	if (!strcmp(answer->code, "key_reused"))
+		return http_problem(request, 422, "key_reused",
+			"This " HTTP_ONCE_KEY " came before with another request. Nothing was changed.");
+	if (!strcmp(answer->code, "conflict"))
+		return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
+	if (!strcmp(answer->code, PIPELINE_STORE_ERROR))
+		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
+			"The order writer's store has failed: %s.%s", answer->detail,
+			kind == QUESTION_CHANGES
+				? " What was to be changed may be changed all the same: look before you ask again."
+				: unchanged(kind));
+	return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S, "The order writer could not (%s: %s).%s",
+		answer->code, answer->detail, unchanged(kind));
+}
+
+static enum MHD_Result send_error(
+	struct http_request *request, const struct pipeline_answer *answer, enum question_kind kind)
 {
 	switch (answer->error) {
 	case -ENOTCONN:
-		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
-			"The order writer is not there. Nothing was changed.");
+		return send_away(request, "The order writer is not there.", unchanged(kind));
 	case -ETIMEDOUT:
-		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
-			"The order writer has not answered in time. The change may still take effect: look before you ask again.");
+		return send_away(request, "The order writer has not answered in time.",
+			kind == QUESTION_CHANGES ? " The change may still take effect: look before you ask again."
+						 : unchanged(kind));
 	case -EREMOTEIO:
-		if (!strcmp(answer->code, "key_reused"))
-			return http_problem(request, 422, "key_reused",
-				"This " HTTP_ONCE_KEY " came before with another request. Nothing was changed.");
-		if (!strcmp(answer->code, "conflict"))
-			return http_problem(request, 409, "conflict", "The ledger refused: %s", answer->detail);
-		if (!strcmp(answer->code, PIPELINE_STORE_ERROR))
-			return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
-				"The order writer's store has failed: %s. What was to be changed may be changed all the same: look before you ask again.",
-				answer->detail);
-		return http_problem_retry(request, 503, "writer_away", RETRY_WRITER_S,
-			"The order writer could not (%s: %s). Nothing was changed.", answer->code, answer->detail);
+		return send_refused(request, answer, kind);
 	default:
 		return http_problem(request, 500, "internal_error", "Failed: %s.", strerror(-answer->error));
 	}
+}
+
+enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer)
+{
+	return send_error(request, answer, strcmp(request->method, "GET") ? QUESTION_CHANGES : QUESTION_READS);
+}
+
+enum MHD_Result control_send_first_error(struct http_request *request, const struct pipeline_answer *answer)
+{
+	return send_error(request, answer, QUESTION_COMES_FIRST);
 }
 
 const struct http_route control_routes[] = {

@@ -21,8 +21,10 @@ void control_log_change(const struct http_request *request);
 /* Names a request's change for order_changes.h, whose answer the ledger keeps by itself. Called before the handler asks for anything. */
 struct order_once;
 const struct order_once *control_once(struct http_request *request, struct order_once *once);
-/* The writer could not, or would not. */
+/* The writer could not, or would not. The words are those of a change, unless the request is a GET. */
 enum MHD_Result control_send_writer_error(struct http_request *request, const struct pipeline_answer *answer);
+/* The same, of a question that comes before the change is begun. */
+enum MHD_Result control_send_first_error(struct http_request *request, const struct pipeline_answer *answer);
 
 /* control_status.c */
 enum MHD_Result control_get_status(struct http_request *request);

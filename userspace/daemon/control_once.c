@@ -111,16 +111,26 @@ static enum MHD_Result send_kept(struct http_request *request, const json_t *kep
 }
 
 /* What was asked for has been decided by now, so the writer's absence says nothing of the change. */
-static enum MHD_Result send_not_kept(struct http_request *request, unsigned status)
+static enum MHD_Result send_not_kept(
+	struct http_request *request, unsigned status, const struct pipeline_answer *stored)
 {
+	struct pipeline_status now;
+	const char *why, *open, *close;
+
+	pipeline_status(request->d->pipeline, &now);
+	why = stored->error == -EREMOTEIO ? stored->detail : now.failure;
+	open = *why ? " (" : "";
+	close = *why ? ")" : "";
+
 	if (status >= 300)
 		return http_problem_retry(request, 503, "writer_away", RETRY_S,
-			"Nothing was changed; the order writer could not keep that answer (%u). Send the same request with the same " HTTP_ONCE_KEY
+			"Nothing was changed; the order writer could not keep that answer, %u%s%s%s. Send the same request with the same " HTTP_ONCE_KEY
 			" again.",
-			status);
+			status, open, why, close);
 	return http_problem_retry(request, 503, "writer_away", RETRY_S,
-		"The change was made, but the order writer could not keep the answer. Look at what was changed, or send the same request with the same " HTTP_ONCE_KEY
-		" again: that moves no stock twice, under another key it would.");
+		"The change was made, but the order writer could not keep the answer%s%s%s. Look at what was changed, or send the same request with the same " HTTP_ONCE_KEY
+		" again: that moves no stock twice, under another key it would.",
+		open, why, close);
 }
 
 /* Before the answer goes out. */
@@ -141,7 +151,7 @@ static bool keep_answer(struct http_request *request, const struct http_text *an
 		    json_pack("{s:s, s:o, s:{s:s, s:s}}", "op", "once_put", "answer", kept, "once", "key",
 			    request->once_key, "fingerprint", request->once_fingerprint),
 		    NULL, NULL, &stored)) {
-		*result = send_not_kept(request, answer->status);
+		*result = send_not_kept(request, answer->status, &stored);
 		return false;
 	}
 	json_decref(stored.json);
@@ -158,7 +168,7 @@ static enum MHD_Result handle_once(struct http_request *request)
 		    json_pack("{s:s, s:s, s:s}", "op", "once_get", "key", request->once_key, "fingerprint",
 			    request->once_fingerprint),
 		    NULL, NULL, &known))
-		return control_send_writer_error(request, &known);
+		return control_send_first_error(request, &known);
 	kept = json_object_get(known.json, "answer");
 	if (json_is_object(kept)) {
 		result = send_kept(request, kept);

@@ -57,9 +57,10 @@ enum MHD_Result control_get_status(struct http_request *request)
 		status.drain_per_second ? json_integer((json_int_t)status.drain_per_second) : json_null(), "commit_us",
 		status.commit_s ? json_integer((json_int_t)(status.commit_s * 1e6)) : json_null());
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:I, s:o, s:o, s:b, s:i, s:s, s:o}", "version", SLUICE_VERSION, "uptime_seconds",
+		json_pack("{s:s, s:I, s:o, s:o, s:b, s:s?, s:i, s:s, s:o}", "version", SLUICE_VERSION, "uptime_seconds",
 			(json_int_t)((time_mono_ns() - d->started_mono_ns) / NS_PER_S), "gate", gate_json(d), "writer",
-			writer, "orders_open", status.open, "sales", (int)sales_count(d->sales), "shadow",
+			writer, "orders_open", status.open, "orders_closed_because",
+			*status.why_closed ? status.why_closed : NULL, "sales", (int)sales_count(d->sales), "shadow",
 			shadow_mode(shadow_flags(d)), "fleet", fleet_report_json(d)));
 }
 
@@ -189,7 +190,7 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 {
 	struct daemon *d = request->d;
 	struct pipeline_status status;
-	char text[1536], gate[384], redis[576], settings[192];
+	char text[2048], gate[384], redis[576], settings[192];
 	bool alive = heartbeat_is_healthy(time_mono_ns()), known = atomic_load(&d->sales_known), ready;
 	bool attached = gate_lines(d, gate, sizeof(gate));
 
@@ -201,8 +202,9 @@ enum MHD_Result control_get_readyz(struct http_request *request)
 	fleet_report_ready(d, redis, sizeof(redis));
 	fleet_settings_ready(d, settings, sizeof(settings));
 	snprintf(text, sizeof(text),
-		"%s[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open\n%s%s%s\n", gate,
-		alive ? '+' : '-', status.connected ? '+' : '-', known ? '+' : '-', status.open ? '+' : '-', redis,
+		"%s[%c] heartbeat\n[%c] order writer\n[%c] sales of the ledger\n[%c] orders open%s%s\n%s%s%s\n", gate,
+		alive ? '+' : '-', status.connected && !*status.failure ? '+' : '-', known ? '+' : '-',
+		status.open ? '+' : '-', *status.why_closed ? ": closed because " : "", status.why_closed, redis,
 		settings, ready ? "ready" : "not ready");
 	return send_health(request, ready, text);
 }

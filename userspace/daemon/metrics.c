@@ -287,7 +287,7 @@ static void render_orders(FILE *out, struct daemon *d)
 	family(out, "sluice_ledger_refusals_total", "counter",
 		"Admissions that the ledger's own guard refused. Any is an alarm.");
 	fprintf(out, "sluice_ledger_refusals_total %" PRIu64 "\n", status.refused);
-	family(out, "sluice_writer_up", "gauge", "1 while the order writer is connected.");
+	family(out, "sluice_writer_up", "gauge", "1 while the order writer is connected and answers.");
 	fprintf(out, "sluice_writer_up %d\n", status.connected);
 	family(out, "sluice_writer_reconnects_total", "counter",
 		"Connections to the writer that broke, since the start.");

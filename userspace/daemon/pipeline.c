@@ -113,7 +113,7 @@ static void wait_for_work(struct pipeline *p, int timeout_ms)
 int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body, uint32_t length,
 	struct wire_header *header, const void **answer)
 {
-	uint64_t id, deadline = time_mono_ns() + WRITER_DEAD_NS;
+	uint64_t id, began = time_mono_ns();
 	int err = writer_link_send(&p->link, type, body, length, &id);
 
 	while (!err) {
@@ -125,8 +125,10 @@ int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body,
 			break;
 		if (atomic_load(&p->stop))
 			return -ECANCELED;
-		if (time_mono_ns() > deadline)
+		if (time_mono_ns() - began > WRITER_DEAD_NS)
 			return -ETIMEDOUT;
+		if (time_mono_ns() - began > DRAIN_SLOW_NS)
+			atomic_store(&p->answers, false);
 		poll(&fd, 1, POLL_MS);
 		pipeline_pump(p);
 		err = writer_link_flush(&p->link);
@@ -138,6 +140,7 @@ int pipeline_exchange(struct pipeline *p, enum wire_type type, const void *body,
 	}
 	if (err < 0)
 		return err;
+	atomic_store(&p->answers, true);
 	return header->id == id ? 0 : -EPROTO;
 }
 
@@ -190,6 +193,7 @@ static int check_pace(struct pipeline *p)
 
 	if (age > WRITER_DEAD_NS)
 		return -ETIMEDOUT;
+	atomic_store(&p->answers, age <= DRAIN_SLOW_NS);
 	if (slow == p->slow)
 		return 0;
 	p->slow = slow;
@@ -215,6 +219,7 @@ static int serve(struct pipeline *p)
 	int err = 0;
 
 	p->slow = false;
+	pipeline_note_failure(p, NULL);
 	pthread_mutex_lock(&p->lock);
 	p->asking_allowed = true;
 	pthread_mutex_unlock(&p->lock);
@@ -273,6 +278,7 @@ static void *pipeline_run(void *arg)
 		int err = writer_link_open(&p->link, path);
 
 		if (!err) {
+			atomic_store(&p->answers, false); /* it takes connections while it is stopped, too */
 			atomic_store(&p->connected, true);
 			err = recovery_run(p);
 		}
@@ -477,10 +483,36 @@ int pipeline_compare(struct pipeline *p)
 	return 0;
 }
 
+void pipeline_note_failure(struct pipeline *p, const char *detail)
+{
+	pthread_mutex_lock(&p->lock);
+	snprintf(p->failure, sizeof(p->failure), "%s", detail ? detail : "");
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* The lock is held. */
+static void say_why_closed(struct pipeline *p, char *why, size_t size)
+{
+	if (atomic_load(&p->d->stopping))
+		snprintf(why, size, "sluiced stops");
+	else if (*p->failure)
+		snprintf(why, size, "the order writer's store fails: %s", p->failure);
+	else if (!atomic_load(&p->connected))
+		snprintf(why, size, "no order writer is at %s", p->d->config.writer.socket);
+	else if (!atomic_load(&p->answers))
+		snprintf(why, size, "the order writer is connected and does not answer");
+	else if (atomic_load(&p->slow))
+		snprintf(why, size, "more orders are admitted than the order writer drains");
+	else if (!fleet_keys_agreed(p->d))
+		snprintf(why, size, "this node does not know yet which keys its fleet uses");
+	else
+		snprintf(why, size, "gate and ledger are being compared");
+}
+
 void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 {
 	memset(status, 0, sizeof(*status));
-	status->connected = atomic_load(&p->connected);
+	status->connected = atomic_load(&p->connected) && atomic_load(&p->answers);
 	status->open = atomic_load(&p->open);
 	status->backlog = __atomic_load_n(&p->d->maps.control->in_flight, __ATOMIC_ACQUIRE);
 	status->durable = atomic_load(&p->durable);
@@ -489,6 +521,9 @@ void pipeline_status(struct pipeline *p, struct pipeline_status *status)
 	pthread_mutex_lock(&p->lock);
 	memcpy(status->ledger, p->ledger, sizeof(status->ledger));
 	memcpy(status->store, p->store, sizeof(status->store));
+	memcpy(status->failure, p->failure, sizeof(status->failure));
+	if (!status->open)
+		say_why_closed(p, status->why_closed, sizeof(status->why_closed));
 	status->drain_per_second = p->drain.per_second;
 	status->commit_s = p->drain.commit_ns / 1e9;
 	pthread_mutex_unlock(&p->lock);

@@ -40,7 +40,10 @@ struct pipeline_hooks {
 };
 
 struct pipeline_status {
-	bool connected, open;
+	bool connected; /* and answers */
+	bool open;
+	char failure[256];    /* of the writer's store, which has not stored anything since; "" = none */
+	char why_closed[512]; /* "" = orders are open, as far as the writer is concerned */
 	char ledger[CONFIG_PATH_MAX];
 	char store[32];
 	uint64_t backlog; /* admissions not yet durable, as the gate counts them */

@@ -71,7 +71,7 @@ struct pipeline {
 	struct question_list
 		again; /* sent, and the connection broke or the store failed before the answer: asked once more first of all */
 	uint64_t late_look_ns; /* when to look next who has waited too long */
-	bool slow;
+	atomic_bool slow;
 	bool kept_is_read; /* the ledger's limits and answers, once in a daemon's life: from then on it knows better */
 
 	pthread_mutex_t lock;
@@ -80,10 +80,12 @@ struct pipeline {
 	STAILQ_HEAD(, submission) submitted;
 	char ledger[CONFIG_PATH_MAX];
 	char store[32];
+	char failure[256];   /* of the store at the last change; "" = none */
 	bool asking_allowed; /* connected and recovered */
 	struct drain drain;
 
 	atomic_bool stop, connected, open;
+	atomic_bool answers; /* the writer: not while it has been silent for DRAIN_SLOW_NS */
 	/* Gate and ledger are to be compared anew, buyers' counts with them: at the start, when something went wrong, when somebody asks */
 	atomic_bool compare;
 	atomic_ullong durable, refused, reconnects, unsettled; /* unsettled: pending or sent */
@@ -91,6 +93,8 @@ struct pipeline {
 };
 
 /* pipeline.c */
+/* What the writer's store says of a change that it could not make; NULL: it could make one. */
+void pipeline_note_failure(struct pipeline *p, const char *detail);
 void pipeline_open_orders(struct pipeline *p);
 /* Takes what is in the ring, tells the heartbeat that the pipeline is alive, and askers that an answer takes too long. */
 void pipeline_pump(struct pipeline *p);

@@ -131,6 +131,8 @@ int questions_answer(struct pipeline *p, struct question *question, const struct
 
 	if (question->hooks && question->hooks->changes && header->type == WIRE_ERROR)
 		questions_read_error(header, body, &answer);
+	if (!strcmp(answer.code, PIPELINE_STORE_ERROR))
+		pipeline_note_failure(p, answer.detail);
 	if (!strcmp(answer.code, PIPELINE_STORE_ERROR) && ++question->failed < STORE_FAILURES_MAX) {
 		log_warn(
 			"the order writer's store has failed at a change (%s): orders are closed until it is asked again",
