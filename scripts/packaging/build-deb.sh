@@ -37,7 +37,7 @@ sed -e 's|^\(\tuser = \)"";\( *# run as, after start\)|\1"@USER@";\2|' docs/slui
 	sed -e 's|/run/sluice/writer.sock|/run/sluice-writer/writer.sock|; s|/var/lib/sluice/ledger.db|/var/lib/sluice-writer/ledger.db|' \
 		>"$root/etc/sluice/sluice.conf"
 chmod 0644 "$root/etc/sluice/sluice.conf"
-"$build/sluiced" --check --config "$root/etc/sluice/sluice.conf" >/dev/null
+"$build/sluiced" --check=syntax --config "$root/etc/sluice/sluice.conf" >/dev/null
 echo /etc/sluice/sluice.conf >"$root/DEBIAN/conffiles"
 
 doc=$root/usr/share/doc/sluice

@@ -206,3 +206,31 @@ def test_check_of_the_config_file():
             done = run([binary, "--check", "--config", world.config], check=False)
             assert done.returncode != OK and str(world.config) in done.stderr and "daemon2" in done.stderr, done
             world.write_config()
+
+
+def test_check_looks_for_users_groups_and_directories(tmp_path):
+    binaries = {name: SLUICE.parent / name for name in ("sluiced", "sluice-writer")}
+
+    def check(program, *more, **settings):
+        with World({name.replace("__", "."): value for name, value in settings.items()}, start=()) as world:
+            return run([binaries[program], "--check", "--config", world.config, *more], check=False)
+
+    def assert_says(done, *words):
+        assert done.returncode == 1 and all(word in done.stderr for word in words), done
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o700)
+    locked.joinpath("file").touch()
+    assert_says(check("sluiced", daemon__user="nobody-at-all"), "daemon.user", '"nobody-at-all"', "useradd")
+    assert_says(check("sluiced", daemon__control_group="no-such-group"), "daemon.control_group", "groupadd")
+    assert_says(check("sluiced", daemon__state_dir=tmp_path / "a" / "b"), "daemon.state_dir", str(tmp_path / "a" / "b"), "mkdir -p")
+    for program in binaries:
+        assert_says(check(program, writer__user="nobody-at-all"), "writer.user", '"nobody-at-all"', "useradd")
+        assert_says(check(program, writer__ledger=locked / "ledger.db", writer__user="nobody"), "writer.ledger", f"chown nobody {locked}")
+        assert_says(check(program, writer__ledger=tmp_path / "a" / "b" / "ledger.db"), "writer.ledger", "mkdir -p")
+        assert_says(check(program, writer__ledger=locked / "file" / "ledger.db"), "writer.ledger")
+        assert check(program, writer__ledger=tmp_path / "made-at-the-start" / "ledger.db").returncode == OK
+    every = check("sluiced", daemon__user="nobody-at-all", writer__ledger=tmp_path / "a" / "b" / "ledger.db")
+    assert_says(every, "daemon.user", "writer.ledger")
+    with World({"daemon.user": "nobody-at-all"}, start=()) as world:
+        assert run([binaries["sluiced"], "--check=syntax", "--config", world.config]).returncode == OK
+        assert run([binaries["sluiced"], "--check=some", "--config", world.config], check=False).returncode == USAGE

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/config_host.h"
 #include "common/log.h"
 #include "common/realtime.h"
 #include "common/timefmt.h"
@@ -71,13 +72,14 @@ struct servers {
 
 static void print_usage(FILE *out)
 {
-	fputs("usage: sluiced [--config FILE] [--check] [--verbose]\n"
+	fputs("usage: sluiced [--config FILE] [--check[=syntax]] [--verbose]\n"
 	      "\n"
 	      "The daemon of Sluice: sale page, tokens and orders on the public port, the control API, and the way of admitted orders\n"
 	      "to sluice-writer. Needs a gate: sluice attach IFACE.\n"
 	      "\n"
 	      "  --config FILE   instead of " CONFIG_DEFAULT_PATH "\n"
-	      "  --check         read the config, say what is wrong with it, and exit\n"
+	      "  --check         read the config, look for the users, groups and directories that it names, say what is wrong, and exit\n"
+	      "  --check=syntax  read the config only, which may be that of another machine\n"
 	      "  --verbose       log more\n"
 	      "  --version, --help\n",
 		out);
@@ -85,7 +87,7 @@ static void print_usage(FILE *out)
 
 struct options {
 	const char *config;
-	bool check, verbose;
+	bool check, syntax_only, verbose;
 };
 
 /* Returns 0 to go on, or -1 with an exit code. */
@@ -93,7 +95,7 @@ static int read_options(int argc, char **argv, struct options *options, int *exi
 {
 	static const struct option longs[] = {
 		{"config", required_argument, NULL, 'c'},
-		{"check", no_argument, NULL, 'C'},
+		{"check", optional_argument, NULL, 'C'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
@@ -109,7 +111,12 @@ static int read_options(int argc, char **argv, struct options *options, int *exi
 			break;
 		case 'C':
 			options->check = true;
-			break;
+			options->syntax_only = optarg;
+			if (!optarg || !strcmp(optarg, "syntax"))
+				break;
+			fprintf(stderr, "sluiced: --check=%s: only \"syntax\" can be asked for alone\n", optarg);
+			*exit_code = EXIT_USAGE;
+			return -1;
 		case 'v':
 			options->verbose = true;
 			break;
@@ -526,6 +533,9 @@ int main(int argc, char **argv)
 	if (load_config(&options, &daemon.config))
 		return EXIT_FAILED;
 	if (options.check) {
+		if (!options.syntax_only &&
+			config_check_daemon_host(&daemon.config) + config_check_writer_host(&daemon.config))
+			return EXIT_FAILED;
 		puts("the config is valid");
 		return 0;
 	}

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/config_host.h"
 #include "common/log.h"
 #include "common/realtime.h"
 #include "common/sandbox.h"
@@ -42,7 +43,7 @@ static const char usage_text[] =
 	"PostgreSQL (writer.postgres) instead. It needs no gate and no daemon beside it.\n"
 	"\n"
 	"  -c, --config FILE  configuration (default " CONFIG_DEFAULT_PATH ")\n"
-	"  -t, --check        check the configuration, and the ledger if there is one, and exit\n"
+	"  -t, --check        check the configuration, its user and directory, and the ledger if there is one, and exit\n"
 	"  -f, --foreground   stay in the foreground (the default, and the only way: a service manager starts it)\n"
 	"  -C, --consume      read the order streams of a fleet\n"
 	"  -g, --group NAME   the consumer group to read as (default " CONSUME_GROUP ")\n"
@@ -201,6 +202,8 @@ static int check(const struct config *config)
 	char error[STORE_ERROR_MAX], name[LEDGER_NAME_MAX];
 	int code;
 
+	if (config_check_writer_host(config))
+		return 1;
 	/* As the user that the writer will be, or the answer would be another. */
 	if (find_user(config, &user) || (user && become(user)))
 		return 1;
