@@ -64,6 +64,26 @@ def test_sale_set_pause_resume_end(world):
     assert done.returncode == CONFLICT and done.stderr
 
 
+def test_all_sales_are_paused_and_resumed_by_one_command():
+    with World() as world:
+        sales = [world.sale(stock=1), world.sale(stock=1, opens_in=600), world.sale(stock=1)]
+        sales[2].act("end")
+        done = world.cli("sale", "pause", "--all")
+        assert done.stdout.splitlines() == [f"{sale.slug}: paused" for sale in sales[:2]], done
+        assert world.order(sales[0].token()).status == 503
+        assert [sale.show()["state"] for sale in sales] == ["paused", "paused", "ended"]
+        world.writer.kill()
+        away = world.cli("sale", "resume", "--all", check=False)
+        assert away.returncode == FAILED and away.stdout.count(": failed") == 2 and "2 of 2 sales" in away.stderr, away
+        world.start_writer()
+        world.wait_ready()
+        done = json.loads(world.cli("sale", "resume", "--all", "-o", "json").stdout)
+        assert done == {"sales": [{"slug": sales[0].slug, "state": "open"}, {"slug": sales[1].slug, "state": "scheduled"}]}
+        assert world.order(sales[0].token()).status == 201
+        refused = world.cli("sale", "set", sales[1].slug, "--ends", "2020-01-01T00:00:00Z", check=False)
+        assert refused.returncode == USAGE and "--ends" in refused.stderr and "ends_at" not in refused.stderr, refused
+
+
 def test_stock_show_add_remove(world):
     create(world, "cli-stock")
     assert ask(world, "stock", "add", "cli-stock", "5", "--reason", "found some")["put_in"] == 15

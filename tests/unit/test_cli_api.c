@@ -302,6 +302,86 @@ static void a_refusal_names_the_thing_the_cause_and_the_remedy(void **state)
 	assert_said("is not JSON");
 }
 
+#define REFUSED(code, field, detail) "{\"code\":\"" code "\",\"field\":\"" field "\",\"detail\":\"" detail "\"}"
+
+static void a_refusal_of_a_value_names_the_option_that_was_typed(void **state)
+{
+	static const struct exchange per_buyer[SCRIPT_MAX + 1] = {{"GET /v1/sales/a", NULL, NULL, 200, "{}"},
+		{"PUT /v1/sales/a", NULL, NULL, 422,
+			REFUSED("out_of_range", "per_buyer", "per_buyer must be from 1 to 64.")}};
+	static const struct exchange ends[SCRIPT_MAX + 1] = {{"GET /v1/sales/a", NULL, NULL, 200, "{}"},
+		{"PUT /v1/sales/a", NULL, NULL, 422,
+			REFUSED("out_of_range", "ends_at", "ends_at must be later than opens_at.")}};
+	static const struct exchange hold[SCRIPT_MAX + 1] = {{"GET /v1/sales/a", NULL, NULL, 200, "{}"},
+		{"PUT /v1/sales/a", NULL, NULL, 422,
+			REFUSED("out_of_range", "hold_seconds", "hold_seconds must be from 0 to 9.")}};
+	static const struct exchange stock[SCRIPT_MAX + 1] = {{"GET /v1/sales", NULL, NULL, 200, "{\"sales\":[]}"},
+		{"PUT /v1/sales/a", NULL, NULL, 422, REFUSED("out_of_range", "stock", "stock must be from 0 to 9.")}};
+	static const struct exchange delta[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/stock", NULL, NULL, 422,
+		REFUSED("out_of_range", "delta", "delta must be from -9 to 9.")}};
+	static const struct exchange sale[SCRIPT_MAX + 1] = {{"GET /v1/orders?limit=1000&sale=b", NULL, NULL, 404,
+		REFUSED("unknown_sale", "sale", "There is no such sale.")}};
+	static const struct exchange other[SCRIPT_MAX + 1] = {{"GET /v1/sales/a", NULL, NULL, 200, "{}"},
+		{"PUT /v1/sales/a", NULL, NULL, 422, REFUSED("out_of_range", "order_mode", "order_mode must be x.")}};
+
+	(void)state;
+	run(per_buyer, "sale set a --per-buyer 65");
+	assert_said("sale \"a\": --per-buyer must be from 1 to 64 (out_of_range)");
+	run(ends, "sale set a --ends 2026-11-22T14:00:00Z");
+	assert_said("--ends must be later than --opens (");
+	run(hold, "sale set a --hold 10m");
+	assert_said("--hold, in seconds, must be from 0 to 9 (");
+	run(stock, "sale create a --stock 10 --opens now --ends +1h");
+	assert_said("--stock must be from 0 to 9 (");
+	run(delta, "stock add a 10");
+	assert_said("N must be from -9 to 9 (");
+	run(sale, "order list --sale b");
+	assert_said("There is no such sale (");
+	run(other, "sale set a --per-buyer 2");
+	assert_said("order_mode must be x (");
+}
+
+static void all_sales_are_paused_one_line_each_and_a_failure_stops_none(void **state)
+{
+	static const struct exchange script[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales", NULL, NULL, 200,
+			"{\"sales\":[{\"slug\":\"a\",\"state\":\"open\"},{\"slug\":\"b\",\"state\":\"ended\"},"
+			"{\"slug\":\"c\",\"state\":\"paused\"},{\"slug\":\"d\",\"state\":\"scheduled\"}]}"},
+		{"POST /v1/sales/a/pause", "", NULL, 200, "{\"slug\":\"a\",\"state\":\"paused\"}"},
+		{"POST /v1/sales/c/pause", "", NULL, 503, "{\"code\":\"writer_away\",\"detail\":\"It is not there.\"}"},
+		{"POST /v1/sales/d/pause", "", NULL, 200, "{\"slug\":\"d\",\"state\":\"paused\"}"},
+	};
+	static const struct exchange none[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales", NULL, NULL, 200, "{\"sales\":[{\"slug\":\"b\",\"state\":\"ended\"}]}"}};
+	static const struct exchange resumed[SCRIPT_MAX + 1] = {
+		{"GET /v1/sales", NULL, NULL, 200,
+			"{\"sales\":[{\"slug\":\"a\",\"state\":\"paused\"},{\"slug\":\"b\",\"state\":\"open\"}]}"},
+		{"POST /v1/sales/a/resume", "", NULL, 200,
+			"{\"slug\":\"a\",\"state\":\"open\",\"warning\":\"The pace is high.\",\"not_replicated\":true}"},
+	};
+
+	(void)state;
+	assert_int_equal(run(script, "sale pause --all"), CLI_FAILED);
+	assert_string_equal(printed, "a: paused\nc: failed\nd: paused\n");
+	assert_said("sale \"c\": It is not there (writer_away)");
+	assert_said("1 of 3 sales could not be changed: the same command tries again");
+	assert_int_equal(run(script, "sale pause --all -o json"), CLI_FAILED);
+	assert_string_equal(printed,
+		"{\n  \"sales\": [\n    {\n      \"slug\": \"a\",\n      \"state\": \"paused\"\n    },\n    {\n      \"slug\": \"c\",\n      "
+		"\"state\": null\n    },\n    {\n      \"slug\": \"d\",\n      \"state\": \"paused\"\n    }\n  ]\n}\n");
+	assert_int_equal(run(none, "sale pause --all"), CLI_OK);
+	assert_string_equal(printed, "");
+	assert_said("there is no sale to pause");
+	assert_int_equal(run(resumed, "sale resume --all"), CLI_OK);
+	assert_string_equal(printed, "a: open\n");
+	assert_said("warning: The pace is high.");
+	assert_said("Redis is away");
+	assert_int_equal(run_words("sale pause", NULL), CLI_USAGE);
+	assert_said("which sale? SLUG, or --all");
+	assert_int_equal(run_words("sale pause a --all", NULL), CLI_USAGE);
+	assert_said("either a SLUG or --all");
+}
+
 static void a_change_without_an_answer_is_not_called_undone(void **state)
 {
 	static const struct exchange lost[SCRIPT_MAX + 1] = {
@@ -801,6 +881,8 @@ int main(void)
 		cmocka_unit_test(a_sale_that_exists_is_not_created_again),
 		cmocka_unit_test(a_change_sends_what_was_given_and_creates_nothing),
 		cmocka_unit_test(a_refusal_names_the_thing_the_cause_and_the_remedy),
+		cmocka_unit_test(a_refusal_of_a_value_names_the_option_that_was_typed),
+		cmocka_unit_test(all_sales_are_paused_one_line_each_and_a_failure_stops_none),
 		cmocka_unit_test(a_change_without_an_answer_is_not_called_undone),
 		cmocka_unit_test(a_daemon_that_hangs_is_not_waited_for_long_and_the_way_on_is_named),
 		cmocka_unit_test(stock_that_does_not_add_up_is_exit_code_seven),

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/field_words.h"
 #include "cli/sse.h"
 #include "common/config.h"
 
@@ -30,7 +31,8 @@ struct cli_api {
 	char base[PATH_SIZE];  /* "http://sluice" over the socket, else the URL */
 	char where[PATH_SIZE]; /* what a sentence calls it */
 	bool over_socket;
-	long patience_ms; /* of what only reads */
+	long patience_ms;                 /* of what only reads */
+	const struct cli_option *options; /* of the command; NULL: not known */
 	char *body;
 	size_t length;
 	bool too_long;
@@ -318,6 +320,11 @@ void cli_api_close(struct cli_api *api)
 	free(api);
 }
 
+void cli_api_use_options(struct cli_api *api, const struct cli_option *options)
+{
+	api->options = options;
+}
+
 void cli_api_set_patience(struct cli_api *api, unsigned milliseconds)
 {
 	api->patience_ms = (long)milliseconds;
@@ -392,6 +399,8 @@ static int say_refusal(struct cli_api *api, const char *about, long status, cons
 	const char *field = json_string_value(json_object_get(problem, "field"));
 	const json_t *free_units = json_object_get(problem, "free");
 	const char *hint = hint_for(code ? code : "", status);
+	bool is_named = field && detail && strstr(detail, field);
+	char *words;
 	int length;
 
 	if (!code) {
@@ -402,13 +411,17 @@ static int say_refusal(struct cli_api *api, const char *about, long status, cons
 		detail = json_string_value(json_object_get(problem, "title"));
 	if (!detail)
 		detail = "refused";
-	length = (int)strlen(detail);
-	if (length && detail[length - 1] == '.')
+	words = cli_field_words(api->options, field, detail);
+	if (!words)
+		out_of_memory();
+	length = (int)strlen(words);
+	if (length && words[length - 1] == '.')
 		length--;
-	if (field && !strstr(detail, field))
-		cli_say("%s: %s: %.*s (%s)", about, field, length, detail, code);
+	if (field && !is_named)
+		cli_say("%s: %s: %.*s (%s)", about, field, length, words, code);
 	else
-		cli_say("%s: %.*s (%s)", about, length, detail, code);
+		cli_say("%s: %.*s (%s)", about, length, words, code);
+	free(words);
 	if (json_is_integer(free_units))
 		fprintf(stderr,
 			json_integer_value(free_units) == 1 ? "  %lld unit is free\n" : "  %lld units are free\n",

@@ -31,6 +31,8 @@ int cli_api_ask(struct cli_api *api, const char *about, const char *method, char
 int cli_api_send(struct cli_api *api, const char *about, const char *method, char *path, const char *type,
 	const char *text, size_t length, json_t **answer);
 
+/* The options of the command that asks: what is refused is named as it was typed. */
+void cli_api_use_options(struct cli_api *api, const struct cli_option *options);
 /* How long a GET may take until its answer is whole, instead of ten seconds. */
 void cli_api_set_patience(struct cli_api *api, unsigned milliseconds);
 /* Names the change that the next requests make (header Idempotency-Key): sent twice, it is made once. 1 to CLI_KEY_MAX printable

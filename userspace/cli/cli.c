@@ -210,8 +210,10 @@ static int run_verb(struct parser *parser)
 		code = check_complete(call);
 	if (!code)
 		code = cli_api_open(&call->api, call->globals);
-	if (!code)
+	if (!code) {
+		cli_api_use_options(call->api, call->verb->options);
 		code = call->verb->run(call);
+	}
 	cli_api_close(call->api);
 	return code;
 }

@@ -223,15 +223,128 @@ static int change_state(const struct cli_call *call, const char *done)
 	return print_changed(call, thing, answer);
 }
 
+enum all_option { ALL_ALL };
+
+/* One sale of all. *state is the caller's; NULL where it failed. */
+static int change_one(const struct cli_call *call, const char *slug, json_t **state)
+{
+	char thing[ABOUT_MAX];
+	const char *warning;
+	json_t *answer;
+	int code;
+
+	*state = NULL;
+	snprintf(thing, sizeof(thing), "sale \"%s\"", slug);
+	code = cli_api_ask(
+		call->api, thing, "POST", cli_api_path("/v1/sales/%s/%s", slug, call->verb->name), NULL, &answer);
+	if (code)
+		return code;
+	warning = json_string_value(json_object_get(answer, "warning"));
+	if (warning)
+		cli_say("%s: warning: %s", thing, warning);
+	*state = json_incref(json_object_get(answer, "state"));
+	json_decref(answer);
+	return CLI_OK;
+}
+
+static void say_how_many_failed(unsigned failed, unsigned count)
+{
+	if (failed)
+		cli_say("%u of %u sale%s could not be changed: the same command tries again", failed, count,
+			cli_plural(count));
+}
+
+/* Each line goes out at once: on the night when this is needed each may take seconds. Without a daemon the rest is not tried. */
+static int change_listed(const struct cli_call *call, const json_t *sales, bool (*concerns)(const char *state))
+{
+	json_t *done = json_array();
+	unsigned count = 0, failed = 0;
+	const json_t *sale;
+	int code = CLI_OK;
+	size_t i;
+
+	json_array_foreach(sales, i, sale) {
+		const char *slug = json_string_value(json_object_get(sale, "slug")),
+			   *before = json_string_value(json_object_get(sale, "state"));
+		json_t *state;
+		int one;
+
+		if (!slug || !before || !concerns(before))
+			continue;
+		one = change_one(call, slug, &state);
+		count++;
+		failed += one != CLI_OK;
+		code = code ? code : one;
+		if (!call->globals->json) {
+			fprintf(call->out, "%s: %s\n", slug, state ? json_string_value(state) : "failed");
+			fflush(call->out);
+		}
+		json_array_append_new(
+			done, json_pack("{s:s, s:o}", "slug", slug, "state", state ? state : json_null()));
+		if (one == CLI_UNREACHABLE)
+			break;
+	}
+	if (!count)
+		cli_say("there is no sale to %s", call->verb->name);
+	say_how_many_failed(failed, count);
+	if (call->globals->json)
+		cli_print_answer(call, json_pack("{s:o}", "sales", done));
+	else
+		json_decref(done);
+	return code;
+}
+
+static int change_all(const struct cli_call *call, bool (*concerns)(const char *state))
+{
+	json_t *answer;
+	int code = cli_api_ask(call->api, "sales", "GET", cli_api_path("/v1/sales"), NULL, &answer);
+
+	if (code)
+		return code;
+	code = change_listed(call, json_object_get(answer, "sales"), concerns);
+	json_decref(answer);
+	return code;
+}
+
+/* Of one sale, or of all that it concerns. */
+static int change_state_of(const struct cli_call *call, const char *done, bool (*concerns)(const char *state))
+{
+	if (call->value[ALL_ALL] && call->operands)
+		return cli_usage(call, "either a SLUG or --all");
+	if (!call->value[ALL_ALL] && !call->operands)
+		return cli_usage(call, "which sale? SLUG, or --all");
+	return call->value[ALL_ALL] ? change_all(call, concerns) : change_state(call, done);
+}
+
+static bool is_not_over(const char *state)
+{
+	return strcmp(state, "ended") != 0;
+}
+
+static bool is_paused(const char *state)
+{
+	return !strcmp(state, "paused");
+}
+
 static int run_pause(const struct cli_call *call)
 {
-	return change_state(call, "is paused: orders get 503 until \"sluice sale resume\"");
+	return change_state_of(call, "is paused: orders get 503 until \"sluice sale resume\"", is_not_over);
 }
 
 static int run_resume(const struct cli_call *call)
 {
-	return change_state(call, "is no longer paused");
+	return change_state_of(call, "is no longer paused", is_paused);
 }
+
+static const struct cli_option pause_options[] = {
+	[ALL_ALL] = {"all", NULL, "every sale that is not over; goes on where one fails", false},
+	{NULL, NULL, NULL, false},
+};
+
+static const struct cli_option resume_options[] = {
+	[ALL_ALL] = {"all", NULL, "every sale that is paused; goes on where one fails", false},
+	{NULL, NULL, NULL, false},
+};
 
 enum end_option { END_YES };
 
@@ -257,8 +370,8 @@ static const struct cli_verb verbs[] = {
 	{"show", "SLUG", "one sale", 1, 1, NULL, run_show},
 	{"create", "SLUG", "a new sale", 1, 1, create_options, run_create},
 	{"set", "SLUG", "change window, limits or pace of a sale; what is not given stays", 1, 1, set_options, run_set},
-	{"pause", "SLUG", "refuse orders until resumed", 1, 1, NULL, run_pause},
-	{"resume", "SLUG", "take orders again", 1, 1, NULL, run_resume},
+	{"pause", "[SLUG]", "refuse orders until resumed; --all: of every sale", 0, 1, pause_options, run_pause},
+	{"resume", "[SLUG]", "take orders again; --all: of every sale", 0, 1, resume_options, run_resume},
 	{"end", "SLUG", "end a sale now and for good", 1, 1, end_options, run_end},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };

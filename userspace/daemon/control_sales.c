@@ -205,7 +205,7 @@ static bool merge(struct http_request *request, struct sale *sale, const struct 
 	}
 	if (sale->ends_ns <= time_wall_ns()) {
 		*result = http_problem_field(request, 422, "out_of_range", "ends_at",
-			"ends_at must not be in the past; to end a sale now, POST …/end.");
+			"ends_at must not be in the past; a sale is ended now by its own command (end).");
 		return false;
 	}
 	return true;
