@@ -12,7 +12,7 @@ import time
 import pytest
 
 from netns import run, wait_until
-from world import BPFTOOL, World
+from world import BPFTOOL, World, seconds_of
 
 OK, FAILED, USAGE, NOT_FOUND, CONFLICT, NOT_ALLOWED, UNREACHABLE, BROKEN = range(8)
 
@@ -275,6 +275,20 @@ def test_an_order_before_the_opening_is_named(world):
                         f"UPDATE orders SET admitted_ns = admitted_ns + 7200000000000 WHERE sale = {sale.id} AND seq = 1"):
         _, report = verify(world, expect=BROKEN)
         assert {entry[0] for entry in named(report)} == {"outside_window"} and broken(report) == {"I6"}
+
+
+@pytest.mark.parametrize("source", ["file", "daemon"])
+def test_orders_are_judged_by_the_window_and_the_limit_of_their_time(source):
+    with World() as world:
+        sale = world.sale(stock=5, per_buyer=2)
+        assert world.order(sale.token(quantity=2)).status == 201
+        wait_until(lambda: sale.books()["in_flight"] == 0, "the order is in the ledger")
+        verify(world, "--from", source, expect=OK)
+        world.cli("sale", "set", sale.slug, "--opens", "+10m", "--per-buyer", "1")
+        _, report = verify(world, "--from", source, expect=OK)
+        assert report["differences"] == []
+        told = world.ask("GET", f"{sale.path}/windows")["windows"]
+        assert len(told) == 1 and told[0]["per_buyer"] == 2 and abs(seconds_of(told[0]["opens_at"]) - sale.opens_at) < 0.002
 
 
 def test_a_buyer_above_the_limit_is_named(world):

@@ -321,6 +321,60 @@ static void an_order_outside_the_window_is_named(void **state)
 	assert_int_equal(shop->result.count, 0);
 }
 
+static void change_window(struct shop *shop, uint64_t opens_ns, uint64_t ends_ns, uint32_t per_buyer, uint64_t until_ns)
+{
+	struct verify_sale *sale = &shop->ledger.sales[0];
+	struct verify_window *window =
+		verify_append(&sale->former, &sale->former_count, &sale->former_capacity, sizeof(*window));
+
+	assert_non_null(window);
+	*window = (struct verify_window){
+		.opens_ns = opens_ns, .ends_ns = ends_ns, .per_buyer = per_buyer, .until_ns = until_ns};
+}
+
+#define A_MINUTE 60000000000ULL
+
+static void an_order_is_judged_by_the_window_of_its_time(void **state)
+{
+	struct shop *shop = *state;
+	struct verify_sale *sale = &shop->ledger.sales[0];
+
+	/* Postponed after these orders had come. */
+	change_window(shop, OPENS, ENDS, 1, OPENS + A_MINUTE);
+	sale->opens_ns = shop->gate->slots[SALE].opens_ns = OPENS + 10 * A_MINUTE;
+	compare(shop);
+	assert_int_equal(shop->result.count, 0);
+	/* What came in between, long after the change, is early by the new window. */
+	order_of(shop, 102)->admitted_ns = OPENS + 5 * A_MINUTE;
+	assert_only(
+		shop, VERIFY_OUTSIDE_WINDOW, 102, (int64_t)(OPENS + 5 * A_MINUTE), (int64_t)(OPENS + 10 * A_MINUTE));
+	/* The gate has the change a moment later than the ledger. */
+	order_of(shop, 102)->admitted_ns = OPENS + A_MINUTE + 1;
+	compare(shop);
+	assert_int_equal(shop->result.count, 0);
+	/* A window that was made wider later does not excuse what was outside then. */
+	change_window(shop, OPENS + 10 * A_MINUTE, ENDS, 1, OPENS + 20 * A_MINUTE);
+	sale->opens_ns = shop->gate->slots[SALE].opens_ns = OPENS;
+	order_of(shop, 102)->admitted_ns = OPENS + 5 * A_MINUTE;
+	assert_only(
+		shop, VERIFY_OUTSIDE_WINDOW, 102, (int64_t)(OPENS + 5 * A_MINUTE), (int64_t)(OPENS + 10 * A_MINUTE));
+}
+
+static void a_buyer_is_judged_by_the_limit_of_the_time(void **state)
+{
+	struct shop *shop = *state;
+
+	order_of(shop, 102)->buyer = 11;
+	admission_of(shop, 102)->buyer = 11;
+	shop->gate->buyers[0].units = 2;
+	shop->gate->buyers[1].units = 0;
+	change_window(shop, OPENS, ENDS, 2, OPENS + A_MINUTE);
+	compare(shop);
+	assert_int_equal(shop->result.count, 0);
+	order_of(shop, 101)->admitted_ns = order_of(shop, 102)->admitted_ns = OPENS + 2 * A_MINUTE;
+	assert_only(shop, VERIFY_BUYER_ABOVE_LIMIT, 11, 2, 1);
+}
+
 static void an_order_of_no_sale_is_named(void **state)
 {
 	struct shop *shop = *state;
@@ -571,6 +625,8 @@ int main(void)
 		TEST(two_orders_of_one_token_are_named),
 		TEST(a_buyer_above_the_limit_is_named_and_returned_units_do_not_count),
 		TEST(an_order_outside_the_window_is_named),
+		TEST(an_order_is_judged_by_the_window_of_its_time),
+		TEST(a_buyer_is_judged_by_the_limit_of_the_time),
 		TEST(an_order_of_no_sale_is_named),
 		TEST(an_admission_without_order_is_named_unless_it_waits),
 		TEST(an_order_without_admission_is_named),

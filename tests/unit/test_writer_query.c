@@ -137,6 +137,48 @@ static void a_document_is_written_with_the_movement_or_not_at_all(void **state)
 	fixture_audit(*state);
 }
 
+#define WINDOWS "{\"op\":\"document_get\",\"name\":\"windows.1\"}"
+#define SALE_OF(opens, per_buyer, paused) \
+	"{\"op\":\"sale_put\",\"sale\":{\"id\":1,\"slug\":\"drop-1\",\"opens_ns\":" opens \
+	",\"ends_ns\":2000,\"per_buyer\":" per_buyer \
+	",\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,\"paused\":" paused \
+	",\"ended\":false}}"
+
+static void what_a_window_was_before_a_change_is_kept(void **state)
+{
+	json_t *answer, *document, *windows;
+
+	json_decref(ask(*state, SALE_PUT));
+	json_decref(ask(*state, SALE_OF("1000", "2", "true")));
+	expect(*state, WINDOWS, "{\"value\":null}"); /* nothing of it has changed */
+	json_decref(ask(*state, SALE_OF("1100", "2", "false")));
+	json_decref(ask(*state, SALE_OF("1100", "2", "false")));
+	json_decref(ask(*state, SALE_OF("1100", "3", "false")));
+	fixture_reopen(*state);
+	answer = ask(*state, WINDOWS);
+	document = json_loads(json_string_value(json_object_get(answer, "value")), 0, NULL);
+	windows = json_object_get(document, "windows");
+	assert_int_equal(json_array_size(windows), 2);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(windows, 0), "opens_ns")), 1000);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(windows, 0), "until_ns")), NOW_NS);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(windows, 1), "opens_ns")), 1100);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(windows, 1), "per_buyer")), 2);
+	json_decref(document);
+	json_decref(answer);
+	/* A change that the ledger refuses leaves what it says true. */
+	expect_error(*state,
+		"{\"op\":\"sale_put\",\"sale\":{\"id\":1,\"slug\":\"other\",\"opens_ns\":1,\"ends_ns\":2000,\"per_buyer\":3,"
+		"\"hold_seconds\":900,\"pace_per_second\":0,\"order_mode\":\"confirm\",\"token_multiplier\":0,\"paused\":false,"
+		"\"ended\":false}}",
+		"conflict", "slug");
+	json_decref(ask(*state, SALE_OF("1200", "3", "false")));
+	answer = ask(*state, WINDOWS);
+	document = json_loads(json_string_value(json_object_get(answer, "value")), 0, NULL);
+	assert_int_equal(json_array_size(json_object_get(document, "windows")), 3);
+	json_decref(document);
+	json_decref(answer);
+}
+
 static void books_are_told_with_their_documents_and_what_was_refunded(void **state)
 {
 	json_decref(ask(*state, SALE_PUT));
@@ -637,6 +679,7 @@ int main(void)
 		TEST(sales_are_told_by_the_thousand),
 		TEST(a_sale_may_begin_without_stock),
 		TEST(a_stock_move_answers_the_new_sum),
+		TEST(what_a_window_was_before_a_change_is_kept),
 		TEST(books_are_told_with_their_documents_and_what_was_refunded),
 		TEST(a_document_is_written_with_the_movement_or_not_at_all),
 		TEST(an_order_is_answered_in_full),

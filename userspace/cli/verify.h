@@ -18,6 +18,12 @@
 #define VERIFY_SLUG_MAX 63
 
 /* --- views -------------------------------------------------------------------------------------------------------------------- */
+/* What was in force before a change. */
+struct verify_window {
+	uint64_t opens_ns, ends_ns, until_ns;
+	uint32_t per_buyer;
+};
+
 struct verify_sale {
 	uint32_t id;
 	char slug[VERIFY_SLUG_MAX + 1];
@@ -29,6 +35,8 @@ struct verify_sale {
 	int64_t orders;                  /* rows, as the ledger has counted them */
 	int64_t moved;                   /* sum of the movements of the stock */
 	int64_t refunded;                /* units that refunds took out of it */
+	struct verify_window *former;    /* oldest first; malloc'ed or NULL */
+	size_t former_count, former_capacity;
 	json_t *lease; /* its book of units leased from a fleet (docs/fleet.md); NULL: none, or not read */
 };
 

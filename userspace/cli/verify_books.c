@@ -66,6 +66,32 @@ static int take_sale(const json_t *json, struct verify_ledger *ledger)
 	return CLI_OK;
 }
 
+static int read_windows(struct cli_api *api, struct verify_sale *sale)
+{
+	json_t *answer, *item;
+	size_t i;
+	int code = cli_api_ask(api, sale->slug, "GET", cli_api_path("/v1/sales/%s/windows", sale->slug), NULL, &answer);
+
+	if (code)
+		return code;
+	json_array_foreach(json_object_get(answer, "windows"), i, item) {
+		struct verify_window *window =
+			verify_append(&sale->former, &sale->former_count, &sale->former_capacity, sizeof(*window));
+
+		if (!window)
+			code = out_of_memory();
+		else if (!read_time(item, "opens_at", &window->opens_ns) ||
+			!read_time(item, "ends_at", &window->ends_ns) || !read_time(item, "until", &window->until_ns))
+			code = not_understood("a sale's former window");
+		if (code)
+			break;
+		window->ends_ns += NS_PER_MS - 1;
+		window->per_buyer = (uint32_t)number(item, "per_buyer");
+	}
+	json_decref(answer);
+	return code;
+}
+
 struct order_walk {
 	struct verify_ledger *ledger;
 	int code;
@@ -122,6 +148,8 @@ int verify_read_daemon(struct cli_api *api, struct verify_ledger *ledger)
 		if (!code)
 			code = take_sale(sale, ledger);
 	json_decref(answer);
+	for (size_t s = 0; !code && s < ledger->sale_count; s++)
+		code = read_windows(api, &ledger->sales[s]);
 	if (!code)
 		code = cli_api_walk(api, cli_api_path("/v1/orders?limit=1000"), &walk);
 	if (!code)

@@ -21,6 +21,8 @@ const char *const verify_invariants[VERIFY_INVARIANTS] = {
 
 #define NS_PER_MS 1000000
 #define ON_ITS_WAY_MAX_NS 30000000000ULL
+#define CHANGE_NS \
+	10000000000ULL /* from the ledger's word of a change to the gate's; twice as long as the daemon lets anybody wait */
 
 #define SALE VERIFY_OF_SALE
 #define ORDER VERIFY_OF_ORDER
@@ -44,7 +46,7 @@ const struct verify_kind_info verify_kinds[VERIFY_KINDS] = {
 	[VERIFY_BUYER_ABOVE_LIMIT] = {"buyer_above_limit", "I4", BUYER, NUMBERS, false,
 		"units of the buyer, and how many one may have (was the limit lowered since?)"},
 	[VERIFY_OUTSIDE_WINDOW] = {"outside_window", "I6", ORDER, VERIFY_TIMES, false,
-		"admitted outside the sale's window (was that changed since?)"},
+		"admitted outside the window that the sale had then"},
 	[VERIFY_ORDER_OF_NO_SALE] = {"order_of_no_sale", "I4", ORDER, NONE, false, "the ledger has no such sale"},
 	[VERIFY_ADMISSION_WITHOUT_ORDER] = {"admission_without_order", "I3", ORDER, NONE, false,
 		"the gate has admitted it, and the ledger has no order"},
@@ -102,8 +104,10 @@ void *verify_append(void *array, size_t *count, size_t *capacity, size_t size)
 
 void verify_ledger_free(struct verify_ledger *ledger)
 {
-	for (size_t i = 0; i < ledger->sale_count; i++)
+	for (size_t i = 0; i < ledger->sale_count; i++) {
 		json_decref(ledger->sales[i].lease);
+		free(ledger->sales[i].former);
+	}
 	free(ledger->sales);
 	free(ledger->orders);
 	memset(ledger, 0, sizeof(*ledger));
@@ -234,6 +238,58 @@ static bool is_remembered(const struct look *look, const struct verify_sale *sal
 }
 
 /* --- the ledger alone */
+/* Former windows, and the one of now as the last: a change is in force at the gate a moment after the ledger has it, so what it has changed counts a
+ * little longer.
+ */
+static struct verify_window window_at(const struct verify_sale *sale, size_t i)
+{
+	if (i < sale->former_count)
+		return sale->former[i];
+	return (struct verify_window){.opens_ns = sale->opens_ns,
+		.ends_ns = sale->ends_ns,
+		.until_ns = UINT64_MAX,
+		.per_buyer = sale->per_buyer};
+}
+
+static bool in_force(const struct verify_sale *sale, size_t i, uint64_t at_ns)
+{
+	uint64_t since_ns = i ? sale->former[i - 1].until_ns : 0, until_ns = window_at(sale, i).until_ns;
+
+	return at_ns >= since_ns && (until_ns == UINT64_MAX || at_ns < until_ns + CHANGE_NS);
+}
+
+/* As books_outside, by the window of the order's time; *window: by which of them. */
+static int outside_its_window(
+	const struct verify_sale *sale, const struct books_order *order, struct verify_window *window)
+{
+	int outside = 0;
+
+	for (size_t i = 0; i <= sale->former_count; i++) {
+		if (!in_force(sale, i, order->admitted_ns))
+			continue;
+		*window = window_at(sale, i);
+		outside = books_outside(order, window->opens_ns, window->ends_ns);
+		if (!outside)
+			break;
+	}
+	return outside;
+}
+
+/* The most that a buyer could have at the time of one of these orders. */
+static uint32_t limit_of(const struct verify_sale *sale, const struct books_order *orders, size_t count)
+{
+	uint32_t limit = 0;
+
+	for (size_t i = 0; i <= sale->former_count; i++) {
+		uint32_t per_buyer = window_at(sale, i).per_buyer;
+
+		for (size_t j = 0; per_buyer > limit && j < count; j++)
+			if (orders[j].live && in_force(sale, i, orders[j].admitted_ns))
+				limit = per_buyer;
+	}
+	return limit;
+}
+
 static void look_at_orders(struct look *look)
 {
 	const struct verify_ledger *ledger = look->ledger;
@@ -243,6 +299,7 @@ static void look_at_orders(struct look *look)
 		const struct books_order *order = &orders[i];
 		ptrdiff_t place = place_of(look, order->sale);
 		const struct verify_sale *sale;
+		struct verify_window window;
 		int outside;
 
 		if (i && orders[i - 1].id == order->id)
@@ -255,10 +312,10 @@ static void look_at_orders(struct look *look)
 		look->sums[place].orders++;
 		if (order->live)
 			*(order->confirmed ? &look->sums[place].confirmed : &look->sums[place].held) += order->quantity;
-		outside = books_outside(order, sale->opens_ns, sale->ends_ns);
+		outside = outside_its_window(sale, order, &window);
 		if (outside)
 			add(look, VERIFY_OUTSIDE_WINDOW, order->sale, order->id, (int64_t)order->admitted_ns,
-				(int64_t)(outside < 0 ? sale->opens_ns : sale->ends_ns));
+				(int64_t)(outside < 0 ? window.opens_ns : window.ends_ns));
 	}
 }
 
@@ -317,9 +374,13 @@ static void look_at_limits(struct look *look)
 		uint64_t units = books_buyer_units(order, ledger->order_count - i, &next);
 		ptrdiff_t place = place_of(look, order->sale);
 
-		if (place >= 0 && units > ledger->sales[place].per_buyer)
-			add(look, VERIFY_BUYER_ABOVE_LIMIT, order->sale, order->buyer, (int64_t)units,
-				ledger->sales[place].per_buyer);
+		uint32_t limit;
+
+		if (place < 0)
+			continue;
+		limit = limit_of(&ledger->sales[place], order, next);
+		if (units > limit)
+			add(look, VERIFY_BUYER_ABOVE_LIMIT, order->sale, order->buyer, (int64_t)units, limit);
 	}
 }
 

@@ -137,6 +137,59 @@ static int read_leases(sqlite3 *db, const char *path, struct verify_ledger *ledg
 	return code;
 }
 
+static struct verify_sale *sale_of(struct verify_ledger *ledger, uint32_t id)
+{
+	for (size_t i = 0; i < ledger->sale_count; i++)
+		if (ledger->sales[i].id == id)
+			return &ledger->sales[i];
+	return NULL;
+}
+
+/* What windows and limits were before they were changed (query_windows.c). What is not understood is as if it were not there. */
+static int take_windows(struct verify_sale *sale, const char *text)
+{
+	json_t *document = text ? json_loads(text, 0, NULL) : NULL, *item;
+	int code = CLI_OK;
+	size_t i;
+
+	json_array_foreach(json_object_get(document, "windows"), i, item) {
+		struct verify_window *window =
+			verify_append(&sale->former, &sale->former_count, &sale->former_capacity, sizeof(*window));
+
+		if (!window) {
+			code = out_of_memory();
+			break;
+		}
+		window->opens_ns = (uint64_t)json_integer_value(json_object_get(item, "opens_ns"));
+		window->ends_ns = (uint64_t)json_integer_value(json_object_get(item, "ends_ns"));
+		window->until_ns = (uint64_t)json_integer_value(json_object_get(item, "until_ns"));
+		window->per_buyer = (uint32_t)json_integer_value(json_object_get(item, "per_buyer"));
+	}
+	json_decref(document);
+	return code;
+}
+
+static int read_windows(sqlite3 *db, const char *path, struct verify_ledger *ledger)
+{
+	static const char sql[] =
+		"SELECT s.id, d.value FROM documents d JOIN sales s ON d.name = 'windows.' || s.id ORDER BY s.id";
+	sqlite3_stmt *statement = NULL;
+	int code = CLI_OK, step = SQLITE_DONE;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL))
+		code = cannot_read(db, path);
+	while (!code && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct verify_sale *sale = sale_of(ledger, (uint32_t)sqlite3_column_int64(statement, 0));
+
+		if (sale)
+			code = take_windows(sale, (const char *)sqlite3_column_text(statement, 1));
+	}
+	if (!code && step != SQLITE_DONE)
+		code = cannot_read(db, path);
+	sqlite3_finalize(statement);
+	return code;
+}
+
 static int take_order(sqlite3_stmt *row, const char *path, struct books_order *order)
 {
 	const char *state = (const char *)sqlite3_column_text(row, 3);
@@ -256,6 +309,8 @@ int verify_read_file(const char *path, enum verify_whose whose, struct verify_le
 		code = read_sales(db, path, ledger);
 	if (!code && version >= LEDGER_VERSION_DOCUMENTS)
 		code = read_leases(db, path, ledger);
+	if (!code && version >= LEDGER_VERSION_DOCUMENTS)
+		code = read_windows(db, path, ledger);
 	if (!code)
 		code = read_orders(db, path, ledger);
 	if (code)

@@ -114,6 +114,7 @@ const struct http_route control_routes[] = {
 	{"POST", "/v1/sales/{}/pause", control_pause_sale, "sale_pause"},
 	{"POST", "/v1/sales/{}/resume", control_resume_sale, "sale_resume"},
 	{"POST", "/v1/sales/{}/end", control_end_sale, "sale_end"},
+	{"GET", "/v1/sales/{}/windows", control_get_windows, "sale_windows"},
 	{"GET", "/v1/sales/{}/stock", control_get_stock, "stock"},
 	{"POST", "/v1/sales/{}/stock", control_post_stock, "stock"},
 	{"POST", "/v1/sales/{}/tokens", http_token_post_control, "tokens"},

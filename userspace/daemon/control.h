@@ -26,6 +26,9 @@ enum MHD_Result control_send_writer_error(struct http_request *request, const st
 /* The same, of a question that comes before the change is begun. */
 enum MHD_Result control_send_first_error(struct http_request *request, const struct pipeline_answer *answer);
 
+/* control_windows.c */
+enum MHD_Result control_get_windows(struct http_request *request);
+
 /* control_status.c */
 enum MHD_Result control_get_status(struct http_request *request);
 enum MHD_Result control_get_stats(struct http_request *request);

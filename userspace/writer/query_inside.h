@@ -39,6 +39,8 @@ json_t *order_json(const struct store_order *order);
 
 int ask_sales_list(struct question *question);
 int ask_sale_books(struct question *question);
+/* Puts down what window and limit of a buyer the sale has, if `sale` changes them. Returns 0 or what a store returns. */
+int windows_note(struct store *store, const struct store_sale *sale, uint64_t now_ns);
 int ask_sale_put(struct question *question);
 int ask_stock_move(struct question *question);
 int ask_sale_event(struct question *question);

@@ -153,6 +153,8 @@ int ask_sale_put(struct question *question)
 		return -EINVAL;
 	error = check_key(question, &first);
 	if (!error)
+		error = windows_note(question->store, &sale, question->now_ns);
+	if (!error)
 		error = question->store->ops->sale_put(
 			question->store, &sale, with_stock ? &first : NULL, question->now_ns);
 	if (!error)
