@@ -201,6 +201,8 @@ def test_exit_codes(world, args, code):
 
 
 def test_help_and_version():
+    codes = run([SLUICE, "answer", "set", "--help"]).stdout
+    assert all(code in codes for code in ("token_invalid", "sold_out", "unavailable", "wrong_node")) and " none " not in codes, codes
     for args in (["--help"], ["sale", "--help"], ["sale", "create", "--help"], ["attach", "--help"], ["detach", "--help"]):
         done = run([SLUICE, *args])
         assert "usage" in done.stdout.lower(), args

@@ -76,7 +76,8 @@ def test_all_tokens_before_a_time_are_revoked(world, family):
     buyer = sale.buyer()
     bought, old = sale.token(), sale.token(buyer)
     assert world.order(bought, family).status == 201
-    world.ask("POST", f"{sale.path}/tokens/revoke", {"issued_before": rfc3339(time.time())})
+    told = world.ask("POST", f"{sale.path}/tokens/revoke", {"issued_before": rfc3339(time.time())})
+    assert told["live_tokens"] == 2, "the spent one is live, too"
     assert refused(world.order(old, family)) and refused(world.order_by_call_door(old, family))
     assert world.order(bought, family).status == 200, "a yes is never taken back"
     assert world.ask("POST", "/v1/tokens/inspect", {"token": old})["revoked"] is True
@@ -87,7 +88,8 @@ def test_all_tokens_before_a_time_are_revoked(world, family):
     # An earlier time takes it back.
     third = sale.signed(issued_at=int(time.time()) - 30)
     assert refused(world.order(third, family))
-    world.ask("POST", f"{sale.path}/tokens/revoke", {"issued_before": rfc3339(time.time() - 3600)})
+    told = world.ask("POST", f"{sale.path}/tokens/revoke", {"issued_before": rfc3339(time.time() - 3600)})
+    assert told["live_tokens"] is None, "of those of an earlier time there is no count"
     assert world.order(third, family).status == 201
 
 
@@ -148,7 +150,8 @@ def test_the_command_keeps_tokens_out_of_the_process_list(world, verb):
 def test_the_command_revokes_all_tokens_of_a_time(world):
     sale = world.sale(stock=3)
     token = sale.token()
-    world.cli("token", "revoke-all", sale.slug, "--issued-before", "now")
+    done = world.cli("token", "revoke-all", sale.slug, "--issued-before", "now")
+    assert "1 live token taken back" in done.stderr, done
     assert refused(world.order(token))
 
 

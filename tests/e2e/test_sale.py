@@ -263,4 +263,11 @@ def test_the_public_view_tells_no_exact_stock(world, family):
     assert abs(seconds_of(view["server_time"]) - time.time()) < 60
     assert view["availability"] == "many" and view["per_buyer"] == 1
     assert b"12345" not in answer.body
+    few = world.sale(stock=6)
+    shown = lambda: world.public("GET", few.path, family=family).json()["availability"]
+    assert shown() == "many"
+    few.move(-1)
+    assert shown() == "few", "of five units nobody says that there are plenty"
+    few.move(-5)
+    assert shown() == "sold_out"
     assert_refused(world.public("GET", "/v1/sales/no-such-sale", family=family), 404, "unknown_sale")

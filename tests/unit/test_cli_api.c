@@ -382,6 +382,24 @@ static void all_sales_are_paused_one_line_each_and_a_failure_stops_none(void **s
 	assert_said("either a SLUG or --all");
 }
 
+static void one_of_a_thing_is_not_called_many(void **state)
+{
+	static const struct exchange labels[SCRIPT_MAX + 1] = {
+		{"GET /v1/lists/deny/labels", NULL, NULL, 200, "{\"labels\":[],\"others\":1}"}};
+	static const struct exchange lost[SCRIPT_MAX + 1] = {
+		{"GET /v1/events", NULL, NULL, 200, "event: lost\ndata: {\"lost\":1}\n\n"}};
+	static const struct exchange revoked[SCRIPT_MAX + 1] = {{"POST /v1/sales/a/tokens/revoke", NULL, NULL, 200,
+		"{\"sale\":\"a\",\"issued_before\":\"2026-11-22T12:00:00Z\",\"live_tokens\":1}"}};
+
+	(void)state;
+	run(labels, "deny labels");
+	assert_said("1 entry has another label");
+	run(lost, "monitor");
+	assert_said("1 verdict was lost");
+	assert_int_equal(run(revoked, "token revoke-all a --issued-before now"), CLI_OK);
+	assert_said("1 live token taken back");
+}
+
 static void a_change_without_an_answer_is_not_called_undone(void **state)
 {
 	static const struct exchange lost[SCRIPT_MAX + 1] = {
@@ -583,7 +601,7 @@ static void a_monitor_prints_a_line_a_verdict_and_tells_what_was_lost(void **sta
 	assert_int_equal(run(script, "monitor --reason sold_out,denied --sample 0.5 --count 2"), CLI_OK);
 	assert_ptr_equal(strstr(printed, "t1  "), printed);
 	assert_non_null(strstr(printed, "\nt2  "));
-	assert_said("12 verdicts were lost");
+	assert_said("12 verdicts were lost: more");
 	assert_int_equal(run(script, "monitor -o json --reason sold_out,denied --sample 0.5 --count 2"), CLI_OK);
 	assert_string_equal(printed,
 		"{\"time\":\"t1\",\"reason\":\"sold_out\",\"source\":\"192.0.2.7\"}\n"
@@ -883,6 +901,7 @@ int main(void)
 		cmocka_unit_test(a_refusal_names_the_thing_the_cause_and_the_remedy),
 		cmocka_unit_test(a_refusal_of_a_value_names_the_option_that_was_typed),
 		cmocka_unit_test(all_sales_are_paused_one_line_each_and_a_failure_stops_none),
+		cmocka_unit_test(one_of_a_thing_is_not_called_many),
 		cmocka_unit_test(a_change_without_an_answer_is_not_called_undone),
 		cmocka_unit_test(a_daemon_that_hangs_is_not_waited_for_long_and_the_way_on_is_named),
 		cmocka_unit_test(stock_that_does_not_add_up_is_exit_code_seven),

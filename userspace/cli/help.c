@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "common/maps.h"
 
+#define CODES_IN_LINE 4
 #define NAME_WIDTH 34
 
 const char cli_programs_heading[] = "The gate and its load generator";
@@ -89,6 +91,15 @@ void cli_help_noun(FILE *to, const struct cli_noun *noun)
 	print_globals(to);
 }
 
+/* The codes of the gate's answers, four in a line. */
+static void print_codes(FILE *to)
+{
+	fputs("\nCODE is one of:", to);
+	for (unsigned answer = SLUICE_ANSWER_NONE + 1; answer < SLUICE_ANSWER_COUNT; answer++)
+		fprintf(to, "%s%s%s", (answer - 1) % CODES_IN_LINE ? " " : "\n  ", answer_code(answer),
+			answer + 1 < SLUICE_ANSWER_COUNT ? "," : "\n\n");
+}
+
 void cli_help_verb(FILE *to, const struct cli_noun *noun, const struct cli_verb *verb)
 {
 	const struct cli_option *option = verb->options;
@@ -102,6 +113,8 @@ void cli_help_verb(FILE *to, const struct cli_noun *noun, const struct cli_verb 
 		if (option->required)
 			fprintf(to, " --%s %s", option->name, option->value);
 	fprintf(to, "%s\n\n%s\n", verb->options ? " [OPTION...]" : "", verb->help);
+	if (!strcmp(verb->operands, "CODE"))
+		print_codes(to);
 	for (option = verb->options; option && option->name; option++) {
 		char left[64];
 

@@ -185,7 +185,8 @@ static int run_labels(const struct cli_call *call)
 	cli_table_end(table);
 	others = json_integer_value(json_object_get(answer, "others"));
 	if (others)
-		cli_say("%lld entries have other labels", (long long)others);
+		cli_say(others == 1 ? "%lld entry has another label" : "%lld entries have other labels",
+			(long long)others);
 	json_decref(answer);
 	return CLI_OK;
 }

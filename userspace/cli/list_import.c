@@ -355,8 +355,9 @@ static int check_room(const struct import *import, bool dry, struct totals *tota
 	code = send_all(import, true, totals, &sent);
 	if (code || totals->needed <= totals->room)
 		return code;
-	cli_say("%s list: %lld entries need room and %lld fit; nothing was changed (list_full)",
-		import->call->noun->name, (long long)totals->needed, (long long)totals->room);
+	cli_say("%s list: %lld %s room and %lld fit%s; nothing was changed (list_full)", import->call->noun->name,
+		(long long)totals->needed, totals->needed == 1 ? "entry needs" : "entries need",
+		(long long)totals->room, totals->room == 1 ? "s" : "");
 	fprintf(stderr, "  gate.max_prefixes in the config file sets the room for entries of both lists\n");
 	return CLI_FAILED;
 }
@@ -409,7 +410,9 @@ static int print_totals(const struct import *import, const struct totals *totals
 	bool dry = call->value[IMPORT_DRY_RUN];
 
 	if (totals->kept)
-		cli_say("%lld entries are there under other labels and were kept (--replace overwrites them)",
+		cli_say(totals->kept == 1
+				? "%lld entry is there under another label and was kept (--replace overwrites it)"
+				: "%lld entries are there under other labels and were kept (--replace overwrites them)",
 			(long long)totals->kept);
 	return cli_print_answer(call,
 		json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "list", call->noun->name,

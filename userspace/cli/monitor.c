@@ -40,8 +40,10 @@ static int on_event(const char *name, const json_t *data, void *arg)
 	FILE *out = monitor->call->out;
 
 	if (!strcmp(name, "lost")) {
-		cli_say("%lld verdicts were lost: more came than could be printed (--sample shows a part)",
-			(long long)json_integer_value(json_object_get(data, "lost")));
+		long long lost = json_integer_value(json_object_get(data, "lost"));
+
+		cli_say("%lld verdict%s lost: more came than could be printed (--sample shows a part)", lost,
+			lost == 1 ? " was" : "s were");
 		return 0;
 	}
 	if (strcmp(name, "message") != 0) /* of a newer daemon */

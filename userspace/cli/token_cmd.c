@@ -117,6 +117,15 @@ static const struct cli_option revoke_all_options[] = {
 	{NULL, NULL, NULL, false},
 };
 
+static void say_taken_back(const char *about, const json_t *live)
+{
+	long long count = json_integer_value(live);
+
+	if (json_is_integer(live))
+		cli_say("%s: %lld live token%s taken back, with which orders may have been made already (those stay)",
+			about, count, cli_plural(count < 0 ? 0 : (unsigned long long)count));
+}
+
 static int run_revoke_all(const struct cli_call *call)
 {
 	char about[ABOUT_MAX], text[TIME_TEXT_MAX];
@@ -137,7 +146,10 @@ static int run_revoke_all(const struct cli_call *call)
 	snprintf(about, sizeof(about), "sale \"%s\"", call->operand[0]);
 	code = cli_api_ask(call->api, about, "POST", cli_api_path("/v1/sales/%s/tokens/revoke", call->operand[0]),
 		json_pack("{ss}", "issued_before", time_format_rfc3339(when_ns, text)), &answer);
-	return code ? code : cli_print_answer(call, answer);
+	if (code)
+		return code;
+	say_taken_back(about, json_object_get(answer, "live_tokens"));
+	return cli_print_answer(call, answer);
 }
 
 enum rotate_option { ROTATE_FORCE, ROTATE_WITHOUT, ROTATE_WAIT };

@@ -273,8 +273,10 @@ static void say_what_was_not_compared(const struct verify *v)
 	if (!v->attached)
 		cli_say("no gate is attached: only the ledger was looked at");
 	if (v->result.on_their_way)
-		cli_say("%" PRIu64 " admissions in the gate wait for %s; they are delivered when it is back",
-			v->result.on_their_way, v->gate->alive ? "the order writer" : "a daemon");
+		cli_say("%" PRIu64 " admission%s in the gate wait%s for %s, and %s delivered when it is back",
+			v->result.on_their_way, cli_plural(v->result.on_their_way),
+			v->result.on_their_way == 1 ? "s" : "", v->gate->alive ? "the order writer" : "a daemon",
+			v->result.on_their_way == 1 ? "is" : "are");
 	for (size_t i = 0; i < v->result.line_count; i++)
 		if (v->result.lines[i].moving)
 			cli_say("sale %s: %u looks did not catch it at rest; its words were not compared: look again when the rush is over",
@@ -389,8 +391,9 @@ static int run(struct verify *v)
 		print_report(report);
 	say_what_was_not_compared(v);
 	if (v->args->dry_run)
-		cli_say("%zu of %zu differences would be repaired",
-			json_array_size(json_object_get(report, "would_repair")), v->result.count);
+		cli_say("%zu of %zu difference%s would be repaired",
+			json_array_size(json_object_get(report, "would_repair")), v->result.count,
+			cli_plural(v->result.count));
 	json_decref(report);
 	json_decref(repaired);
 	return v->result.count ? CLI_INVARIANT : CLI_OK;

@@ -136,8 +136,8 @@ int batches_acknowledge(struct pipeline *p, struct batch *batch, const struct wi
 		struct pipeline_answer answer = {0};
 
 		questions_read_error(header, body, &answer);
-		log_error("the order writer could not store %u orders (%s: %s): orders are closed until it can", count,
-			answer.code, answer.detail);
+		log_error("the order writer could not store %u order%s (%s: %s): orders are closed until it can", count,
+			count == 1 ? "" : "s", answer.code, answer.detail);
 		pipeline_note_failure(p, answer.detail);
 		return -EREMOTEIO;
 	}

@@ -236,7 +236,10 @@ enum MHD_Result control_revoke_before(struct http_request *request)
 			"The time could not be written down (see the log). Nothing was changed.");
 	log_info("sale %s: tokens issued before %s are revoked", sale.slug,
 		time_format_rfc3339(second * NS_PER_S, text));
+	/* Only if it is all that are out: of what was issued before an earlier second there is no count. */
 	return http_send_json(request, 200,
-		json_pack("{s:s, s:s}", "sale", sale.slug, "issued_before",
-			time_format_rfc3339(second * NS_PER_S, text)));
+		json_pack("{s:s, s:s, s:o}", "sale", sale.slug, "issued_before",
+			time_format_rfc3339(second * NS_PER_S, text), "live_tokens",
+			second >= now_ns / NS_PER_S ? json_integer((json_int_t)atomic_load(&sale.counts->live_tokens))
+						    : json_null()));
 }

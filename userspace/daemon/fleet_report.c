@@ -100,12 +100,12 @@ static int leases_lines(struct daemon *d, char *text, size_t size)
 
 	if (doubled)
 		used = snprintf(text, size,
-			"[~] leases: degraded: another daemon speaks as node %u; %u sales are not sold here (see the log)\n",
-			d->config.fleet.node, doubled);
+			"[~] leases: degraded: another daemon speaks as node %u; %u sale%s not sold here (see the log)\n",
+			d->config.fleet.node, doubled, doubled == 1 ? " is" : "s are");
 	if (set_back && used >= 0 && (size_t)used < size)
 		used += snprintf(text + used, size - (size_t)used,
-			"[~] leases: degraded: the ledger is an older one, or another node's; %u sales are not sold here (see the log)\n",
-			set_back);
+			"[~] leases: degraded: the ledger is an older one, or another node's; %u sale%s not sold here (see the log)\n",
+			set_back, set_back == 1 ? " is" : "s are");
 	return used;
 }
 

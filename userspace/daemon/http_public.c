@@ -13,8 +13,9 @@
 #include "daemon/validate.h"
 
 #define RETRY_UNKNOWN_S 2
-/* "few": no more than a tenth of what was put in is left. */
+/* "few": no more than a tenth of what was put in is left, or no more than a hand can count. */
 #define FEW_DIVISOR 10
+#define FEW_UNITS 5
 
 bool http_public_admit(struct http_request *request, enum MHD_Result *result)
 {
@@ -74,7 +75,7 @@ static enum MHD_Result get_sale(struct http_request *request)
 	fleet_leases_widen(request->d, sale.id, &put_in, &free_units);
 	if (!free_units && !sales_may_get_units(&sale))
 		availability = "sold_out";
-	else if (free_units <= put_in / FEW_DIVISOR)
+	else if (free_units <= put_in / FEW_DIVISOR || free_units <= FEW_UNITS)
 		availability = "few";
 	return http_send_json(request, 200,
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "slug", sale.slug, "state",

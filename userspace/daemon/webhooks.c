@@ -119,8 +119,9 @@ static int read_document(struct webhooks *w, const char *text)
 			w->shown_url);
 	else
 		log_info(
-			"webhooks: events are posted to %s, from position %llu of the ledger on; %u sales have some from before",
-			w->shown_url, (unsigned long long)w->table.position, w->table.count);
+			"webhooks: events are posted to %s, from position %llu of the ledger on; %u sale%s some from before",
+			w->shown_url, (unsigned long long)w->table.position, w->table.count,
+			w->table.count == 1 ? " has" : "s have");
 	return 0;
 }
 

@@ -162,8 +162,8 @@ static int open_own(struct drill *drill)
 	if (!err)
 		err = make_sale(drill);
 	if (!err)
-		fprintf(stderr, "The gate is attached (XDP %s); %" PRIu32 " units are for sale; the crowd comes.\n",
-			drill->arena.mode, drill->options.stock);
+		fprintf(stderr, "The gate is attached (XDP %s); %" PRIu32 " %s for sale; the crowd comes.\n",
+			drill->arena.mode, drill->options.stock, drill->options.stock == 1 ? "unit is" : "units are");
 	return err;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/maps.h"
+#include "cli/cli.h"
 #include "drill/report.h"
 
 #define NUMBER_MAX 32
@@ -56,7 +57,7 @@ static void print_units(FILE *out, const struct drill_report *report)
 	}
 	fprintf(out, "  put in      %10s\n", grouped((uint64_t)report->ledger->put_in, a));
 	fprintf(out, "  ordered     %10s  in ", grouped(sums->units, a));
-	fprintf(out, "%s orders\n", grouped(sums->orders, a));
+	fprintf(out, "%s order%s\n", grouped(sums->orders, a), cli_plural(sums->orders));
 	fprintf(out, "  free        %10s\n", grouped((uint64_t)report->ledger->free, a));
 	fprintf(out, "  oversold    %10s\n", grouped(sums->oversold, a));
 	fprintf(out, "  unsold      %10s\n", grouped(sums->unsold, a));
@@ -202,12 +203,12 @@ static void print_warnings(FILE *out, const struct drill_report *report)
 	uint32_t waiting = report->options->buyers - record->buyers_answered;
 
 	if (waiting)
-		fprintf(out, "\nNote: %" PRIu32 " buyers had no final answer%s.\n", waiting,
+		fprintf(out, "\nNote: %" PRIu32 " buyer%s had no final answer%s.\n", waiting, cli_plural(waiting),
 			record->timed_out ? " when the time was up (more time: --seconds)" : "");
 	if (record->net.outcomes[DRILL_LOCAL])
 		fprintf(out,
-			"\nNote: %" PRIu64 " connections failed on the crowd's own side (sockets, ports or routes).\n",
-			record->net.outcomes[DRILL_LOCAL]);
+			"\nNote: %" PRIu64 " connection%s failed on the crowd's own side (sockets, ports or routes).\n",
+			record->net.outcomes[DRILL_LOCAL], cli_plural(record->net.outcomes[DRILL_LOCAL]));
 }
 
 void drill_report_print(FILE *out, const struct drill_report *report)
