@@ -172,7 +172,8 @@ static void make(struct bench *b, struct question *question, uint64_t put_in, ui
 static unsigned call(
 	struct bench *b, enum MHD_Result (*route)(struct http_request *), const char *slug, const char *body)
 {
-	struct http_request request = {.listener = &b->listener, .d = &b->d, .label = "sale", .body = strdup(body)};
+	struct http_request request = {
+		.listener = &b->listener, .d = &b->d, .label = "sale", .method = "PUT", .body = strdup(body)};
 
 	request.body_length = strlen(body);
 	snprintf(request.captures[0], sizeof(request.captures[0]), "%s", slug);
