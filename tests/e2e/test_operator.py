@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -944,6 +945,28 @@ def test_a_writer_that_is_stopped_or_gone_is_shown_as_down_and_reads_have_no_wor
         assert "no sign of life" in shown or "orders_closed_because" in shown
 
 
+@contextlib.contextmanager
+def kept_full(disk):
+    """The file system stays full for the length of a block, also when the writer makes a little room, as it does when it opens its ledger anew."""
+    over = threading.Event()
+
+    def fill():
+        with open(disk / "filler", "ab", buffering=0) as filler:
+            while not over.is_set():
+                try:
+                    filler.write(bytes(512))
+                except OSError:
+                    over.wait(0.002)
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        (disk / "filler").unlink()
+
+
 def test_a_full_disk_is_named_to_who_is_kept_waiting_for_it():
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(World(start=("gate",)))
@@ -958,26 +981,19 @@ def test_a_full_disk_is_named_to_who_is_kept_waiting_for_it():
         world.start_writer()
         world.start_daemon()
         sale = world.sale(stock=100)
-
-        def fill():
-            with open(disk / "filler", "ab") as filler, contextlib.suppress(OSError):
-                while True:
-                    os.write(filler.fileno(), bytes(4096))
-        fill()
-        for _ in range(64):  # what is left of the last page is taken first
-            done = world.cli("stock", "add", sale.slug, "1", "--reason", "x" * 64, check=False)
-            if done.returncode != OK:
-                break
-        assert done.returncode == FAILED and "full" in done.stderr, done
-        for _ in range(64):  # the writer makes a little room when it opens the ledger anew
-            fill()
-            if world.order(sale.token()).status != 201:
-                break
-        told_closed(world, "full")
-        reading = world.control("GET", f"/v1/orders?sale={sale.slug}")
-        if reading.status == 503:
-            assert "full" in reading.json()["detail"] and not any(words in reading.json()["detail"] for words in CHANGE_WORDS), reading
-        (disk / "filler").unlink()
+        with kept_full(disk):
+            for _ in range(64):  # what is left of the last page is taken first
+                done = world.cli("stock", "add", sale.slug, "1", "--reason", "x" * 64, check=False)
+                if done.returncode != OK:
+                    break
+            assert done.returncode == FAILED and "full" in done.stderr, done
+            for _ in range(64):
+                if world.order(sale.token()).status != 201:
+                    break
+            told_closed(world, "full")
+            reading = world.control("GET", f"/v1/orders?sale={sale.slug}")
+            if reading.status == 503:
+                assert "full" in reading.json()["detail"] and not any(words in reading.json()["detail"] for words in CHANGE_WORDS), reading
         wait_until(lambda: world.control("GET", "/readyz").status == 200, "orders are open again", timeout=20)
         assert world.status()["orders_closed_because"] is None
         world.history.no_verdict("the disk was full")
