@@ -33,7 +33,7 @@
 #define STORE_STATE_MAX 15 /* of a state as a word */
 #define STORE_NAME_MAX 64  /* of a document */
 #define STORE_LABEL_MAX 63
-#define STORE_WINDOWS_NAME "windows." /* and a sale's id: a document of the writer's own (query_windows.c) */
+#define STORE_WINDOWS_NAME "windows."   /* and a sale's id: a document of the writer's own (query_windows.c) */
 #define STORE_DOCUMENT_MAX (256u << 10) /* bytes */
 #define STORE_LIST_MAX 1000             /* orders, or events, on one page */
 #define STORE_SALES_MAX 1000            /* sales on one page: a ledger forgets none, and a frame has an end */
