@@ -38,33 +38,6 @@ static __always_inline struct sluice_limits *limits_get(void)
 	return bpf_map_lookup_elem(&limits, &zero);
 }
 
-/* The budget of SYNs, before a cookie is made. The coarse clock moves by ticks; a budget is not finer than that. */
-static __always_inline enum sluice_reason rate_check_syn(const struct sluice_addr *source, __u32 control)
-{
-	struct sluice_limits *lim = limits_get();
-	struct sluice_control *ctl = control_get();
-	__u64 now, prefix, *tat;
-	__u32 slot;
-
-	if (!lim || !ctl)
-		return SLUICE_REASON_COOKIE_FAILED;
-	if (!lim->limit[SLUICE_LIMIT_SYN_PREFIX].interval_ns && !lim->limit[SLUICE_LIMIT_SYN_GLOBAL].interval_ns)
-		return SLUICE_REASON_NONE;
-	now = bpf_ktime_get_coarse_ns();
-	prefix = source->hi ? source->hi >> 16 : source->lo >> 8;
-	slot = (prefix * 0x9e3779b97f4a7c15ULL) >> 48; /* Fibonacci hashing to SLUICE_SYN_SLOTS */
-	tat = bpf_map_lookup_elem(&syn_budget, &slot);
-	if (tat && !rate_take(&lim->limit[SLUICE_LIMIT_SYN_PREFIX], tat, now) &&
-		!shadow_lets_pass(
-			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_PREFIX), SLUICE_REASON_SYN_PREFIX))
-		return SLUICE_REASON_SYN_PREFIX;
-	if (!rate_take(&lim->limit[SLUICE_LIMIT_SYN_GLOBAL], &ctl->syn_global_tat, now) &&
-		!shadow_lets_pass(
-			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_GLOBAL), SLUICE_REASON_SYN_GLOBAL))
-		return SLUICE_REASON_SYN_GLOBAL;
-	return SLUICE_REASON_NONE;
-}
-
 static __always_inline void rate_key_source(struct sluice_rate_key *key, const struct sluice_addr *source)
 {
 	key->net = source->hi ?: source->lo;
@@ -147,6 +120,37 @@ static __always_inline struct sluice_rate *rate_of_source(const struct sluice_ad
 
 	rate_key_source(&key, source);
 	return rate_find(&key);
+}
+
+/* The budget of SYNs, before a cookie is made. The coarse clock moves by ticks; a budget is not finer than that.
+ *
+ * A source that a cookie proved real before does not stand behind strangers: beyond the global budget it is answered all the same. Who forges such
+ * addresses is bounded by their prefix' budgets.
+ */
+static __always_inline enum sluice_reason rate_check_syn(const struct sluice_addr *source, __u32 control)
+{
+	struct sluice_limits *lim = limits_get();
+	struct sluice_control *ctl = control_get();
+	__u64 now, prefix, *tat;
+	__u32 slot;
+
+	if (!lim || !ctl)
+		return SLUICE_REASON_COOKIE_FAILED;
+	if (!lim->limit[SLUICE_LIMIT_SYN_PREFIX].interval_ns && !lim->limit[SLUICE_LIMIT_SYN_GLOBAL].interval_ns)
+		return SLUICE_REASON_NONE;
+	now = bpf_ktime_get_coarse_ns();
+	prefix = source->hi ? source->hi >> 16 : source->lo >> 8;
+	slot = (prefix * 0x9e3779b97f4a7c15ULL) >> 48; /* Fibonacci hashing to SLUICE_SYN_SLOTS */
+	tat = bpf_map_lookup_elem(&syn_budget, &slot);
+	if (tat && !rate_take(&lim->limit[SLUICE_LIMIT_SYN_PREFIX], tat, now) &&
+		!shadow_lets_pass(
+			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_PREFIX), SLUICE_REASON_SYN_PREFIX))
+		return SLUICE_REASON_SYN_PREFIX;
+	if (!rate_take(&lim->limit[SLUICE_LIMIT_SYN_GLOBAL], &ctl->syn_global_tat, now) && !rate_of_source(source) &&
+		!shadow_lets_pass(
+			control, SLUICE_CONTROL_SHADOW_LIMIT(SLUICE_LIMIT_SYN_GLOBAL), SLUICE_REASON_SYN_GLOBAL))
+		return SLUICE_REASON_SYN_GLOBAL;
+	return SLUICE_REASON_NONE;
 }
 
 /* Over its rate and out of answers: known from the source's own words alone, without a clock. Half of jiffies is enough, as a mute is

@@ -148,6 +148,22 @@ def test_the_global_syn_budget_bounds_the_answers(world, family):
         assert world.packets("syn_global") - refused > sent / 2
 
 
+def test_who_is_known_does_not_stand_behind_strangers(world, family):
+    sale = world.sale()
+    known = world.source(family)
+    assert world.public("GET", "/v1/sales/none", family=family, source=known).status == 404
+    with world.limits(syn_global=(0.001, 1), syn_prefix=(0, 1)):
+        refused = world.packets("syn_global")
+        world.crowd.run(flood_command(world, family, count=100), timeout=120)
+        wait_until(lambda: world.packets("syn_global") > refused, "strangers' SYNs are refused")
+        with world.socket(family) as stranger:
+            stranger.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                stranger.connect((SHOP[family], PORT))
+        assert world.order(sale.token(), family, known).status == 201
+        assert world.ask("GET", f"/v1/explain?ip={known}")["now"]["passes"]
+
+
 def test_over_the_rate_a_source_gets_429_and_then_silence(world, family):
     sale = world.sale(opens_in=600)
     token, source = sale.token(), world.source(family)

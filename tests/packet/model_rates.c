@@ -255,14 +255,15 @@ static struct model_prefix *prefix_of(struct model *model, const struct model_ad
 	return prefix;
 }
 
-static int charge_syn(struct model *model, enum sluice_limit_id id, uint64_t *tat, int reason)
+/* `exempt`: what is beyond the budget passes. */
+static int charge_syn(struct model *model, enum sluice_limit_id id, uint64_t *tat, int reason, bool exempt)
 {
 	const struct sluice_limit *limit = &model->limits[id];
 	uint64_t now = model->clock.coarse;
 	bool conforms = model_limit_allows(limit, *tat, now);
 
 	model_set_coarse_time(model, tat, conforms ? model_limit_after(limit, *tat, now, 1) : *tat);
-	return conforms || model_shadow(model, model->shadow_limit[id], reason) ? GO_ON : reason;
+	return conforms || exempt || model_shadow(model, model->shadow_limit[id], reason) ? GO_ON : reason;
 }
 
 int model_rate_syn(struct model *model, const struct model_addr *source)
@@ -270,9 +271,10 @@ int model_rate_syn(struct model *model, const struct model_addr *source)
 	int reason = GO_ON;
 
 	if (model->limits[SLUICE_LIMIT_SYN_PREFIX].interval_ns)
-		reason = charge_syn(
-			model, SLUICE_LIMIT_SYN_PREFIX, &prefix_of(model, source)->tat, SLUICE_REASON_SYN_PREFIX);
+		reason = charge_syn(model, SLUICE_LIMIT_SYN_PREFIX, &prefix_of(model, source)->tat,
+			SLUICE_REASON_SYN_PREFIX, false);
 	if (reason == GO_ON && model->limits[SLUICE_LIMIT_SYN_GLOBAL].interval_ns)
-		reason = charge_syn(model, SLUICE_LIMIT_SYN_GLOBAL, &model->syn_global_tat, SLUICE_REASON_SYN_GLOBAL);
+		reason = charge_syn(model, SLUICE_LIMIT_SYN_GLOBAL, &model->syn_global_tat, SLUICE_REASON_SYN_GLOBAL,
+			model_rate_bucket(model, source) != NULL);
 	return reason;
 }

@@ -85,6 +85,29 @@ static void the_global_syn_budget_is_one_for_all(void **state)
 	assert_int_equal(syn_from(gate, "2001:db8:9::10", GATE_TCP_PORT), SLUICE_REASON_SYN_GLOBAL);
 }
 
+static void a_source_that_was_proved_real_does_not_stand_behind_strangers(void **state)
+{
+	static const char *const known[] = {"192.0.2.10", "2001:db8:1::10"};
+	struct gate *gate = *state;
+
+	gate_limit(gate, SLUICE_LIMIT_SOURCE, 1, 1000); /* it has the sources remembered */
+	for (unsigned i = 0; i < 2; i++)
+		ask_from(gate, known[i]);
+	gate_limit(gate, SLUICE_LIMIT_SYN_GLOBAL, HOUR_NS, 1);
+	assert_int_equal(syn_from(gate, "203.0.113.1", GATE_PORT), SLUICE_REASON_SYN_COOKIE);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(syn_from(gate, "203.0.113.1", GATE_PORT), SLUICE_REASON_SYN_GLOBAL);
+		assert_int_equal(syn_from(gate, "2001:db8:9::10", GATE_PORT), SLUICE_REASON_SYN_GLOBAL);
+		assert_int_equal(syn_from(gate, known[i % 2], GATE_PORT), SLUICE_REASON_SYN_COOKIE);
+	}
+	/* Nor does who forges a known address have more than its prefix. */
+	gate_limit(gate, SLUICE_LIMIT_SYN_PREFIX, HOUR_NS, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		syn_from(gate, known[i], GATE_PORT);
+		assert_int_equal(syn_from(gate, known[i], GATE_PORT), SLUICE_REASON_SYN_PREFIX);
+	}
+}
+
 static void a_prefix_over_its_budget_does_not_spend_the_global_one(void **state)
 {
 	struct gate *gate = *state;
@@ -498,6 +521,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		gate_test(the_syn_budget_of_a_prefix_is_its_own),
 		gate_test(the_global_syn_budget_is_one_for_all),
+		gate_test(a_source_that_was_proved_real_does_not_stand_behind_strangers),
 		gate_test(a_prefix_over_its_budget_does_not_spend_the_global_one),
 		gate_test(a_syn_budget_comes_back_with_time),
 		gate_test(syn_budgets_change_at_run_time_and_zero_is_off),

@@ -263,7 +263,8 @@ static void decide(const struct explained *e, struct decision *decision)
 	if (e->decides.list == SLUICE_LIST_DENY && refuse_by(decision, e, SLUICE_REASON_DENIED, SHADOW_DENY))
 		return;
 	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-		if (is_over(e, order[i].id) && refuse_by(decision, e, order[i].reason, order[i].id))
+		if (is_over(e, order[i].id) && !(order[i].id == SLUICE_LIMIT_SYN_GLOBAL && e->is_kept) &&
+			refuse_by(decision, e, order[i].reason, order[i].id))
 			return;
 }
 
