@@ -34,17 +34,33 @@ if kept[3] ~= server or (quoted ~= gen and number_of(quoted) >= number_of(gen)) 
 end
 redis.call('EXPIREAT', homes, expires)
 
--- Who need not be waited for, by what the stock says of its own generation (prelude.lua): a node that is fenced in it. And of homes in which nothing was
--- lost yet, a node that has not settled although the stock is open: that is so only in the generation in which the sale was made, and a node that has
--- never spoken of the sale since cannot have buyers in it. It learns of the sale later, and tells before it gets a home for anybody.
-local stock_open, stock_number
+-- What the stock says of its members (prelude.lua) counts if it was written in this run: an older word may be of a node that came back meanwhile, and of
+-- what it did nothing is known here. Until a node has begun the stock anew, which all do at their next report, nobody new gets a home. A sale without a
+-- stock is one node's own, from before the fleet, or its stock is about to be told by the ledgers.
+local stock_number, stock_open, stock_is_old
 do
-	local head = redis.call('HGET', stock, 'head')
+	local head, in_books = unpack(redis.call('HMGET', stock, 'head', 'members'))
 	local by, generation, stock_state = (head or ''):match('^(%S+) (%S+) (%S+) ')
-	stock_number = generation and number_of(generation)
-	stock_open = by == server and stock_state == 'open'
+	stock_is_old = by and by ~= server
+	if by == server then
+		stock_number = number_of(generation)
+		stock_open = stock_state == 'open'
+		-- Nodes that were taken out of the config may have buyers all the same.
+		local is_member = {}
+		for n in members:gmatch('%d+') do
+			is_member[n] = true
+		end
+		for n in (in_books or ''):gmatch('%d+') do
+			if not is_member[n] then
+				members = members .. ',' .. n
+			end
+		end
+	end
 end
 
+-- Who need not be waited for: a node that is fenced in the stock's generation. And of homes in which nothing was
+-- lost yet, a node that has not settled although the stock is open: that is so only in the generation in which the sale was made, and a node that has
+-- never spoken of the sale since cannot have buyers in it. It learns of the sale later, and tells before it gets a home for anybody.
 local function need_not_tell(n)
 	if not stock_number then
 		return false
@@ -69,7 +85,7 @@ end
 
 local function open_if_told()
 	local left = state ~= 'open' and missing() or ''
-	if state ~= 'open' and left == '' then
+	if state ~= 'open' and left == '' and not stock_is_old then
 		state = 'open'
 		redis.call('HSET', homes, '.state', state)
 		redis.call('PUBLISH', channel, 'homes')
