@@ -396,6 +396,24 @@ def test_a_node_that_is_away_holds_up_a_rebuild_until_it_is_fenced(half):
     verified(half)
 
 
+def test_a_rebuild_is_not_held_up_by_a_node_that_only_a_sale_that_is_over_misses(half):
+    sale = half.sale(stock=STOCK)
+    for at in (sale, sale_at(sale, half[2])):
+        settled(at)
+    half[2].kill()
+    half[1].ask("POST", f"{sale.path}/end")
+    half.hub.flush()
+    wait_until(lambda: lease_of(sale)["missing"] == [2], "it waits for the other node", timeout=15)
+    for flushed in (False, True, True):
+        if flushed:
+            half.hub.flush()
+        done = half[1].cli("cluster", "rebuild", "--wait", "5", "-o", "json", check=False)
+        assert done.returncode == 0, (flushed, done)
+        row = json.loads(done.stdout)["sales"][0]
+        assert (row["sale"], row["over"], row["missing"]) == (sale.slug, True, [2]), row
+    half[2].start()
+
+
 def test_a_node_that_was_taken_out_of_the_config_can_still_be_fenced(half):
     sale = half.sale(stock=STOCK)
     at_two, nodes = sale_at(sale, half[2]), half[1].settings["nodes"]

@@ -49,10 +49,21 @@ static bool ask_call(
 	return leases_call(d, round, item->slug, call, fleet_wish_done, item);
 }
 
+/* Who wishes something waits for this node's promise to a new generation, also in a sale that is over. */
+static void settle_now(struct daemon *d, const char *slug)
+{
+	struct leased_sale *sale = leases_find(d->leases, slug);
+
+	if (!sale || sale->state != LEASED)
+		return;
+	lease_settle_now(&sale->lease);
+	sale->due = true;
+}
+
 enum answer_use { ANSWER_TAKE, ANSWER_AGAIN, ANSWER_FAILED };
 
 /* While Redis waits for the nodes to tell it what they hold, this one first promises itself to the new generation: ask again. */
-static enum answer_use read_answer(struct fleet_wish_item *item, const redisReply *reply)
+static enum answer_use read_answer(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
 	if (leases_read_reply(reply, &item->answer)) {
 		item->error = -EREMOTEIO;
@@ -61,6 +72,7 @@ static enum answer_use read_answer(struct fleet_wish_item *item, const redisRepl
 	}
 	if (item->answer.answer != LEASE_REGEN)
 		return ANSWER_TAKE;
+	settle_now(d, item->slug);
 	item->error = ++item->tries > REGEN_TRIES ? -EAGAIN : 0;
 	return item->error ? ANSWER_FAILED : ANSWER_AGAIN;
 }
@@ -143,9 +155,8 @@ static bool ask_create(struct daemon *d, struct fleet_round *round, struct fleet
 
 static bool take_create(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
-	(void)d;
 	/* What there is tells its total also in another generation. */
-	if (read_answer(item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK && !item->answer.version) {
+	if (read_answer(d, item, reply) == ANSWER_TAKE && item->phase == CREATE_LOOK && !item->answer.version) {
 		item->phase = CREATE_MAKE;
 		return false;
 	}
@@ -216,7 +227,7 @@ static bool ask_total(struct daemon *d, struct fleet_round *round, struct fleet_
 static bool take_total(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
 	look_anew(d, item->slug);
-	return read_answer(item, reply) != ANSWER_AGAIN;
+	return read_answer(d, item, reply) != ANSWER_AGAIN;
 }
 
 static const struct fleet_wish_kind total_kind = {.ask = ask_total, .take = take_total};
@@ -297,7 +308,7 @@ static bool ask_fence(struct daemon *d, struct fleet_round *round, struct fleet_
 static bool take_fence(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
 	const struct lease_row *row = &item->answer.row;
-	enum answer_use use = read_answer(item, reply);
+	enum answer_use use = read_answer(d, item, reply);
 
 	if (use != ANSWER_TAKE || item->phase == FENCE_SET) {
 		look_anew(d, item->slug);
@@ -382,7 +393,7 @@ static bool ask_rebuild(struct daemon *d, struct fleet_round *round, struct flee
 
 static bool take_rebuild(struct daemon *d, struct fleet_wish_item *item, const redisReply *reply)
 {
-	enum answer_use use = read_answer(item, reply);
+	enum answer_use use = read_answer(d, item, reply);
 
 	/* A new generation is what was wished. */
 	if (item->phase && use == ANSWER_AGAIN) {
@@ -474,7 +485,7 @@ static bool take_read(struct daemon *d, struct fleet_wish_item *item, const redi
 {
 	const struct leased_sale *sale = leases_find(d->leases, item->slug);
 	const struct lease_reply *answer = &item->answer;
-	enum answer_use use = read_answer(item, reply);
+	enum answer_use use = read_answer(d, item, reply);
 
 	if (use != ANSWER_TAKE) {
 		look_anew(d, item->slug);

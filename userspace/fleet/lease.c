@@ -733,6 +733,12 @@ void lease_look(struct lease *l)
 	l->ask_after_ns = 0;
 }
 
+void lease_settle_now(struct lease *l)
+{
+	lease_look(l);
+	l->answered_ns = 0;
+}
+
 void lease_flags(const struct lease *l, struct lease_flags *flags)
 {
 	bool on_its_way = l->granted > 0 || (l->book.op == LEASE_OP_RETURN && !l->confirmed);

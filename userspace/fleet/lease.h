@@ -224,6 +224,8 @@ void lease_called(struct lease *l, enum lease_outcome outcome, const struct leas
 void lease_moved(struct lease *l, int error, uint64_t now_ns);
 /* Something may have changed in Redis: settle at once. */
 void lease_look(struct lease *l);
+/* Redis is in a generation that this node has not promised itself to: settle at the next turn, also if the sale is over, of which nothing else is urgent. */
+void lease_settle_now(struct lease *l);
 void lease_flags(const struct lease *l, struct lease_flags *flags);
 enum lease_trouble lease_trouble(const struct lease *l);
 /* "doubled", "set_back"; "none". */
