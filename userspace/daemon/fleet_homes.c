@@ -9,7 +9,6 @@
  */
 #include "daemon/fleet_homes.h"
 
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include "common/log.h"
 #include "common/timefmt.h"
 #include "daemon/fleet.h"
+#include "daemon/fleet_homes_known.h"
 #include "daemon/issue.h"
 
 #define NS_PER_S 1000000000ULL
@@ -29,7 +29,6 @@
 #define TELL_MAX 2000
 #define ASK_GAP_NS \
 	(50 * NS_PER_MS) /* between calls with questions: who comes meanwhile is asked for together; the first does not wait */
-#define WALK_BATCH 4096
 #define LOOK_EVERY_NS (20 * NS_PER_S) /* a message may be missed */
 #define NEWS_EVERY_NS (NS_PER_S / 2)  /* messages come for other parts too */
 #define TRY_AGAIN_NS (NS_PER_S / 2)
@@ -284,67 +283,8 @@ static void forget_sale(struct fleet_homes *h, struct known_sale *known)
 }
 
 /* --- what this node knows ------------------------------------------------------------------------------------------------------------- */
-struct found {
-	uint64_t *buyers;
-	size_t count, capacity;
-};
-
-static int found_add(struct found *found, uint64_t buyer)
-{
-	if (found->count == found->capacity) {
-		size_t capacity = found->capacity ? 2 * found->capacity : 1024;
-		uint64_t *all = realloc(found->buyers, capacity * sizeof(*all));
-
-		if (!all)
-			return -ENOMEM;
-		found->buyers = all;
-		found->capacity = capacity;
-	}
-	found->buyers[found->count++] = buyer;
-	return 0;
-}
-
-/* Calls `each` for every entry of a hash map, in pieces, so that a large one costs milliseconds. An entry that is there all the time is met. */
-static int walk(int fd, size_t key_size, size_t value_size,
-	int (*each)(const void *key, const void *value, uint32_t sale, struct found *found), uint32_t sale,
-	struct found *found)
-{
-	char *keys = malloc(WALK_BATCH * key_size), *values = malloc(WALK_BATCH * value_size);
-	__u32 cursor = 0, count;
-	bool is_first = true;
-	int err = keys && values ? 0 : -ENOMEM, end = 0;
-
-	while (!err && !end) {
-		count = WALK_BATCH;
-		end = bpf_map_lookup_batch(fd, is_first ? NULL : &cursor, &cursor, keys, values, &count, NULL);
-		if (end && end != -ENOENT)
-			err = end;
-		for (__u32 i = 0; i < count && !err; i++)
-			err = each(keys + i * key_size, values + i * value_size, sale, found);
-		is_first = false;
-	}
-	free(keys);
-	free(values);
-	return err;
-}
-
-static int each_issued(const void *key, const void *value, uint32_t sale, struct found *found)
-{
-	const struct sluice_buyer_key *who = key;
-
-	(void)value;
-	return who->sale == sale ? found_add(found, who->buyer) : 0;
-}
-
-static int each_admission(const void *key, const void *value, uint32_t sale, struct found *found)
-{
-	const struct sluice_admission *admission = value;
-
-	(void)key;
-	return admission->sale == sale ? found_add(found, admission->buyer) : 0;
-}
-
-static int collect(struct daemon *d, uint32_t sale, struct found *found)
+/* Adds to `all`, which are sorted. */
+static int collect(struct daemon *d, struct homes_known *all, size_t count)
 {
 	struct fleet_homes *h = d->fleet_homes;
 	struct home_question *question;
@@ -353,17 +293,14 @@ static int collect(struct daemon *d, uint32_t sale, struct found *found)
 	/* First those who are on their way from an answer to a token: later they are in the map. */
 	pthread_mutex_lock(&h->lock);
 	TAILQ_FOREACH(question, &h->open, next)
-	if (!err && question->done && question->answer == HOME_HERE && question->sale == sale)
-		err = found_add(found, question->buyer);
+	{
+		struct homes_known *known = homes_known_find(all, count, question->sale);
+
+		if (!err && known && question->done && question->answer == HOME_HERE)
+			err = homes_known_add(known, question->buyer);
+	}
 	pthread_mutex_unlock(&h->lock);
-	if (!err)
-		err = walk(d->maps.issued, sizeof(struct sluice_buyer_key), sizeof(struct sluice_issued), each_issued,
-			sale, found);
-	/* Cancelled orders too: an expired one can still be confirmed. The map has all orders of a sale that is not over. */
-	if (!err)
-		err = walk(d->maps.admissions, sizeof(__u64), sizeof(struct sluice_admission), each_admission, sale,
-			found);
-	return err;
+	return err ? err : homes_known_read(d->maps.issued, d->maps.admissions, all, count);
 }
 
 static void want_telling(struct known_sale *known, const char *gen)
@@ -376,23 +313,55 @@ static void want_telling(struct known_sale *known, const char *gen)
 	known->look_ns = 0;
 }
 
-static void begin_telling(struct daemon *d, struct known_sale *known)
+static bool must_tell_now(const struct known_sale *known, uint64_t now_ns)
 {
-	struct found found = {0};
+	return known->must_tell && !known->called && now_ns >= known->look_ns;
+}
+
+/* Of all sales that are to be told of, at once: after a loss that is each of them, and one costs as long a walk as a thousand. */
+static void begin_telling(struct daemon *d, uint64_t now_ns)
+{
+	struct fleet_homes *h = d->fleet_homes;
+	struct homes_known *all;
+	size_t count = 0;
 	int err;
 
-	known->must_tell = false;
-	known->look_ns = time_mono_ns() + TRY_AGAIN_NS;
-	err = collect(d, known->id, &found);
-	if (err) {
-		free(found.buyers);
-		log_error("cannot read which buyers of sale %u are at home here: %s", known->id, strerror(-err));
+	for (size_t i = 0; i < h->sale_count; i++)
+		count += must_tell_now(&h->sales[i], now_ns);
+	if (!count)
 		return;
+	all = calloc(count, sizeof(*all));
+	err = all ? 0 : -ENOMEM;
+	for (size_t i = 0, at = 0; all && i < h->sale_count; i++)
+		if (must_tell_now(&h->sales[i], now_ns))
+			all[at++].sale = h->sales[i].id;
+	if (!err) {
+		homes_known_sort(all, count);
+		err = collect(d, all, count);
 	}
-	known->buyers = found.buyers;
-	known->count = found.count;
-	known->telling = true;
-	known->look_ns = 0;
+	for (size_t i = 0; i < h->sale_count; i++) {
+		struct known_sale *known = &h->sales[i];
+		struct homes_known *found;
+
+		if (!must_tell_now(known, now_ns))
+			continue;
+		known->must_tell = false;
+		if (err) {
+			known->look_ns = now_ns + TRY_AGAIN_NS;
+			continue;
+		}
+		found = homes_known_find(all, count, known->id);
+		known->buyers = found->buyers;
+		known->count = found->count;
+		found->buyers = NULL;
+		known->telling = true;
+		known->look_ns = 0;
+	}
+	if (err)
+		log_error("cannot read which buyers of %zu sales are at home here: %s", count, strerror(-err));
+	for (size_t i = 0; all && i < count; i++)
+		free(all[i].buyers);
+	free(all);
 }
 
 /* --- answers of Redis -------------------------------------------------------------------------------------------------------------------- */
@@ -618,8 +587,6 @@ static bool tend_sale(struct daemon *d, struct fleet_round *round, const struct 
 		return true; /* no memory: the next look tries again */
 	if (known->called || now_ns < known->look_ns)
 		return true;
-	if (known->must_tell)
-		begin_telling(d, known);
 	if (known->telling)
 		return tell_piece(d, round, sale, known);
 	if (known->asked)
@@ -638,6 +605,7 @@ static uint64_t step(struct daemon *d, struct fleet_round *round, uint64_t now_n
 	struct known_sale *known;
 	struct sale sale;
 
+	begin_telling(d, now_ns);
 	for (unsigned i = 0; has_room && !sales_at(d->sales, i, &sale); i++) {
 		known = find_sale(h, sale.id);
 		if (sales_state(&sale, 1, wall_ns) != SALE_ENDED)
