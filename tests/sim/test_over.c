@@ -69,6 +69,31 @@ static void a_node_that_is_new_in_the_config_begins_no_generation_in_a_sale_that
 	assert_true(lease_members_has(&one.book.members, NEW_NODE) && lease_members_has(&two.book.members, NEW_NODE));
 }
 
+/* Who wishes something of it waits for that. */
+static void a_node_that_is_to_settle_now_does_so_in_a_sale_that_is_over_too(void **state)
+{
+	struct lease_reply reply;
+	struct lease_call call;
+	struct shop one, two;
+
+	(void)state;
+	end_sale(&one, &two);
+	redis.store.count = 0;
+	pass(&one, &two, 13 * SECOND); /* between two reports */
+	assert_false(one.lease.last.open);
+	redis.store.count = 0;
+	lease_show_call(&one.lease, 2, &call);
+	ask(&call, &reply);
+	assert_int_equal(reply.answer, LEASE_REGEN);
+	assert_string_not_equal(one.book.generation, reply.generation);
+	lease_look(&one.lease);
+	pass(&one, &two, 5 * TURN);
+	assert_string_not_equal(one.book.generation, reply.generation);
+	lease_settle_now(&one.lease);
+	pass(&one, &two, 5 * TURN);
+	assert_string_equal(one.book.generation, reply.generation);
+}
+
 static void a_sale_that_is_over_and_waits_for_a_node_is_told_of_as_seldom_as_others(void **state)
 {
 	struct shop one, two;
@@ -133,6 +158,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_node_that_is_new_in_the_config_begins_no_generation_in_a_sale_that_is_over),
+		cmocka_unit_test(a_node_that_is_to_settle_now_does_so_in_a_sale_that_is_over_too),
 		cmocka_unit_test(a_sale_that_is_over_and_waits_for_a_node_is_told_of_as_seldom_as_others),
 		cmocka_unit_test(what_is_unsold_when_a_sale_ends_goes_back_when_the_last_node_has_spoken),
 		cmocka_unit_test(a_sale_that_goes_on_waits_for_nobody_longer_than_others),
