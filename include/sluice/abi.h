@@ -66,7 +66,7 @@ enum sluice_limit_id {
 	SLUICE_LIMIT_TOKEN,      /* order attempts per token */
 	SLUICE_LIMIT_ANSWER,     /* 429 answers per source; beyond it: drop */
 	SLUICE_LIMIT_SYN_PREFIX, /* SYNs per IPv4 /24 or IPv6 /48 (hashed into a table of fixed size) */
-	SLUICE_LIMIT_SYN_GLOBAL, /* SYNs in all */
+	SLUICE_LIMIT_SYN_GLOBAL, /* SYNs in all; beyond it only sources that have a bucket are answered */
 	SLUICE_LIMIT_COUNT
 };
 

@@ -45,7 +45,7 @@
 	/* dropped: lists, budgets, handshake */ \
 	X(DENIED, "denied", DROP, NONE, "source is on the deny list") \
 	X(SYN_PREFIX, "syn_prefix", DROP, NONE, "SYN budget of the source's prefix is used up") \
-	X(SYN_GLOBAL, "syn_global", DROP, NONE, "global SYN budget is used up") \
+	X(SYN_GLOBAL, "syn_global", DROP, NONE, "global SYN budget is used up, and the source was never proved real") \
 	X(ACCEPT_FULL, "accept_full", DROP, NONE, "no cookie: the listener's accept queue is full, or net.ipv4.tcp_syncookies is not 2") \
 	X(COOKIE_FAILED, "cookie_failed", DROP, NONE, "the kernel could not make a cookie for this SYN") \
 	X(BARE_ACK, "bare_ack", DROP, NONE, "ACK without data and without a socket: end of a handshake or of a refused connection") \
