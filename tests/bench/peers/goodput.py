@@ -30,7 +30,7 @@ import random
 import re
 import time
 
-from lab import (PORT, SERVER, TOOLS, Link, Meter, cpu, frame_clients, judged, on_cpu, paired, pin, run, signed_targets, spread, wait_until,
+from lab import (PORT, SERVER, TOOLS, Link, Meter, cpu, frame_clients, go_real_time, judged, on_cpu, paired, pin, run, signed_targets, spread, wait_until,
                  world)
 
 TITLE = "Buyers under a flood"
@@ -54,9 +54,6 @@ CROWDS = {"forged tokens": "forged", "honest retries": "late"}  # floods of whol
 STEADY = ("alone", *CROWDS)
 GATED, NICE, DROPPED, LIMITED, BARE = ("with the gate", "with the gate, nice values alone", "bare drop",
                                             "with the gate, SYNs of strangers limited", "without")
-# As userspace/common/realtime.c has it by the units' right, which a limited machine's root cannot give: taken from outside. The daemon cannot take it again
-# once it has given it up, so a shop that did not rest is without it from then on.
-ORDER_THREADS, REALTIME_PRIORITY = {"heartbeat", "pipeline", "MHD-worker", "sluice-writer"}, 1
 # A second: conversations of a crowd, else frames that came in. Without a gate the server is the slower, and a stalled crowd has a thousand.
 FLOOR = {GATED: 20_000, NICE: 20_000, LIMITED: 20_000, DROPPED: 20_000, BARE: 5_000}
 MEETS = {GATED: FLOODS, NICE: ("alone", *CROWDS), LIMITED: ("alone", PACED, DENSE), DROPPED: ("alone", PACED, DENSE), BARE: FLOODS}
@@ -71,13 +68,6 @@ def spoofed_addresses():
     """Public addresses all over the place; the shop has a route back for none of them but its default."""
     rng = random.Random(SEED)
     return "".join(f"{rng.randrange(11, 126)}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}\n" for _ in range(SPOOFED))
-
-
-def go_real_time(pid):
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii") as file:
-            if file.read().strip() in ORDER_THREADS:
-                os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
 
 
 class Shop:

@@ -36,6 +36,9 @@ PORT = world.PORT
 SOURCES = ("10.72.0.1", 4096)
 # What else runs on the machine shall not get between. The receiving threads come first, as a softirq would; then servers, then clients.
 NAPI_NICE, SERVER_NICE, CLIENT_NICE = -15, -10, -5
+# As userspace/common/realtime.c has it by the units' right, which a limited machine's root cannot give: taken from outside. The daemon cannot take it again
+# once it has given it up, so a shop that did not rest is without it from then on.
+ORDER_THREADS, REALTIME_PRIORITY = {"heartbeat", "pipeline", "MHD-worker", "sluice-writer"}, 1
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 BPF_ENABLE_STATS = 32
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}.get(platform.machine())
@@ -101,6 +104,13 @@ def pin(root, number):
         for task in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(task), {number})
             os.setpriority(os.PRIO_PROCESS, int(task), SERVER_NICE)
+
+
+def go_real_time(pid):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii") as file:
+            if file.read().strip() in ORDER_THREADS:
+                os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
 
 
 def runtime_ns(pid):
@@ -225,13 +235,15 @@ class Site:
         wait_until(listening, f"{self.name} listens on port {port}")
 
 
-def sluice_site(stack, settings=None, **kwargs):
-    """A World whose veth pair is threaded: `.link`."""
+def sluice_site(stack, settings=None, real_time=False, **kwargs):
+    """A World whose veth pair is threaded: `.link`. `real_time`: daemon and writer as installed; else with the peers' priority."""
     site = stack.enter_context(world.World(settings=settings, mode="native", **kwargs))
     site.link = Link(site.crowd, site.shop)
     for process in (site.daemon, site.writer):
         if process:
             pin(process.pid, cpu.server)
+            if real_time:
+                go_real_time(process.pid)
     return site
 
 

@@ -187,7 +187,7 @@ def issue_tokens(site, sale, count):
 
 def memory(stack):
     """Resident MiB of the daemon with and without live tokens."""
-    site = sluice_site(stack, settings=TOKEN_ROOM)
+    site = sluice_site(stack, settings=TOKEN_ROOM, real_time=True)
     sale = site.sale(stock=LIVE_TOKENS)
     before = resident_mib(site.daemon.pid)
     issue_tokens(site, sale, LIVE_TOKENS)
@@ -202,7 +202,7 @@ def memory(stack):
 def compare(stack, work_dir, seconds, say, versions):
     """Returns the comparison as it goes into peers.json."""
     del versions
-    site = sluice_site(stack, settings={**UNLIMITED, **KEEP_LARGE})
+    site = sluice_site(stack, settings={**UNLIMITED, **KEEP_LARGE}, real_time=True)
     before_orders = resident_mib(site.daemon.pid)
     buy(site, work_dir, OPENED[0], seconds / 2)  # the first round finds cold caches and an empty ledger
     rounds = {opened: [] for opened in OPENED}
