@@ -223,6 +223,36 @@ def test_new_buyers_do_not_wait_for_a_node_that_is_fenced(fleet):
     assert node_of(fleet, ask_until_said(fleet, 2, sale, "nobody's")) == 1
 
 
+def test_new_buyers_wait_for_a_node_that_was_taken_out_of_the_config(fleet):
+    """Redis has lost everything, the stock's members as well: who had buyers is in the ledgers alone."""
+    sale, others = fleet.sale(stock=10), [node for node in fleet.nodes if node.number != 2]
+    assert ask_until_said(fleet, 2, sale, "hers").status == 201
+    fleet.wait_known(sale)
+    nodes = fleet[1].settings["nodes"]
+    fleet[2].daemon.terminate()
+
+    def know(listed):
+        for node in others:
+            node.daemon.terminate()
+            node.settings["nodes"] = listed
+            node.write_config()
+            node.start_daemon()
+    know([entry for entry in nodes if entry["id"] != 2])
+    try:
+        for node in others:
+            assert ask_until_said(fleet, node.number, sale, f"of {node.number}").status in (200, 201, 421)
+        with fleet.history.harm("redis"):
+            fleet.hub.flush()
+            for _ in range(40):
+                fleet.hub.call("DEL", fleet.key(sale, "stock"))  # as if no node had begun it anew
+                assert ask(fleet, 1, sale, "hers").status == 503
+                time.sleep(0.05)
+    finally:
+        know(nodes)
+        fleet[2].start_daemon()
+    assert node_of(fleet, ask_until_said(fleet, 1, sale, "hers")) == 2
+
+
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 def keys_of(fleet, node):
     return fleet[node].ask("GET", "/v1/keys")

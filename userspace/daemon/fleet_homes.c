@@ -20,6 +20,7 @@
 #include "common/timefmt.h"
 #include "daemon/fleet.h"
 #include "daemon/fleet_homes_known.h"
+#include "daemon/fleet_leases.h"
 #include "daemon/issue.h"
 
 #define NS_PER_S 1000000000ULL
@@ -37,7 +38,6 @@
 #define GEN_MAX 64
 #define BUYER_DIGITS 16
 #define NUMBER_MAX 24
-#define MEMBERS_MAX (4 * CONFIG_NODES_MAX + 1)
 #define COMMON_ARGUMENTS 6
 #define HOMES_AT 3 /* in the answer to "ask" */
 
@@ -79,7 +79,7 @@ struct known_sale {
 };
 
 struct fleet_homes {
-	char members[MEMBERS_MAX];
+	struct lease_members members; /* of the config */
 	pthread_mutex_t lock;
 	pthread_cond_t answered;
 	/* under lock */
@@ -96,7 +96,6 @@ struct fleet_homes {
 int fleet_homes_open(struct daemon *d, char *error, size_t error_size)
 {
 	struct fleet_homes *h = calloc(1, sizeof(*h));
-	size_t used = 0;
 
 	if (!h) {
 		snprintf(error, error_size, "no memory");
@@ -107,8 +106,7 @@ int fleet_homes_open(struct daemon *d, char *error, size_t error_size)
 	TAILQ_INIT(&h->waiting);
 	TAILQ_INIT(&h->open);
 	for (unsigned i = 0; i < d->config.node_count; i++)
-		used += (size_t)snprintf(h->members + used, sizeof(h->members) - used, "%s%u", used ? "," : "",
-			(unsigned)d->config.nodes[i].id);
+		lease_members_add(&h->members, d->config.nodes[i].id);
 	d->fleet_homes = h;
 	return 0;
 }
@@ -371,12 +369,14 @@ static const char *text_at(const redisReply *reply, size_t at)
 											       : "";
 }
 
-/* Nodes that are silent keep new buyers out: the operator should know which. */
-static void complain(struct known_sale *known, const char *missing, const char *slug)
+/* Nodes that are silent keep new buyers out: the operator should know which. Nobody is missing, and the homes are not open yet: the stock is of an
+ * earlier run of Redis, and no node has begun it anew.
+ */
+static void complain(struct known_sale *known, bool is_open, const char *missing, const char *slug)
 {
 	uint64_t now = time_mono_ns();
 
-	if (!*missing) {
+	if (is_open) {
 		if (known->has_complained)
 			log_info("sale %s: the homes of all buyers are known again", slug);
 		known->waits_since_ns = 0;
@@ -388,10 +388,16 @@ static void complain(struct known_sale *known, const char *missing, const char *
 	if (known->has_complained || now - known->waits_since_ns < COMPLAIN_AFTER_NS)
 		return;
 	known->has_complained = true;
-	log_warn(
-		"sale %s: new buyers get no token before node %s has told which buyers it knows, because Redis has lost that; start that "
-		"node, or fence it (sluice node fence)",
-		slug, missing);
+	if (!*missing)
+		log_warn(
+			"sale %s: new buyers get no token before a node has told Redis anew what it holds, because Redis was restarted; see its "
+			"trouble in sluice sale show",
+			slug);
+	else
+		log_warn(
+			"sale %s: new buyers get no token before node %s has told which buyers it knows, because Redis has lost that; start that "
+			"node, or fence it (sluice node fence)",
+			slug, missing);
 }
 
 static void take_state(struct daemon *d, uint32_t sale, const redisReply *reply)
@@ -401,7 +407,7 @@ static void take_state(struct daemon *d, uint32_t sale, const redisReply *reply)
 
 	if (!known || sales_find_id(d->sales, sale, &of))
 		return;
-	complain(known, text_at(reply, 2), of.slug);
+	complain(known, strcmp(text_at(reply, 1), "open") == 0, text_at(reply, 2), of.slug);
 	/* Others that are waited for tell soon, and a message says so; while one is away, look now and then. */
 	if (!known->telling && !known->must_tell)
 		known->look_ns = time_mono_ns() + (known->waits_since_ns ? NS_PER_S : LOOK_EVERY_NS);
@@ -466,16 +472,21 @@ static void on_told(struct daemon *d, void *arg, int error, const redisReply *re
 }
 
 /* --- the rounds -------------------------------------------------------------------------------------------------------------------------- */
-/* Adds a call with the common arguments and then those of `more`. */
-static bool add_call(struct daemon *d, struct fleet_round *round, const char *slug, uint64_t forget_s, const char *op,
-	const char *gen, const char *const *more, size_t more_count, fleet_done done, void *arg)
+/* Adds a call with the common arguments and then those of `more`. Nodes that were taken out of the config may have buyers all the same, and after a loss
+ * only the ledgers know of them.
+ */
+static bool add_call(struct daemon *d, struct fleet_round *round, uint32_t sale, const char *slug, uint64_t forget_s,
+	const char *op, const char *gen, const char *const *more, size_t more_count, fleet_done done, void *arg)
 {
 	char homes[FLEET_KEY_MAX], stock[FLEET_KEY_MAX], channel[FLEET_CHANNEL_MAX], node[NUMBER_MAX],
-		expires[NUMBER_MAX];
+		expires[NUMBER_MAX], members_text[LEASE_MEMBERS_TEXT_MAX];
+	struct lease_members members = d->fleet_homes->members;
 	const char *keys[] = {fleet_sale_key(d, slug, "homes", homes), fleet_sale_key(d, slug, "stock", stock)};
 	const char *arguments[COMMON_ARGUMENTS + 1 + TELL_MAX] = {
-		op, node, d->fleet_homes->members, fleet_channel(d, channel), expires, gen};
+		op, node, members_text, fleet_channel(d, channel), expires, gen};
 
+	fleet_leases_join_members(d, sale, &members);
+	lease_members_encode(&members, members_text);
 	snprintf(node, sizeof(node), "%u", d->config.fleet.node);
 	snprintf(expires, sizeof(expires), "%" PRIu64, forget_s);
 	for (size_t i = 0; i < more_count; i++)
@@ -507,8 +518,8 @@ static bool ask_batch(struct daemon *d, struct fleet_round *round, struct questi
 		arguments[count] = buyers[count];
 		count++;
 	}
-	if (add_call(d, round, first->slug, first->forget_s, "ask", known ? known->promised : "", arguments, count,
-		    on_homes, batch)) {
+	if (add_call(d, round, first->sale, first->slug, first->forget_s, "ask", known ? known->promised : "",
+		    arguments, count, on_homes, batch)) {
 		if (known)
 			known->asked = true;
 		return true;
@@ -558,8 +569,8 @@ static bool tell_piece(struct daemon *d, struct fleet_round *round, const struct
 		snprintf(buyers[i], sizeof(buyers[i]), "%016" PRIx64, known->buyers[known->told + i]);
 		arguments[1 + i] = buyers[i];
 	}
-	known->called = add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", known->gen, arguments,
-		1 + count, on_told, (void *)(uintptr_t)known->id);
+	known->called = add_call(d, round, known->id, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "tell", known->gen,
+		arguments, 1 + count, on_told, (void *)(uintptr_t)known->id);
 	return known->called;
 }
 
@@ -571,8 +582,8 @@ static bool look(struct daemon *d, struct fleet_round *round, const struct sale 
 		return false;
 	batch->sale = sale->id;
 	TAILQ_INIT(&batch->questions);
-	if (add_call(d, round, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", known->promised, NULL, 0, on_homes,
-		    batch))
+	if (add_call(d, round, batch->sale, sale->slug, sale->ends_ns / NS_PER_S + KEEP_S, "ask", known->promised, NULL,
+		    0, on_homes, batch))
 		return true;
 	free(batch);
 	return false;

@@ -50,7 +50,7 @@ void leases_show(struct daemon *d, struct leased_sale *sale)
 	pthread_mutex_unlock(&d->leases->lock);
 }
 
-/* The lock is held. */
+/* The lock is held, or it is the fleet's thread, which alone changes the array. */
 static const struct leased_sale *find(const struct fleet_leases *leases, uint32_t id)
 {
 	for (unsigned i = 0; i < leases->count; i++)
@@ -74,6 +74,16 @@ int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stoc
 	}
 	pthread_mutex_unlock(&d->leases->lock);
 	return err;
+}
+
+void fleet_leases_join_members(struct daemon *d, uint32_t sale, struct lease_members *members)
+{
+	const struct leased_sale *leased = NULL;
+
+	if (d->leases)
+		leased = find(d->leases, sale);
+	if (leased && leased->state == LEASED)
+		lease_members_join(members, &leased->lease.book.members);
 }
 
 void fleet_leases_widen(struct daemon *d, uint32_t sale, uint64_t *total, uint64_t *free_units)

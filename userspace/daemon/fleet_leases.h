@@ -53,6 +53,8 @@ struct fleet_stock {
 
 /* Returns 0, or -ENOENT: the sale has no lease (yet), or none at all: it is older than the fleet. */
 int fleet_leases_stock(struct daemon *d, uint32_t sale, struct fleet_stock *stock);
+/* Adds the nodes that may hold units of the sale by this node's ledger; nobody where it has no lease. On the fleet's thread. */
+void fleet_leases_join_members(struct daemon *d, uint32_t sale, struct lease_members *members);
 /* Completes the JSON of a sale of the fleet: "stock" becomes the total of all nodes, and "fleet" tells the rest; it is null for a sale that is this node's own. Without a
  * fleet it does nothing.
  */
