@@ -434,7 +434,7 @@ def test_admissions_that_wait_for_a_daemon_are_told_and_are_no_difference():
         assert done.returncode == OK and report["clean"], done
         line, = report["sales"]
         assert line["on_its_way"] + line["held"] == 2 and line["equation"] == "holds"
-        assert bool(report["waiting"]) == ("wait for a daemon" in done.stderr) == (line["on_its_way"] == 1)
+        assert bool(report["waiting"]) == ("in the gate wait" in done.stderr) == (line["on_its_way"] == 1)
         world.start_writer()
         world.start_daemon()
         sale.assert_books(held=2)

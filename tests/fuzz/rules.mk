@@ -39,7 +39,7 @@ fuzz_parts_import  := $(addprefix userspace/common/,list_text addr timefmt)
 fuzz_parts_entry   := userspace/writer/consume_entry userspace/writer/store $(addprefix userspace/common/,addr timefmt)
 fuzz_parts_redis   := $(addprefix userspace/fleet/,lease lease_book settings settings_sync redis_slots)
 fuzz_parts_http    := userspace/daemon/http_text
-fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt)
+fuzz_parts_writer  := $(FUZZ_WRITER) tests/fuzz/quiet $(addprefix userspace/common/,wire addr timefmt realtime)
 fuzz_parts_control := $(FUZZ_WORLD) $(FUZZ_DAEMON) $(patsubst %.c,%,$(wildcard userspace/fleet/*.c)) $(patsubst %.c,%,$(wildcard userspace/writer/query*.c)) userspace/writer/store \
 	$(addprefix tests/fuzz/,quiet pipeline memory_store) \
 	$(filter-out $(addprefix userspace/common/,log answers answers_check file token reasons),$(patsubst %.c,%,$(wildcard userspace/common/*.c)))
