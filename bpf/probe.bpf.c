@@ -13,12 +13,15 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PROBE_FRAMES_MAX 16  /* after these every frame just passes */
 #define PROBE_HEAD_BYTES 128 /* about what an answer is longer than a short request */
 #define PROBE_TAIL_BYTES 64
+#define PROBE_SHORT_BYTES \
+	600 /* of a frame with a request; what is behind a full one says nothing of the room behind those */
 
-/* Read by the loader. Frames come in on several CPUs, so atomic. `ample` is room for any answer: a veth's frame has none at the tail but by luck,
+/* Read by the loader. Frames come in on several CPUs, so atomic. `ample` is room for any answer behind a short frame: one of a veth has none but by luck,
  * where it is the last in its page.
  */
 __u32 probe_frames;
 __u32 probe_tried; /* of these; written last */
+__u32 probe_short; /* of these, short ones */
 __u32 probe_head_grew;
 __u32 probe_tail_grew;
 __u32 probe_tail_ample;
@@ -50,11 +53,14 @@ int sluice_probe(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	if (grew)
 		__sync_fetch_and_add(&probe_tail_grew, 1);
-	grew = try_tail(ctx, SLUICE_ANSWER_MAX);
-	if (grew < 0)
-		return XDP_ABORTED;
-	if (grew)
-		__sync_fetch_and_add(&probe_tail_ample, 1);
+	if ((long)ctx->data_end - (long)ctx->data <= PROBE_SHORT_BYTES) {
+		grew = try_tail(ctx, SLUICE_ANSWER_MAX);
+		if (grew < 0)
+			return XDP_ABORTED;
+		if (grew)
+			__sync_fetch_and_add(&probe_tail_ample, 1);
+		__sync_fetch_and_add(&probe_short, 1);
+	}
 	__sync_fetch_and_add(&probe_tried, 1);
 	return XDP_PASS;
 }

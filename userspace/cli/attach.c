@@ -370,6 +370,7 @@ static int take_hook(struct attach *attach)
 static void note_interface(struct attach *attach, const struct probe_result *probed)
 {
 	unsigned mss4 = attach->interface.mtu - IP4_TCP_BYTES, mss6 = attach->interface.mtu - IP6_TCP_BYTES;
+	struct driver driver;
 	__u32 grow = 0;
 
 	if (mss4 < attach->control->mss4)
@@ -378,7 +379,9 @@ static void note_interface(struct attach *attach, const struct probe_result *pro
 		attach->control->mss6 = (__u16)mss6;
 	if (!probed->frames || probed->head_grows)
 		grow |= SLUICE_GROW_HEAD;
-	if (!probed->frames || probed->tail_grows)
+	/* Of a veth it is known, also where no frame was seen. */
+	driver_ask(attach->interface.name, &driver);
+	if ((!probed->frames || probed->tail_grows) && !(attach->native && driver_is_veth(&driver)))
 		grow |= SLUICE_GROW_TAIL;
 	__atomic_fetch_or(&attach->control->grow, grow, __ATOMIC_RELAXED);
 }

@@ -169,7 +169,7 @@ void probe_run(struct probe *probe, const struct interface *interface, struct pr
 {
 	volatile const struct probe_bpf__bss *seen = ((struct probe_bpf *)probe)->bss;
 	uint64_t started = time_mono_ns(), provoke_at = started, now;
-	unsigned tried;
+	unsigned shorts;
 
 	for (now = started; !seen->probe_tried && now - started < WAIT_NS; now = time_mono_ns()) {
 		if (now >= provoke_at) {
@@ -181,10 +181,11 @@ void probe_run(struct probe *probe, const struct interface *interface, struct pr
 	}
 	if (seen->probe_tried)
 		usleep(SETTLE_US);
-	result->frames = tried = seen->probe_tried;
+	result->frames = seen->probe_tried;
 	/* One success is enough: the gate falls back where a single frame cannot grow. But to the tail it goes first with a long answer, so that must be
-	 * more than luck: room for any answer, in every frame; or it is all there is. (Read after `tried`, so no frame that is under way makes it less.)
+	 * more than luck: room for any answer behind every short frame; or it is all there is. (`ample` is read last, so no frame that is under way makes it less.)
 	 */
 	result->head_grows = seen->probe_head_grew > 0;
-	result->tail_grows = seen->probe_tail_ample >= tried || (!result->head_grows && seen->probe_tail_grew > 0);
+	shorts = seen->probe_short;
+	result->tail_grows = seen->probe_tail_grew > 0 && (!result->head_grows || seen->probe_tail_ample >= shorts);
 }

@@ -371,7 +371,8 @@ static const struct cli_verb verbs[] = {
 	{"create", "SLUG", "a new sale", 1, 1, create_options, run_create},
 	{"set", "SLUG", "change window, limits or pace of a sale; what is not given stays", 1, 1, set_options, run_set},
 	{"pause", "[SLUG]", "refuse orders until resumed; --all: of every sale", 0, 1, pause_options, run_pause},
-	{"resume", "[SLUG]", "take orders again; --all: of every sale", 0, 1, resume_options, run_resume},
+	{"resume", "[SLUG]", "take orders again; --all: of every sale, also of those that were paused before", 0, 1,
+		resume_options, run_resume},
 	{"end", "SLUG", "end a sale now and for good", 1, 1, end_options, run_end},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL},
 };

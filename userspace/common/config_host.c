@@ -75,7 +75,8 @@ static unsigned check_missing(const char *key, const char *directory)
 	return 1;
 }
 
-static unsigned check_directory(const char *key, const char *directory, const char *user_name)
+/* `handed_over`: what is root's is given to the user at the start. */
+static unsigned check_directory(const char *key, const char *directory, const char *user_name, bool handed_over)
 {
 	const struct passwd *user = *user_name ? getpwnam(user_name) : NULL;
 	struct stat info;
@@ -97,6 +98,8 @@ static unsigned check_directory(const char *key, const char *directory, const ch
 		log_error("%s: %s is no directory", key, directory);
 		return 1;
 	}
+	if (handed_over && user && info.st_uid == 0)
+		return 0;
 	err = try_to_write(directory, user);
 	if (err == CANNOT_TRY)
 		log_warn(
@@ -116,7 +119,7 @@ unsigned config_check_daemon_host(const struct config *config)
 {
 	return check_user("daemon.user", config->daemon.user) +
 		check_group("daemon.control_group", config->daemon.control_group) +
-		check_directory("daemon.state_dir", config->daemon.state_dir, config->daemon.user);
+		check_directory("daemon.state_dir", config->daemon.state_dir, config->daemon.user, true);
 }
 
 unsigned config_check_writer_host(const struct config *config)
@@ -128,5 +131,5 @@ unsigned config_check_writer_host(const struct config *config)
 	if (config->writer.in_postgres)
 		return errors;
 	snprintf(ledger, sizeof(ledger), "%s", config->writer.ledger);
-	return errors + check_directory("writer.ledger", dirname(ledger), config->writer.user);
+	return errors + check_directory("writer.ledger", dirname(ledger), config->writer.user, false);
 }

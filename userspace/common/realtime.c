@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 
+#define SAY_EACH_NS 3600000000000ULL
 #define THREADS_MAX 80 /* the public HTTP threads, at most 64, and a few */
 
 static struct {
@@ -27,6 +28,7 @@ static struct {
 	atomic_uint count;
 	atomic_bool taken;
 	atomic_ullong pauses;
+	uint64_t said_at;  /* likewise */
 	uint64_t taken_at; /* CLOCK_MONOTONIC, ns; 0 = not seen yet. Of realtime_look() alone */
 } realtime;
 
@@ -68,9 +70,9 @@ static int limit_unrested(void)
 
 	if (getrlimit(RLIMIT_RTTIME, &limit))
 		return -errno;
+	if (limit.rlim_max <= 2 * REALTIME_UNRESTED_US) /* the kernel would kill before it tells */
+		return -ERANGE;
 	limit.rlim_cur = REALTIME_UNRESTED_US;
-	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_cur > limit.rlim_max)
-		limit.rlim_cur = limit.rlim_max;
 	return setrlimit(RLIMIT_RTTIME, &limit) ? -errno : 0;
 }
 
@@ -124,10 +126,13 @@ void realtime_look(uint64_t now)
 		return;
 	if (!realtime.taken_at) {
 		realtime.taken_at = now;
-		if (!atomic_fetch_add(&realtime.pauses, 1))
+		atomic_fetch_add(&realtime.pauses, 1);
+		if (!realtime.said_at || now - realtime.said_at > SAY_EACH_NS) {
+			realtime.said_at = now;
 			log_warn(
-				"a thread computed for %d ms without a rest: no real-time priority for a second (said once; the metrics count)",
+				"a thread computed for %d ms without a rest: no real-time priority for a second (said once an hour)",
 				REALTIME_UNRESTED_US / 1000);
+		}
 	}
 	if (now - realtime.taken_at < REALTIME_PAUSE_NS)
 		return;

@@ -51,8 +51,14 @@ static bool is_attached(const struct pinned *pinned)
 	struct bpf_link_info info = {0};
 	__u32 length = sizeof(info);
 
-	if (pinned->link < 0) /* without an index: of another network namespace, where it cannot be looked for */
-		return !pinned->index || if_nametoindex(pinned->view.name) == pinned->index;
+	unsigned index;
+
+	if (pinned->link < 0) { /* without an index: of another network namespace, where it cannot be looked for */
+		index = pinned->index ? if_nametoindex(pinned->view.name) : 0;
+		if (pinned->index && !index && errno != ENODEV && errno != ENXIO)
+			return pinned->view.is_attached; /* it could not be asked */
+		return index == pinned->index;
+	}
 	return bpf_obj_get_info_by_fd(pinned->link, &info, &length) || info.xdp.ifindex;
 }
 

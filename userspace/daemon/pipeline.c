@@ -218,6 +218,10 @@ static int serve(struct pipeline *p)
 {
 	int err = 0;
 
+	/* Not before: to compare gate and ledger is a long piece of work, for which no buyer waits. */
+	if (!p->is_realtime)
+		realtime_enter();
+	p->is_realtime = true;
 	p->slow = false;
 	pipeline_note_failure(p, NULL);
 	pthread_mutex_lock(&p->lock);
@@ -273,10 +277,11 @@ static void *pipeline_run(void *arg)
 	int backoff_ms = BACKOFF_MIN_MS, last_err = 0;
 
 	pthread_setname_np(pthread_self(), "pipeline");
-	realtime_enter();
 	while (!atomic_load(&p->stop)) {
 		int err = writer_link_open(&p->link, path);
 
+		if (err) /* a writer that is gone is the cause now, whatever its store has said before */
+			pipeline_note_failure(p, NULL);
 		if (!err) {
 			atomic_store(&p->answers, false); /* it takes connections while it is stopped, too */
 			atomic_store(&p->connected, true);

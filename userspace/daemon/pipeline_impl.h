@@ -80,6 +80,7 @@ struct pipeline {
 	STAILQ_HEAD(, submission) submitted;
 	char ledger[CONFIG_PATH_MAX];
 	char store[32];
+	bool is_realtime;
 	char failure[256];   /* of the store at the last change; "" = none */
 	bool asking_allowed; /* connected and recovered */
 	struct drain drain;
