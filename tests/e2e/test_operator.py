@@ -941,8 +941,7 @@ def test_a_writer_that_is_stopped_or_gone_is_shown_as_down_and_reads_have_no_wor
         assert gone.json()["detail"] == "The order writer is not there.", gone
         assert world.control("POST", f"{sale.path}/pause").json()["detail"] == "The order writer is not there. Nothing was changed."
         world.daemon.kill()
-        shown = world.sluice("status", "--config", world.config).stdout
-        assert "no sign of life" in shown or "orders_closed_because" in shown
+        wait_until(lambda: "no sign of life" in world.sluice("status", "--config", world.config).stdout, "status says that the daemon is gone")
 
 
 @contextlib.contextmanager

@@ -397,7 +397,7 @@ static void one_of_a_thing_is_not_called_many(void **state)
 	run(lost, "monitor");
 	assert_said("1 verdict was lost");
 	assert_int_equal(run(revoked, "token revoke-all a --issued-before now"), CLI_OK);
-	assert_said("1 live token taken back");
+	assert_said("1 token was out at this node, and now refused");
 }
 
 static void a_change_without_an_answer_is_not_called_undone(void **state)

@@ -62,6 +62,7 @@ struct attach {
 	bool joins_dispatcher; /* which was there before us */
 	bool made_pins;
 	bool native;
+	bool is_veth; /* in native mode: one of its frames has room at the tail by luck at most */
 	bool syncookies_changed;
 	int syncookies_before;
 };
@@ -370,7 +371,6 @@ static int take_hook(struct attach *attach)
 static void note_interface(struct attach *attach, const struct probe_result *probed)
 {
 	unsigned mss4 = attach->interface.mtu - IP4_TCP_BYTES, mss6 = attach->interface.mtu - IP6_TCP_BYTES;
-	struct driver driver;
 	__u32 grow = 0;
 
 	if (mss4 < attach->control->mss4)
@@ -379,9 +379,7 @@ static void note_interface(struct attach *attach, const struct probe_result *pro
 		attach->control->mss6 = (__u16)mss6;
 	if (!probed->frames || probed->head_grows)
 		grow |= SLUICE_GROW_HEAD;
-	/* Of a veth it is known, also where no frame was seen. */
-	driver_ask(attach->interface.name, &driver);
-	if ((!probed->frames || probed->tail_grows) && !(attach->native && driver_is_veth(&driver)))
+	if (probed->frames ? probed->tail_grows : !attach->is_veth)
 		grow |= SLUICE_GROW_TAIL;
 	__atomic_fetch_or(&attach->control->grow, grow, __ATOMIC_RELAXED);
 }
@@ -389,14 +387,19 @@ static void note_interface(struct attach *attach, const struct probe_result *pro
 /* The probe program takes the hook, for the moment of the self-test. */
 static int probe_hook(struct attach *attach, struct probe_result *probed)
 {
+	struct driver driver;
 	int result;
 
 	attach->probe = probe_open();
 	if (!attach->probe)
 		return CLI_FAILED;
 	result = take_hook(attach);
-	if (result == CLI_OK)
+	if (result == CLI_OK) {
 		probe_run(attach->probe, &attach->interface, probed);
+		driver_ask(attach->interface.name, &driver);
+		attach->is_veth = attach->native && driver_is_veth(&driver);
+		probed->tail_grows &= !attach->is_veth;
+	}
 	return result;
 }
 

@@ -12,7 +12,7 @@ struct probe;
 struct probe_result {
 	unsigned frames; /* tried; 0 = nothing came in, and the other two mean nothing */
 	bool head_grows;
-	bool tail_grows; /* in every frame by as much as the longest answer, or by a little where the head cannot */
+	bool tail_grows; /* behind every short frame by as much as the longest answer, or by a little where the head cannot */
 };
 
 /* Loads the probe program. NULL after a message. */

@@ -122,8 +122,8 @@ static void say_taken_back(const char *about, const json_t *live)
 	long long count = json_integer_value(live);
 
 	if (json_is_integer(live))
-		cli_say("%s: %lld live token%s taken back, with which orders may have been made already (those stay)",
-			about, count, cli_plural(count < 0 ? 0 : (unsigned long long)count));
+		cli_say("%s: %lld token%s out at this node, and now refused, with which orders may have been made already (those stay)",
+			about, count, count == 1 ? " was" : "s were");
 }
 
 static int run_revoke_all(const struct cli_call *call)

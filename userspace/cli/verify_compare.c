@@ -46,7 +46,7 @@ const struct verify_kind_info verify_kinds[VERIFY_KINDS] = {
 	[VERIFY_BUYER_ABOVE_LIMIT] = {"buyer_above_limit", "I4", BUYER, NUMBERS, false,
 		"units of the buyer, and how many one may have (was the limit lowered since?)"},
 	[VERIFY_OUTSIDE_WINDOW] = {"outside_window", "I6", ORDER, VERIFY_TIMES, false,
-		"admitted outside the window that the sale had then"},
+		"admitted outside the window that the sale had then (as far as the ledger has kept it: earlier versions kept no changes)"},
 	[VERIFY_ORDER_OF_NO_SALE] = {"order_of_no_sale", "I4", ORDER, NONE, false, "the ledger has no such sale"},
 	[VERIFY_ADMISSION_WITHOUT_ORDER] = {"admission_without_order", "I3", ORDER, NONE, false,
 		"the gate has admitted it, and the ledger has no order"},

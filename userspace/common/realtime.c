@@ -28,8 +28,9 @@ static struct {
 	atomic_uint count;
 	atomic_bool taken;
 	atomic_ullong pauses;
-	uint64_t said_at;  /* likewise */
-	uint64_t taken_at; /* CLOCK_MONOTONIC, ns; 0 = not seen yet. Of realtime_look() alone */
+	/* of realtime_look() alone; CLOCK_MONOTONIC, ns */
+	uint64_t said_at;  /* 0 = never */
+	uint64_t taken_at; /* 0 = not seen yet */
 } realtime;
 
 /* Returns 0 or a negative errno. Leaves errno as it was. Who has no privilege may not take SCHED_RESET_ON_FORK back. */
